@@ -1,0 +1,43 @@
+# make demo   builds a pack from the bundled model and upscales a photo with it
+# make test   sets everything up and runs the tests
+# make lint   style, types, import directions
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+MODEL := artifacts/demo/dit4sr-mini
+OUT := out/demo
+
+.PHONY: demo test lint clean
+.DEFAULT_GOAL := demo
+
+# The stamp is younger than pyproject.toml exactly when the environment matches it.
+$(VENV)/.core: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable .
+	touch $@
+
+$(VENV)/.dev: pyproject.toml
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	touch $@ $(VENV)/.core
+
+demo: $(VENV)/.core
+	mkdir -p $(OUT)
+	$(BIN)/qplan build $(MODEL) --target W4A4 --global-rank 4 --local-rank 2 \
+	    -o $(OUT)/model.qpack --force
+	$(BIN)/qplan inspect $(OUT)/model.qpack --layer 'blocks.0.attn.to'
+	$(BIN)/qrun upscale artifacts/demo/photo.png --pack $(OUT)/model.qpack \
+	    -o $(OUT)/photo_x4.png --force
+	@echo "The photo enlarged by the W4A4 pack: $(OUT)/photo_x4.png"
+
+test: $(VENV)/.dev
+	$(BIN)/python -m pytest
+
+lint: $(VENV)/.dev
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+clean:
+	rm -rf $(VENV) out build *.egg-info

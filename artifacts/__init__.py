@@ -1,0 +1,1 @@
+"""What a pack means: codes, rotation, reference decoding, verified reading, atomic writing."""

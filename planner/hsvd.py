@@ -1,0 +1,238 @@
+"""H-SVD: split a rotated weight into global and local low-rank factors and a residual (Sec. 3.2).
+
+    W_H = SVD-G + SVD-L + residual
+
+SVD-G is the best rank-r approximation of the whole weight. What is left is cut into blocks, and
+SVD-L keeps each block's top singular triple (Eq. 5, 6). Both branches are stored in bfloat16, so
+each is rounded before it is subtracted: the next stage repairs the rounding.
+
+Tensors in, tensors out; nothing here knows of files or layers.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+STORED_DTYPE = torch.bfloat16
+
+# Chosen so that a matrix of random numbers, whose flat spectrum is the worst case, loses at most
+# 0.1 % of the energy that exact factors capture (a test holds this).
+GLOBAL_SPARE, GLOBAL_DEPTH = 8, 10
+LOCAL_LOOK = (2, 16)
+LOCAL_GLANCE = (1, 6)
+"""Width and depth for comparing block shapes: all are underestimated alike, by some percent."""
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How hard to look for singular vectors.
+
+    Attributes:
+        width: vectors multiplied at a time, at least the rank asked for.
+        depth: products with ``A Aᵀ``, counting the start.
+        seed: of the random start.
+    """
+
+    width: int
+    depth: int
+    seed: int
+
+
+@dataclass(frozen=True)
+class HierarchicalFactors:
+    """The factor branches of one weight [out, in] and what they leave.
+
+    Attributes:
+        global_up, global_down: bfloat16 [out, r], [r, in]; None where r is 0.
+        local_up, local_down: bfloat16 [P, Q, s_o], [P, Q, s_i]; None where nothing was asked for
+            or no block shape fits the budget.
+        residual: weight minus both branches as stored, float32 [out, in].
+        global_energy, local_energy: share of the weight's squared norm that each branch removes.
+        note: what went otherwise than asked, or an empty text.
+    """
+
+    global_up: Tensor | None
+    global_down: Tensor | None
+    local_up: Tensor | None
+    local_down: Tensor | None
+    residual: Tensor
+    global_energy: float
+    local_energy: float
+    note: str = ""
+
+
+def decompose(
+    weight: Tensor, *, global_rank: int, local_rank: int, seed: int = 0
+) -> HierarchicalFactors:
+    """Split ``weight`` float32 [out, in].
+
+    Args:
+        weight: the rotated weight.
+        global_rank: r_G; 0 for no global branch. At most min(out, in) is used.
+        local_rank: r_L; the local branch may cost as much as rank r_L would; 0 for none.
+        seed: of the randomized decompositions.
+
+    A decomposition that does not converge is tried again in float64; if that fails too, the layer
+    goes without that branch and the note says so.
+    """
+    total = float(weight.square().sum(dtype=torch.float64))
+    residual, notes = weight, []
+    global_up = global_down = local_up = local_down = None
+    global_energy = local_energy = 0.0
+
+    rank = min(global_rank, *weight.shape)
+    if rank and total:
+        factors = _converging(residual, lambda w: _global_factors(w, rank, seed))
+        if factors is None:
+            notes.append("global factors left out: the decomposition did not converge")
+        else:
+            global_up, global_down = factors
+            residual = residual - global_up.float() @ global_down.float()
+            global_energy = 1 - float(residual.square().sum(dtype=torch.float64)) / total
+
+    shapes = block_shapes(*weight.shape, local_rank) if total else []
+    if shapes:
+        factors = _converging(residual, lambda w: _local_factors(w, shapes, seed))
+        if factors is None:
+            notes.append("local factors left out: the decomposition did not converge")
+        else:
+            local_up, local_down = factors
+            branch = torch.einsum("pqo,pqi->poqi", local_up.float(), local_down.float())
+            residual = residual - branch.reshape(weight.shape)
+            left = float(residual.square().sum(dtype=torch.float64)) / total
+            local_energy = 1 - global_energy - left
+    return HierarchicalFactors(
+        global_up,
+        global_down,
+        local_up,
+        local_down,
+        residual,
+        max(global_energy, 0.0),
+        max(local_energy, 0.0),
+        "; ".join(notes),
+    )
+
+
+def block_shapes(out_features: int, in_features: int, local_rank: int) -> list[tuple[int, int]]:
+    """Block shapes (s_o, s_i) worth trying for SVD-L within its budget (Eq. 7-9).
+
+    A shape costs ``(out/s_o)(in/s_i)(s_o + s_i + 1)`` numbers, of which ``r_L (out + in)`` are
+    allowed. Cutting blocks finer never captures less energy (a block's rank-1 approximation,
+    restricted to its parts, is a candidate for each of them), so a shape that another affordable
+    shape subdivides is left out (ours; the paper gives one shape per layer).
+
+    Returns:
+        Shapes with the fewest blocks first, so that the first best one wins a tie.
+    """
+    allowed = local_rank * (out_features + in_features)
+    affordable = {
+        (rows, columns)
+        for rows in _divisors(out_features)
+        for columns in _divisors(in_features)
+        if (out_features // rows) * (in_features // columns) * (rows + columns + 1) <= allowed
+    }
+    finest = [
+        (rows, columns)
+        for rows, columns in affordable
+        if not any(
+            (r, c) != (rows, columns) and rows % r == 0 and columns % c == 0 for r, c in affordable
+        )
+    ]
+    return sorted(
+        finest, key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape)
+    )
+
+
+def top_factors(blocks: Tensor, rank: int, effort: Effort) -> tuple[Tensor, Tensor]:
+    """Best rank-``rank`` factors of every matrix of ``blocks`` [n, rows, columns].
+
+    A randomized block Krylov method (Musco and Musco, 2015): from a seeded random start, a basis of
+    ``effort.depth`` products with ``A Aᵀ`` is built, and the best factors within it are taken
+    (Rayleigh-Ritz). Where that basis would span the whole space anyway, it is the whole space and
+    the result exact. Matrix products do nearly all the work, which is what makes this several times
+    faster than a full decomposition.
+
+    Returns:
+        ``up`` [n, rows, rank] with the singular values folded in, and ``down`` [n, rank, columns]
+        with rows of norm 1 (or 0, where the singular value is 0).
+    """
+    rows, columns = blocks.shape[-2:]
+    if rows > columns:  # the basis lies on the smaller side
+        down, up = top_factors(blocks.mT, rank, effort)
+        norms = down.norm(dim=-2, keepdim=True)
+        return up.mT * norms, _unit(down, norms).mT
+    basis = _krylov_basis(blocks, effort)
+    small = blocks if basis is None else basis.mT @ blocks
+    _, vectors = torch.linalg.eigh(small @ small.mT)  # ascending eigenvalues
+    left = vectors[..., -rank:].flip(-1)
+    if basis is not None:
+        left = basis @ left
+    down = left.mT @ blocks  # rows are right singular vectors times their singular values
+    norms = down.norm(dim=-1, keepdim=True)
+    return left * norms.mT, _unit(down, norms)
+
+
+def _krylov_basis(blocks: Tensor, effort: Effort) -> Tensor | None:
+    """Orthonormal columns [n, rows, width * depth]; None where they would fill the space."""
+    rows, columns = blocks.shape[-2:]
+    if effort.width * effort.depth >= rows:
+        return None
+    generator = torch.Generator().manual_seed(effort.seed)
+    # One start for all blocks: they are independent anyway, and the result depends on nothing else.
+    start = torch.randn(columns, effort.width, generator=generator).to(blocks)
+    parts = [torch.linalg.qr(blocks @ start).Q]
+    for _ in range(effort.depth - 1):
+        parts.append(torch.linalg.qr(blocks @ (blocks.mT @ parts[-1])).Q)
+    return torch.linalg.qr(torch.cat(parts, dim=-1)).Q
+
+
+def _unit(vectors: Tensor, norms: Tensor) -> Tensor:
+    return vectors / norms.clamp_min(torch.finfo(vectors.dtype).tiny)
+
+
+def _global_factors(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+    up, down = top_factors(weight[None], rank, Effort(rank + GLOBAL_SPARE, GLOBAL_DEPTH, seed))
+    return up[0].to(STORED_DTYPE), down[0].to(STORED_DTYPE)
+
+
+def _local_factors(
+    weight: Tensor, shapes: list[tuple[int, int]], seed: int
+) -> tuple[Tensor, Tensor]:
+    """Factors of the block shape that captures most energy: [P, Q, s_o] and [P, Q, s_i]."""
+    glance, look = Effort(*LOCAL_GLANCE, seed), Effort(*LOCAL_LOOK, seed)
+
+    def energy(shape: tuple[int, int]) -> float:
+        up, _ = top_factors(_blocks(weight, *shape), 1, glance)
+        return float(up.square().sum(dtype=torch.float64))
+
+    rows, columns = max(shapes, key=energy) if len(shapes) > 1 else shapes[0]
+    up, down = top_factors(_blocks(weight, rows, columns), 1, look)
+    grid = (weight.shape[0] // rows, weight.shape[1] // columns)
+    return (
+        up.reshape(*grid, rows).to(STORED_DTYPE),
+        down.reshape(*grid, columns).to(STORED_DTYPE),
+    )
+
+
+def _blocks(weight: Tensor, rows: int, columns: int) -> Tensor:
+    """[out, in] -> [P * Q, s_o, s_i], row of blocks by row of blocks."""
+    cut = weight.unflatten(1, (-1, columns)).unflatten(0, (-1, rows))  # [P, s_o, Q, s_i]
+    return cut.transpose(1, 2).flatten(0, 1)
+
+
+def _converging(
+    weight: Tensor, factorise: Callable[[Tensor], tuple[Tensor, Tensor]]
+) -> tuple[Tensor, Tensor] | None:
+    """Factorise in float32, else in float64, else not at all."""
+    for dtype in (torch.float32, torch.float64):
+        try:
+            return factorise(weight.to(dtype))
+        except torch.linalg.LinAlgError:
+            continue
+    return None
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]

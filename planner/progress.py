@@ -1,0 +1,65 @@
+"""The progress bar of a build: stage, layer, bits and error, time left; none without a terminal."""
+
+import sys
+from collections.abc import Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Self, TypeVar
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+
+Item = TypeVar("Item")
+
+
+class BarProgress:
+    """Shows a build on stderr; a context manager.
+
+    Args:
+        enabled: False shows nothing, and so does a stderr that is no terminal.
+    """
+
+    def __init__(self, *, enabled: bool) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description:8}"),
+            BarColumn(bar_width=24),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+            TextColumn("{task.fields[note]}", markup=False),
+            console=Console(stderr=True),
+            disable=not enabled or not sys.stderr.isatty(),
+        )
+        self._task = self._progress.add_task("start", total=None, note="")
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+    def track(self, items: Sequence[Item], stage: str) -> Iterable[Item]:
+        """Yield ``items`` under the heading ``stage``."""
+        return self._track(items, stage)
+
+    def note(self, text: str) -> None:
+        """Show ``text`` beside the bar."""
+        self._progress.update(self._task, note=text)
+
+    def _track(self, items: Sequence[Item], stage: str) -> Iterator[Item]:
+        self._progress.reset(self._task, description=stage, total=len(items), note="")
+        for item in items:
+            yield item
+            self._progress.advance(self._task)

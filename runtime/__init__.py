@@ -1,0 +1,1 @@
+"""Runs packs: the network, its quantized layers, sampling and images. Never imports the planner."""

@@ -1,0 +1,68 @@
+"""How a quantized layer is computed: one module per backend, one table that picks.
+
+Every backend offers a class with the reference's signature (`reference.ReferenceLinear`); the
+table says which exist, which the machine can run, and what the choice was is logged.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+
+from artifacts.quantized_weight import QuantizedWeight
+from runtime.projection import QuantizableLinear
+from schemas.errors import UsageError
+from schemas.manifest import QuantizerRecord
+
+logger = logging.getLogger(__name__)
+
+LayerFactory = Callable[[QuantizedWeight, QuantizerRecord], QuantizableLinear]
+
+
+@dataclass(frozen=True)
+class Backend:
+    """One way to compute a quantized layer.
+
+    Attributes:
+        name: what ``--backend`` calls it.
+        make_layer: builds the layer, on the CPU, from its record in a pack.
+        missing: why the machine cannot run it on a device, or None when it can.
+    """
+
+    name: str
+    make_layer: LayerFactory
+    missing: Callable[[torch.device], str | None]
+
+
+def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+    from runtime.backends.reference import ReferenceLinear  # noqa: PLC0415
+
+    return ReferenceLinear(weight, quantizer.activation_scale)
+
+
+BACKENDS: dict[str, Backend] = {
+    "reference": Backend("reference", _reference_layer, lambda device: None),
+}
+"""By name, the preferred ones first."""
+
+
+def select_backend(name: str, device: torch.device) -> Backend:
+    """Find the backend called ``name``, or the first that runs on ``device`` for ``auto``.
+
+    Raises:
+        UsageError: there is no such backend, or this machine cannot run it.
+    """
+    if name == "auto":
+        chosen = next(backend for backend in BACKENDS.values() if not backend.missing(device))
+    elif name in BACKENDS:
+        chosen = BACKENDS[name]
+        reason = chosen.missing(device)
+        if reason:
+            raise UsageError(f"backend {name} cannot run on {device}: {reason}")
+    else:
+        raise UsageError(
+            f"there is no backend {name!r}", hint=f"one of: auto, {', '.join(BACKENDS)}"
+        )
+    logger.info("backend %s on %s", chosen.name, device)
+    return chosen

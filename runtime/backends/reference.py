@@ -1,0 +1,126 @@
+"""The quantized layer in plain torch, on any device: what every faster backend must equal.
+
+One layer computes (Q-DiT4SR Eq. 11)
+
+    z = (x * signs) H                                            rotation
+    y = Q_w(residual) Q_a(z) + (SVD-G + SVD-L) z + bias
+
+with one scale per token for ``Q_a`` and one per output channel for ``Q_w``. The first product is a
+product of integers: a level ``c - (2^b - 1)/2`` is half of the odd integer ``2c - (2^b - 1)``, so
+both operands are doubled, multiplied exactly, and the quarter goes into the scales.
+"""
+
+import torch
+from torch import Tensor
+
+from artifacts.gaussian_quantizer import quantize_rows
+from artifacts.quantized_weight import QuantizedWeight
+from runtime.projection import QuantizableLinear
+from schemas.manifest import ScaleRule
+
+UNQUANTIZED = 16
+_EXACT_IN_FLOAT32 = 2**24
+"""Every integer up to here is a float32, so sums that stay below it are exact in any order."""
+
+
+def odd_integers(codes: Tensor, bits: int, dtype: torch.dtype) -> Tensor:
+    """Twice the levels of ``codes``: ``2c - (2^b - 1)``, odd integers of magnitude < 2^b."""
+    return codes.to(dtype).mul_(2).sub_(2**bits - 1)
+
+
+def integer_product(a: Tensor, a_bits: int, w: Tensor, w_bits: int) -> Tensor:
+    """Exact product of doubled levels, in a float dtype that holds every partial sum.
+
+    Args:
+        a: activation codes uint8 [tokens, in_features].
+        w: weight codes uint8 [out_features, in_features].
+        a_bits: bits of the activation codes, 1 ... 8.
+        w_bits: bits of the weight codes, 1 ... 8.
+
+    Returns:
+        ``(2a - (2^a_bits - 1)) (2w - (2^w_bits - 1))ᵀ`` [tokens, out_features]: integers, held in
+        float32 where they fit and in float64 otherwise (floats, because that is what every device
+        can multiply).
+    """
+    largest = a.shape[-1] * (2**a_bits - 1) * (2**w_bits - 1)
+    dtype = torch.float32 if largest < _EXACT_IN_FLOAT32 else torch.float64
+    return odd_integers(a, a_bits, dtype) @ odd_integers(w, w_bits, dtype).T
+
+
+class ReferenceLinear(QuantizableLinear):
+    """A quantized linear layer.
+
+    Args:
+        weight: the layer's record.
+        activation_scale: how a token's scale is found.
+    """
+
+    codes: Tensor
+    scale: Tensor
+    signs: Tensor | None
+    bias: Tensor | None
+    global_up: Tensor | None
+    global_down: Tensor | None
+    local_up: Tensor | None
+    local_down: Tensor | None
+
+    def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
+        super().__init__()
+        self.name = weight.name
+        self.weight_bits = weight.weight_bits
+        self.rotation = weight.rotation
+        self.activation_scale = activation_scale
+        constants = {
+            # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
+            "codes": weight.unpacked_codes(),
+            "scale": weight.scale,
+            "signs": weight.signs,
+            "bias": weight.bias,
+            "global_up": weight.global_up,
+            "global_down": weight.global_down,
+            "local_up": weight.local_up,
+            "local_down": weight.local_down,
+        }
+        for name, value in constants.items():  # as buffers, they move with the module
+            self.register_buffer(name, value, persistent=False)
+
+    def forward(self, x: Tensor, bits: int) -> Tensor:
+        """Apply the layer to ``x`` [..., in_features] -> [..., out_features], in x's dtype.
+
+        Computed in float32 between the input's rotation and the output's rounding.
+
+        Args:
+            x: the layer's input.
+            bits: activation bits 1 ... 8, or 16 to leave the activations unquantized.
+
+        Raises:
+            ValueError: a value is not finite; the message names the layer.
+        """
+        z = self.rotation.apply(x.flatten(0, -2), self.signs)  # [tokens, in_features]
+        y = self.residual_product(z, bits) + self.factor_product(z)
+        if self.bias is not None:
+            y += self.bias.float()
+        return y.to(x.dtype).unflatten(0, x.shape[:-1])
+
+    def residual_product(self, z: Tensor, bits: int) -> Tensor:
+        """``Q_w(residual) Q_a(z)``: ``z`` [tokens, in_features] -> [tokens, out_features]."""
+        if bits == UNQUANTIZED:
+            weight = odd_integers(self.codes, self.weight_bits, z.dtype)
+            return (z @ weight.T) * (self.scale / 2)
+        try:
+            codes, token_scale = quantize_rows(z, bits, self.activation_scale)
+        except ValueError as cause:
+            raise ValueError(f"layer {self.name}: {cause}") from cause
+        product = integer_product(codes, bits, self.codes, self.weight_bits)
+        return product.float() * (token_scale[:, None] / 2) * (self.scale / 2)
+
+    def factor_product(self, z: Tensor) -> Tensor:
+        """``(SVD-G + SVD-L) z`` on the unquantized ``z`` [tokens, in_features]."""
+        y = z.new_zeros(z.shape[0], self.codes.shape[0])
+        if self.global_up is not None and self.global_down is not None:
+            y += (z @ self.global_down.to(z).T) @ self.global_up.to(z).T
+        if self.local_up is not None and self.local_down is not None:
+            blocks = z.unflatten(1, (self.local_down.shape[1], -1))  # [tokens, Q, s_i]
+            inner = torch.einsum("tqj,pqj->tpq", blocks, self.local_down.to(z))
+            y += torch.einsum("tpq,pqi->tpi", inner, self.local_up.to(z)).flatten(1)
+        return y

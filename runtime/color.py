@@ -1,0 +1,80 @@
+"""Colour correction: give an upscaled image the colours of the image it was made from.
+
+The network is trained for detail, and its colours drift. All three corrections are pure functions
+on images [B, 3, H, W] of one range and size:
+
+- ``adain`` (Huang & Belongie 2017, arXiv 1703.06868): every channel takes the mean and the standard
+  deviation of the reference.
+- ``wavelet``: the low frequencies of the reference replace those of the image; detail stays.
+- ``none``.
+"""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from schemas.manifest import ColorFix
+
+WAVELET_LEVELS = 5
+"""Blur radii of 1, 2, 4, 8 and 16 px: together what a 5-level à-trous transform calls low."""
+
+VARIANCE_FLOOR = 1e-5
+"""Keeps the division in `adain` finite on a flat image."""
+
+
+def correct_color(image: Tensor, reference: Tensor, method: ColorFix) -> Tensor:
+    """Return ``image`` [B, 3, H, W] with the colours of ``reference``, by the method named.
+
+    Raises:
+        ValueError: the two differ in shape.
+    """
+    if image.shape != reference.shape:
+        raise ValueError(
+            f"image {tuple(image.shape)} and reference {tuple(reference.shape)} differ in shape"
+        )
+    if method == "adain":
+        return adain(image, reference)
+    if method == "wavelet":
+        return swap_low_band(image, reference)
+    return image
+
+
+def adain(image: Tensor, reference: Tensor) -> Tensor:
+    """Shift and scale every channel of ``image`` to the mean and deviation of ``reference``.
+
+    The two may differ in height and width.
+    """
+    image_std, image_mean = _channel_std_mean(image)
+    reference_std, reference_mean = _channel_std_mean(reference)
+    return (image - image_mean) * (reference_std / image_std) + reference_mean
+
+
+def _channel_std_mean(image: Tensor) -> tuple[Tensor, Tensor]:
+    """Return standard deviation and mean of every channel, both [B, 3, 1, 1]."""
+    # unbiased=False: the n - 1 of the unbiased estimate is zero for an image of one pixel.
+    variance = image.var(dim=(2, 3), keepdim=True, unbiased=False)
+    return (variance + VARIANCE_FLOOR).sqrt(), image.mean(dim=(2, 3), keepdim=True)
+
+
+def swap_low_band(image: Tensor, reference: Tensor) -> Tensor:
+    """Return the high frequencies of ``image`` on the low frequencies of ``reference``."""
+    return image + low_band(reference - image)  # the blur is linear: one pass serves both
+
+
+def low_band(image: Tensor) -> Tensor:
+    """Blur with the binomial kernel [1 2 1]/4 in both directions, its taps 1, 2, 4, 8, 16 px apart.
+
+    Sampling wider with the same three taps instead of shrinking the image is the à-trous ("with
+    holes") transform; edges are replicated.
+    """
+    channels = image.shape[1]
+    taps = torch.tensor([0.25, 0.5, 0.25], dtype=image.dtype, device=image.device)
+    across = taps.view(1, 1, 1, 3).expand(channels, 1, 1, 3)
+    down = across.transpose(2, 3)
+    for level in range(WAVELET_LEVELS):
+        gap = 2**level
+        image = F.pad(image, (gap, gap, 0, 0), mode="replicate")
+        image = F.conv2d(image, across, dilation=(1, gap), groups=channels)
+        image = F.pad(image, (0, 0, gap, gap), mode="replicate")
+        image = F.conv2d(image, down, dilation=(gap, 1), groups=channels)
+    return image

@@ -1,0 +1,208 @@
+"""From files to a running pipeline: a pack, or an unquantized checkpoint for comparison."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from artifacts.checkpoint import open_checkpoint
+from artifacts.layout import POSITION_TABLE
+from artifacts.pack import Pack, open_pack
+from artifacts.pack_files import PROMPTS
+from artifacts.pos_table import sincos_table
+from artifacts.safetensors_io import read_header
+from artifacts.sampling_defaults import read_sampling_defaults
+from runtime.backends import select_backend
+from runtime.bit_schedule import BitSchedule
+from runtime.dit4sr import DiT4SR
+from runtime.pipeline import Pipeline, Prompts
+from runtime.settings import UpscaleSettings
+from schemas.errors import CheckpointError, PackError, UsageError
+from schemas.json_io import read_json_file
+from schemas.transformer_config import Variant
+
+
+class Unread(nn.Module):
+    """Stands where a pack left out a layer that no forward pass reads; running it is an error."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def forward(self, *_: Tensor) -> Tensor:
+        """Refuse to run."""
+        raise PackError(f"layer {self.name} is not in the pack, but the network reads it")
+
+
+def load_pack(
+    path: Path,
+    *,
+    base: Path | None = None,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: str = "auto",
+) -> Pipeline:
+    """Load a pack.
+
+    Args:
+        path: the pack's directory.
+        base: a folder with VAE and prompts, for packs that hold the transformer alone.
+        device: where to run.
+        dtype: of everything in the network that is not quantized.
+        backend: how quantized layers are computed.
+
+    Raises:
+        PackError: the pack is damaged, or lacks a part that no ``base`` provides.
+        UsageError: the backend cannot run here.
+    """
+    pack = open_pack(path)
+    network = network_from_pack(pack, device=device, dtype=dtype, backend=backend)
+    return Pipeline(
+        network=network,
+        vae=_vae([pack.vae_dir, None if base is None else base / "vae"], device, _pack_hint(path)),
+        prompts=_prompts(pack, [base], _pack_hint(path)).to(device, dtype),
+        bits_at=BitSchedule(pack.bit_grid),
+        sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def load_full_precision(
+    path: Path,
+    *,
+    pack: Path | None = None,
+    base: Path | None = None,
+    variant: Variant = "q",
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Pipeline:
+    """Load an unquantized checkpoint, to be sampled like a pack.
+
+    VAE, prompts and sampling defaults come from ``pack`` when it is given, so that both run on the
+    same ones; otherwise from the checkpoint's folder or ``base``.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another architecture.
+        PackError: ``pack`` is damaged.
+        UsageError: a part is missing.
+    """
+    checkpoint = open_checkpoint(path)
+    opened = None if pack is None else open_pack(pack)
+    if opened is not None:
+        if opened.config != checkpoint.config:
+            raise UsageError(f"{path} and {pack} are networks of different shapes")
+        variant = opened.variant
+    with torch.device("meta"):
+        network = DiT4SR(checkpoint.config, variant)
+    state = {
+        name: checkpoint.tensor(name).to(device, dtype)
+        for name in checkpoint.names
+        if name != POSITION_TABLE
+    }
+    if POSITION_TABLE in checkpoint.names:
+        table = checkpoint.tensor(POSITION_TABLE).float()
+    else:
+        table = sincos_table(checkpoint.config)
+    state[POSITION_TABLE] = table.to(device, dtype)
+    network.load_state_dict(state, assign=True)
+
+    folders = [base, checkpoint.parts_dir]
+    vae_folders = [None if opened is None else opened.vae_dir]
+    vae_folders += [None if folder is None else folder / "vae" for folder in folders]
+    hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
+    sampling = (
+        opened.manifest.sampling
+        if opened is not None
+        else read_sampling_defaults(checkpoint.parts_dir)
+    )
+    return Pipeline(
+        network=network.eval().requires_grad_(False),
+        vae=_vae(vae_folders, device, hint),
+        prompts=_prompts(opened, folders, hint).to(device, dtype),
+        bits_at=lambda timestep: None,
+        sampling=UpscaleSettings.from_manifest(sampling),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def network_from_pack(
+    pack: Pack, *, device: torch.device, dtype: torch.dtype, backend: str = "auto"
+) -> DiT4SR:
+    """Build the network of a pack: quantized layers on ``backend``, the rest in ``dtype``.
+
+    Tensors are read one at a time; memory holds the network and one tensor more.
+
+    Raises:
+        PackError: the pack changed, or does not fill the network.
+        UsageError: the backend cannot run here.
+    """
+    chosen = select_backend(backend, device)
+    with torch.device("meta"):
+        network = DiT4SR(pack.config, pack.variant)
+    _leave_out(network, pack.manifest.omitted)
+    for name in pack.layer_names:
+        layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
+        network.set_submodule(name, layer.to(device))
+    state = {name: pack.tensor(name).to(device, dtype) for name in pack.tensor_names}
+    if POSITION_TABLE in pack.manifest.rebuilt:
+        state[POSITION_TABLE] = sincos_table(pack.config).to(device, dtype)
+    network.load_state_dict(state, strict=False, assign=True)
+    empty = [name for name, tensor in network.state_dict().items() if tensor.is_meta]
+    unknown = sorted(set(state) - set(network.state_dict()))
+    if empty or unknown:
+        raise PackError(
+            f"{pack.path}: does not fill the network: missing {', '.join(empty[:3]) or 'nothing'};"
+            f" unknown {', '.join(unknown[:3]) or 'nothing'}"
+        )
+    return network.eval().requires_grad_(False)
+
+
+def _leave_out(network: nn.Module, omitted: tuple[str, ...]) -> None:
+    """Put `Unread` in place of the modules whose parameters the pack left out."""
+    for name in sorted({tensor.rpartition(".")[0] for tensor in omitted}):
+        network.set_submodule(name, Unread(name))
+
+
+def _vae(folders: list[Path | None], device: torch.device, hint: str) -> AutoencoderKL:
+    """The autoencoder of the first folder that has one, in float32."""
+    folder = next((f for f in folders if f is not None and (f / "config.json").is_file()), None)
+    if folder is None:
+        raise UsageError("there is no VAE to encode and decode images with", hint=hint)
+    file = folder / "config.json"
+    content = read_json_file(file, where=str(file), error=CheckpointError)
+    header = read_header(folder / "diffusion_pytorch_model.safetensors", error=CheckpointError)
+    state = {name: header.read(name, error=CheckpointError).float() for name in header.tensors}
+    try:
+        vae = AutoencoderKL.from_config(content)
+        vae.load_state_dict(state)
+    except (RuntimeError, TypeError, ValueError, KeyError) as cause:
+        raise CheckpointError(f"{folder}: not a usable autoencoder: {cause}") from cause
+    return vae.to(device).eval().requires_grad_(False)
+
+
+def _prompts(pack: Pack | None, folders: list[Path | None], hint: str) -> Prompts:
+    """Prompt embeddings of the pack, or of the first folder that has a file of them."""
+    tensors: Mapping[str, Tensor] | None = None if pack is None else pack.prompts()
+    for folder in folders:
+        if tensors is None and folder is not None and (folder / PROMPTS).is_file():
+            header = read_header(folder / PROMPTS, error=CheckpointError)
+            tensors = {name: header.read(name, error=CheckpointError) for name in header.tensors}
+    if tensors is None:
+        raise UsageError("there are no prompt embeddings", hint=hint)
+    try:
+        return Prompts(
+            tensors["positive.embeds"],
+            tensors["positive.pooled"],
+            tensors["negative.embeds"],
+            tensors["negative.pooled"],
+        )
+    except KeyError as cause:
+        raise CheckpointError(f"prompt embeddings lack {cause}") from None
+
+
+def _pack_hint(path: Path) -> str:
+    return f"{path} holds the transformer alone: give --base with a Stable Diffusion 3.5 folder"

@@ -1,0 +1,97 @@
+"""The parts an upscale needs, loaded and on their device: what `runtime.load` hands out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from runtime.dit4sr import DiT4SR
+from runtime.projection import ActivationBits
+from runtime.settings import UpscaleSettings
+from schemas.errors import PackError
+
+BitsAt = Callable[[float], ActivationBits | None]
+"""Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
+
+
+@dataclass(frozen=True)
+class Prompts:
+    """Embeddings of the positive and the negative prompt.
+
+    Attributes:
+        positive_embeds, negative_embeds: prompt tokens [m, joint_attention_dim], of one length.
+        positive_pooled, negative_pooled: pooled prompt [pooled_projection_dim].
+
+    Raises:
+        PackError: the two prompts differ in shape, so that they cannot share a batch.
+    """
+
+    positive_embeds: Tensor
+    positive_pooled: Tensor
+    negative_embeds: Tensor
+    negative_pooled: Tensor
+
+    def __post_init__(self) -> None:
+        for positive, negative in (
+            (self.positive_embeds, self.negative_embeds),
+            (self.positive_pooled, self.negative_pooled),
+        ):
+            if positive.shape != negative.shape:
+                raise PackError(
+                    f"the positive prompt's embeddings {tuple(positive.shape)} and the negative"
+                    f" prompt's {tuple(negative.shape)} differ in shape"
+                )
+
+    def to(self, device: torch.device, dtype: torch.dtype) -> "Prompts":
+        """Return the prompts on ``device`` in ``dtype``."""
+        return Prompts(
+            *(
+                tensor.to(device, dtype)
+                for tensor in (
+                    self.positive_embeds,
+                    self.positive_pooled,
+                    self.negative_embeds,
+                    self.negative_pooled,
+                )
+            )
+        )
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """A network with all it takes to turn one image into another.
+
+    Attributes:
+        network: in evaluation mode, on ``device``, its floating-point parts in ``dtype``.
+        vae: on ``device``, in a dtype of its own.
+        prompts: on ``device``, in ``dtype``.
+        bits_at: the bit grid, looked up by timestep.
+        sampling: the defaults of this model.
+        device, dtype: where the network computes, and what its inputs are cast to.
+    """
+
+    network: DiT4SR
+    vae: AutoencoderKL
+    prompts: Prompts
+    bits_at: BitsAt
+    sampling: UpscaleSettings
+    device: torch.device
+    dtype: torch.dtype
+
+    @property
+    def patch_size(self) -> int:
+        """Side of one token's patch, in latent pixels."""
+        return self.network.config.patch_size
+
+    @property
+    def largest_tile(self) -> int:
+        """Side of the network's position table, in latent pixels."""
+        return self.network.config.pos_embed_max_size * self.patch_size
+
+    @property
+    def vae_factor(self) -> int:
+        """How many image pixels one latent pixel spans along a side."""
+        halvings = len(self.vae.config.block_out_channels) - 1
+        return int(2**halvings)

@@ -1,0 +1,1 @@
+"""What the JSON files of the project say: strict models, nothing executable, no heavy imports."""

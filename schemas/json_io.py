@@ -1,0 +1,168 @@
+"""Strict, bounded reading and byte-stable writing of JSON.
+
+The standard parser keeps the last of two equal keys, takes ``NaN`` and turns ``1e999`` into
+infinity. Here each of those is an error, and size and nesting are checked before anything is
+parsed, so hostile bytes cost bounded time and memory.
+"""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+from pydantic import BaseModel, ValidationError
+
+from schemas.errors import QPackError
+
+MAX_JSON_BYTES = 8 * 2**20
+"""Largest JSON text read. The full DiT4SR at a thousand timesteps needs about 3 MB."""
+MAX_JSON_DEPTH = 32
+"""Deepest nesting read; a manifest has five levels."""
+_MAX_ERRORS_SHOWN = 3
+
+Model = TypeVar("Model", bound=BaseModel)
+
+
+def read_json_strict(
+    data: bytes, *, where: str, error: type[QPackError], max_bytes: int = MAX_JSON_BYTES
+) -> Any:
+    """Parse UTF-8 JSON, refusing whatever two parsers could read in two ways.
+
+    Args:
+        data: the whole text.
+        where: what it is, for messages (a file name).
+        error: the exception type to raise.
+        max_bytes: longest text accepted.
+
+    Raises:
+        QPackError: (as ``error``) too long, nested too deep, not UTF-8, malformed, a key twice in
+            one object, a number that is not finite, or half of a surrogate pair.
+    """
+    _check_size(len(data), max_bytes, where, error)
+    _check_depth(data, where, error)
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(pairs)
+        if len(found) != len(pairs):
+            keys = [key for key, _ in pairs]
+            twice = next(key for i, key in enumerate(keys) if key in set(keys[:i]))
+            raise ValueError(f"key {twice[:200]!r} appears twice")
+        return found
+
+    def finite(text: str) -> float:
+        number = float(text)
+        if not math.isfinite(number):
+            raise ValueError(f"number {text[:40]} is out of range")
+        return number
+
+    def refuse(text: str) -> NoReturn:
+        raise ValueError(f"{text} is not a JSON number")
+
+    try:
+        value = json.loads(
+            data.decode("utf-8"),
+            object_pairs_hook=unique,
+            parse_float=finite,
+            parse_constant=refuse,
+        )
+        if re.search(rb"\\u[dD]", data):
+            # An escape may hold half a surrogate pair: such text cannot be printed or compared.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
+    except UnicodeError as cause:
+        raise error(f"{where}: not valid UTF-8 text ({cause.reason})") from None  # type: ignore[attr-defined]
+    except ValueError as cause:  # JSONDecodeError, and integers with thousands of digits
+        raise error(f"{where}: not valid JSON: {cause}") from None
+    return value
+
+
+def read_json_file(
+    path: Path, *, where: str, error: type[QPackError], max_bytes: int = MAX_JSON_BYTES
+) -> Any:
+    """Read a JSON file like `read_json_strict`; its size is checked before it is read.
+
+    Raises:
+        QPackError: (as ``error``) it cannot be read, or for any reason of `read_json_strict`.
+    """
+    try:
+        with path.open("rb") as file:
+            # One byte more than allowed tells "too long" apart without reading the rest.
+            data = file.read(max_bytes + 1)
+            _check_size(max(len(data), path.stat().st_size), max_bytes, where, error)
+    except OSError as cause:
+        raise error(f"{where}: cannot be read: {cause.strerror or cause}") from cause
+    return read_json_strict(data, where=where, error=error, max_bytes=max_bytes)
+
+
+def validate(model: type[Model], value: Any, *, where: str, error: type[QPackError]) -> Model:
+    """Check a parsed value against ``model``.
+
+    Raises:
+        QPackError: (as ``error``) the message names the file and the first wrong fields.
+    """
+    try:
+        return model.model_validate(value)
+    except ValidationError as cause:
+        problems = cause.errors(include_url=False, include_context=False, include_input=False)
+        shown = [
+            f"{'.'.join(str(part)[:200] for part in problem['loc']) or 'document'}: "
+            f"{problem['msg'].removeprefix('Value error, ')[:300]}"
+            for problem in problems[:_MAX_ERRORS_SHOWN]
+        ]
+        if len(problems) > _MAX_ERRORS_SHOWN:
+            shown.append(f"and {len(problems) - _MAX_ERRORS_SHOWN} more")
+        raise error(f"{where}: {'; '.join(shown)}") from None
+
+
+def dump_json(model: BaseModel) -> bytes:
+    """Write a model as JSON: keys sorted, one value a line, arrays of plain values on one line."""
+    return format_json(model.model_dump(mode="json")).encode("utf-8")
+
+
+def format_json(value: Any) -> str:
+    """Lay a JSON value out as `dump_json` does, with a newline at the end.
+
+    Raises:
+        ValueError: the value holds NaN or an infinity.
+    """
+    return _layout(value, "") + "\n"
+
+
+def _layout(value: Any, indent: str) -> str:
+    if isinstance(value, dict) and value:
+        opening, closing = "{", "}"
+        items = [f"{_scalar(key)}: {_layout(value[key], indent + '  ')}" for key in sorted(value)]
+    elif isinstance(value, list) and any(isinstance(item, dict | list) for item in value):
+        opening, closing = "[", "]"
+        items = [_layout(item, indent + "  ") for item in value]
+    else:
+        return _scalar(value)
+    inner = f",\n{indent}  ".join(items)
+    return f"{opening}\n{indent}  {inner}\n{indent}{closing}"
+
+
+def _scalar(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False, allow_nan=False)
+
+
+def _check_size(size_bytes: int, max_bytes: int, where: str, error: type[QPackError]) -> None:
+    if size_bytes > max_bytes:
+        raise error(f"{where}: {size_bytes} bytes of JSON, more than the limit of {max_bytes}")
+
+
+def _check_depth(data: bytes, where: str, error: type[QPackError]) -> None:
+    """Refuse deep nesting without recursion and without a Python loop over the text.
+
+    What is left after escapes and strings are dropped is brackets, and each pass removes the
+    innermost pairs. A backslash outside a string is a syntax error, so up to the first syntax
+    error this sees the same strings as the parser.
+    """
+    without_strings = re.sub(rb'"[^"]*"', b"", re.sub(rb"\\.", b"", data, flags=re.DOTALL))
+    others = bytes(set(range(256)) - set(b"[]{}"))
+    brackets = without_strings.translate(bytes.maketrans(b"{}", b"[]"), others)
+    for _ in range(MAX_JSON_DEPTH):
+        brackets = brackets.replace(b"[]", b"")
+    if brackets:
+        raise error(
+            f"{where}: not valid JSON: brackets do not match, or nest deeper than {MAX_JSON_DEPTH}"
+        )

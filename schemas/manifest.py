@@ -1,0 +1,282 @@
+"""The content of ``manifest.json``: what a pack holds, how it was made, what every file must be."""
+
+import hashlib
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, field_validator, model_validator
+
+from schemas.bit_grid import MAX_LAYERS, Bits, MeanBitWidths, VersionOne
+from schemas.bounds import at_most
+from schemas.json_io import dump_json
+from schemas.strict import StrictModel
+from schemas.transformer_config import TransformerConfig, Variant
+
+FORMAT_VERSION = 1
+"""The version of the pack format that this code writes, and the newest it reads."""
+
+MAX_FILES = 10_000
+"""Bound on everything else that there are several of: files, settings, rotated sizes."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+# Parts of letters, digits, dot, dash, underscore; no empty part, none that starts with a dot.
+RelativePath = Annotated[
+    str,
+    Field(pattern=r"^[A-Za-z0-9_][A-Za-z0-9._-]*(/[A-Za-z0-9_][A-Za-z0-9._-]*)*$", max_length=255),
+]
+SourceName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
+SizeKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,7}$")]
+Share = Annotated[float, Field(ge=0, le=1.0001)]
+Names = Annotated[tuple[str, ...], at_most(MAX_LAYERS), Field(strict=False)]
+Side = Annotated[int, Field(ge=1, le=65536)]
+Features = Annotated[int, Field(ge=1, le=2**24)]
+Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
+ScaleRule = Literal["gaussian", "absmax"]
+ColorFix = Literal["adain", "wavelet", "none"]
+Setting = str | int | float | bool | None
+SettingOrList = Setting | Annotated[list[Setting], at_most(MAX_FILES)]
+
+
+class Producer(StrictModel):
+    """The program that wrote the pack."""
+
+    name: str
+    version: str
+
+
+class SourceFile(StrictModel):
+    """One file of the checkpoint that the pack was made from.
+
+    The name is only ever shown; it is relative, so that a pack says nothing about a machine.
+    """
+
+    name: SourceName
+    sha256: Sha256
+    bytes: Count
+
+
+class Source(StrictModel):
+    """The checkpoint that the pack was made from."""
+
+    files: Annotated[tuple[SourceFile, ...], at_most(MAX_FILES), Field(strict=False)]
+
+
+class ModelRecord(StrictModel):
+    """The network, as far as its weights do not say it."""
+
+    family: Literal["dit4sr"] = "dit4sr"
+    variant: Variant
+    config: TransformerConfig
+
+
+class RotationSize(StrictModel):
+    """How inputs of one size are rotated; see `artifacts.hadamard` for the constructions.
+
+    Attributes:
+        construction: which orthonormal matrix stands in each block.
+        block_size: order of one diagonal block; the whole size unless ``block`` or ``none``.
+    """
+
+    construction: Construction
+    block_size: Features
+
+
+class RotationRecord(StrictModel):
+    """The rotations of the pack.
+
+    Attributes:
+        enabled: whether the recipe rotates at all.
+        signs: whether every rotated size has a ``rotation.signs.N`` tensor.
+        seed: what the signs were drawn from.
+        sizes: ``in_features`` as text -> rotation; exactly the sizes that some layer refers to.
+    """
+
+    enabled: bool
+    signs: bool
+    seed: Count
+    sizes: Annotated[dict[SizeKey, RotationSize], at_most(MAX_FILES)]
+
+    @model_validator(mode="after")
+    def _disabled_means_none(self) -> Self:
+        if not self.enabled and (self.sizes or self.signs):
+            raise ValueError("rotation is not enabled, but sizes or signs are recorded")
+        return self
+
+
+class QuantizerRecord(StrictModel):
+    """The scalar quantizer: ``2^b`` uniform levels, symmetric, zero not among them (midrise)."""
+
+    levels: Literal["midrise"] = "midrise"
+    weight_scale: ScaleRule
+    activation_scale: ScaleRule
+
+
+class SamplingDefaults(StrictModel):
+    """How an upscale runs unless told otherwise.
+
+    Attributes:
+        steps: sampling steps.
+        guidance: classifier-free guidance scale.
+        shift: timestep shift of the flow-matching scheduler.
+        tile_latent: side of a square tile, in latent pixels.
+        overlap_latent: overlap of neighbouring tiles, in latent pixels.
+        upscale: enlargement, per side.
+        min_side_px: the shorter side of the enlarged image is raised to this, in pixels.
+        color_fix: colour correction against the enlarged input.
+    """
+
+    steps: Annotated[int, Field(ge=1, le=10000)]
+    guidance: Annotated[float, Field(ge=0)]
+    shift: Annotated[float, Field(gt=0)]
+    tile_latent: Side
+    overlap_latent: Annotated[int, Field(ge=0, le=65536)]
+    upscale: Annotated[int, Field(ge=4, le=4)] = 4
+    min_side_px: Side
+    color_fix: ColorFix = "adain"
+
+    @model_validator(mode="after")
+    def _overlap_leaves_progress(self) -> Self:
+        if self.overlap_latent >= self.tile_latent:
+            raise ValueError(
+                f"overlap_latent {self.overlap_latent} is not smaller than tile_latent"
+                f" {self.tile_latent}"
+            )
+        return self
+
+
+class Recipe(StrictModel):
+    """The named method and every setting it ran with."""
+
+    name: str
+    settings: Annotated[dict[str, SettingOrList], at_most(MAX_FILES)]
+
+
+class TransformerBytes(StrictModel):
+    """Size of the transformer's tensor files, in bytes: in the source, and in the pack."""
+
+    source: Count
+    pack: Count = 0
+
+
+class LayerRecord(StrictModel):
+    """One linear layer of the transformer blocks.
+
+    Attributes:
+        weight_bits: bits of the residual's codes; 16 keeps the plain weight.
+        in_features, out_features: the weight is [out_features, in_features].
+        rotation: a key of ``rotation.sizes``, or ``none``.
+        global_rank: rank of SVD-G; 0 for none.
+        local_block: [s_o, s_i], the block shape of SVD-L, or null for none.
+        error_db: signal-to-noise ratio of the decoded weight, in dB; null when unknown.
+        global_energy, local_energy: share of the rotated weight's energy in either factor branch.
+        note: anything a reader should know about this layer.
+    """
+
+    weight_bits: Bits
+    in_features: Features
+    out_features: Features
+    rotation: Literal["none"] | SizeKey = "none"
+    global_rank: Annotated[int, Field(ge=0)] = 0
+    local_block: Annotated[tuple[Features, Features], Field(strict=False)] | None = None
+    error_db: float | None = None
+    global_energy: Share | None = None
+    local_energy: Share | None = None
+    note: str = ""
+
+    @model_validator(mode="after")
+    def _shapes_fit(self) -> Self:
+        if self.global_rank > min(self.out_features, self.in_features):
+            raise ValueError(
+                f"global_rank {self.global_rank} exceeds a {self.out_features} x"
+                f" {self.in_features} weight"
+            )
+        if self.local_block is not None:
+            rows, columns = self.local_block
+            if self.out_features % rows or self.in_features % columns:
+                raise ValueError(
+                    f"local_block {rows} x {columns} does not divide a {self.out_features} x"
+                    f" {self.in_features} weight"
+                )
+        if self.rotation not in ("none", str(self.in_features)):
+            raise ValueError(
+                f"rotation is that of size {self.rotation}, but in_features is {self.in_features}"
+            )
+        branches = self.global_rank or self.local_block is not None
+        if self.weight_bits == 16 and (branches or self.rotation != "none"):
+            raise ValueError("a layer kept in 16 bits has neither factors nor a rotation")
+        return self
+
+
+class FileRecord(StrictModel):
+    """What one file of the pack must be."""
+
+    bytes: Count
+    sha256: Sha256
+
+
+class Manifest(StrictModel):
+    """The content of ``manifest.json``.
+
+    Whoever builds a pack leaves ``files`` and ``checksum`` empty and ``transformer_bytes.pack`` at
+    0; the writer fills them in, because only it knows what ended up on disk.
+
+    Attributes:
+        format, format_version: name and version of the format.
+        min_reader_version: oldest reader that understands this pack.
+        target, reached: mean bits asked for, and mean bits of the result.
+        layers: name -> record of every linear layer that a forward pass reads.
+        omitted: tensors of the full network that no forward pass reads, left out; sorted.
+        rebuilt: tensors computed at load instead of stored.
+        files: relative path -> size and hash of every file but this one.
+        checksum: SHA-256 of this very file as it would be with ``checksum`` empty, so that damage
+            to the manifest is found as surely as damage to the files it vouches for.
+    """
+
+    format: Literal["qpack"] = "qpack"
+    format_version: VersionOne = 1
+    min_reader_version: VersionOne = 1
+    producer: Producer
+    source: Source
+    model: ModelRecord
+    rotation: RotationRecord
+    quantizer: QuantizerRecord
+    sampling: SamplingDefaults
+    recipe: Recipe
+    target: MeanBitWidths
+    reached: MeanBitWidths
+    transformer_bytes: TransformerBytes
+    layers: Annotated[dict[str, LayerRecord], at_most(MAX_LAYERS)]
+    omitted: Names = ()
+    rebuilt: Annotated[
+        tuple[Literal["pos_embed.pos_embed"], ...], at_most(1), Field(strict=False)
+    ] = ()
+    files: Annotated[dict[RelativePath, FileRecord], at_most(MAX_FILES)] = Field(
+        default_factory=dict
+    )
+    checksum: Sha256 | Literal[""] = ""
+
+    @property
+    def true_checksum(self) -> str:
+        """What ``checksum`` must be for the other fields' values."""
+        return hashlib.sha256(dump_json(self.model_copy(update={"checksum": ""}))).hexdigest()
+
+    def sealed(self) -> "Manifest":
+        """A copy with the right ``checksum``."""
+        return self.model_copy(update={"checksum": self.true_checksum})
+
+    @field_validator("omitted", "rebuilt")
+    @classmethod
+    def _sorted_and_unique(cls, names: tuple[str, ...]) -> tuple[str, ...]:
+        if list(names) != sorted(set(names)):
+            raise ValueError("names are not sorted, or one appears twice")
+        return names
+
+    @model_validator(mode="after")
+    def _rotations_match_layers(self) -> Self:
+        used = {layer.rotation for layer in self.layers.values()} - {"none"}
+        recorded = set(self.rotation.sizes)
+        if used != recorded:
+            raise ValueError(
+                f"rotation.sizes records {sorted(recorded)}, but the layers use {sorted(used)}"
+            )
+        return self

@@ -1,0 +1,198 @@
+"""A tiny valid pack with random content, for every test that needs one."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from artifacts.bitpack import pack_codes
+from artifacts.gaussian_quantizer import quantize_rows
+from artifacts.hadamard import Rotation, random_signs
+from artifacts.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
+from artifacts.pack_writer import SHARD_BYTES, PackWriter
+from artifacts.quantized_weight import QuantizedWeight
+from artifacts.safetensors_io import Entry, write_safetensors
+from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
+from schemas.manifest import (
+    LayerRecord,
+    Manifest,
+    ModelRecord,
+    Producer,
+    QuantizerRecord,
+    Recipe,
+    RotationRecord,
+    SamplingDefaults,
+    Source,
+    SourceFile,
+    TransformerBytes,
+)
+from schemas.transformer_config import TransformerConfig, Variant
+
+TINY = TransformerConfig(
+    sample_size=16,
+    patch_size=2,
+    in_channels=4,
+    out_channels=4,
+    num_layers=2,
+    num_attention_heads=2,
+    attention_head_dim=16,
+    joint_attention_dim=24,
+    caption_projection_dim=32,
+    pooled_projection_dim=20,
+    pos_embed_max_size=8,
+    dual_attention_layers=(0,),
+)
+TIMESTEPS = (900.0, 500.0, 100.0)
+PROMPT_TOKENS = 5
+SIGN_SEED = 11
+
+
+def random_weight(
+    name: str,
+    out_features: int,
+    in_features: int,
+    *,
+    bits: int = 4,
+    rank: int = 2,
+    block: tuple[int, int] | None = (4, 8),
+    signs: bool = True,
+    seed: int = 0,
+) -> QuantizedWeight:
+    """A quantized layer of normal values of a transformer's usual size (0.02)."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    codes, scale = quantize_rows(0.02 * normal(out_features, in_features), bits)
+    rotation = Rotation.for_size(in_features)
+    signed = signs and not rotation.is_identity
+    factors: dict[str, Tensor] = {}
+    if rank:
+        factors["global_up"] = 0.05 * normal(out_features, rank)
+        factors["global_down"] = normal(rank, in_features)
+    if block is not None:
+        grid = (out_features // block[0], in_features // block[1])
+        factors["local_up"] = 0.02 * normal(*grid, block[0])
+        factors["local_down"] = normal(*grid, block[1])
+    return QuantizedWeight(
+        name=name,
+        out_features=out_features,
+        in_features=in_features,
+        weight_bits=bits,
+        codes=pack_codes(codes, bits),
+        scale=scale,
+        rotation=rotation,
+        bias=(0.02 * normal(out_features)).bfloat16(),
+        signs=random_signs(in_features, SIGN_SEED) if signed else None,
+        **{part: factor.bfloat16() for part, factor in factors.items()},
+    )
+
+
+def make_pack(
+    path: Path,
+    *,
+    config: TransformerConfig = TINY,
+    variant: Variant = "q",
+    signs: bool = True,
+    unquantized: tuple[str, ...] = (),
+    companions: bool = True,
+    prompts: bool = True,
+    force: bool = False,
+    shard_bytes: int = SHARD_BYTES,
+    changes: Mapping[str, object] | None = None,
+    seed: int = 0,
+) -> Manifest:
+    """Write a pack whose layers cycle through 2, 3, 4, 5 and 8 bits and all kinds of factors.
+
+    Args:
+        path: where to.
+        config, variant: the network.
+        signs: random rotation signs.
+        unquantized: layers kept in 16 bits.
+        companions: with (meaningless) VAE and scheduler files.
+        prompts: with prompt embeddings.
+        force, shard_bytes: of the writer.
+        changes: fields of the manifest to set last, unchecked.
+        seed: of all values.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    omitted = unread_tensors(config, variant)
+    kinds = [(4, 2, (4, 4)), (3, 0, (2, 4)), (5, 3, None), (8, 0, None), (2, 1, (4, 2))]
+    records: dict[str, LayerRecord] = {}
+    bits: dict[str, LayerBits] = {}
+    stored = {n: s for n, s in tensor_shapes(config).items() if n not in omitted}
+    del stored[POSITION_TABLE]
+    with PackWriter(path, force=force, shard_bytes=shard_bytes) as writer:
+        for index, (name, (out_features, in_features)) in enumerate(block_linears(config).items()):
+            if f"{name}.weight" not in stored:
+                continue
+            if name in unquantized:
+                records[name] = LayerRecord(
+                    weight_bits=16, in_features=in_features, out_features=out_features
+                )
+                bits[name] = LayerBits(weight_bits=16, activation_bits=(16,) * len(TIMESTEPS))
+                continue
+            width, rank, block = kinds[index % len(kinds)]
+            layer = random_weight(
+                name,
+                out_features,
+                in_features,
+                bits=width,
+                rank=rank,
+                block=block,
+                signs=signs,
+                seed=1000 * seed + index,
+            )
+            writer.add_layer(layer)
+            records[name] = layer.record(error_db=20.5, global_energy=0.25, local_energy=0.125)
+            bits[name] = LayerBits(weight_bits=width, activation_bits=(5, 4, 16))
+            del stored[f"{name}.weight"], stored[f"{name}.bias"]
+        for name, shape in stored.items():
+            writer.add_tensor(name, 0.1 * torch.randn(shape, generator=generator))
+        if prompts:
+            shapes = {"embeds": (PROMPT_TOKENS, config.joint_attention_dim)}
+            shapes["pooled"] = (config.pooled_projection_dim,)
+            writer.add_prompts(
+                {
+                    f"{prompt}.{part}": torch.randn(shape, generator=generator).bfloat16()
+                    for prompt in ("positive", "negative")
+                    for part, shape in shapes.items()
+                }
+            )
+        if companions:
+            writer.add_file("vae/config.json", b'{"latent_channels": 4}\n')
+            writer.add_file("scheduler/scheduler_config.json", b'{"shift": 3.0}\n')
+            vae = path.with_name(f"{path.name}.vae")
+            write_safetensors(vae, {"decoder.weight": Entry.of(torch.ones(3))})
+            writer.add_file("vae/diffusion_pytorch_model.safetensors", vae)
+            vae.unlink()
+        target = MeanBitWidths(weight_bits=4, activation_bits=4.5)
+        manifest = Manifest(
+            producer=Producer(name="tests", version="0"),
+            source=Source(files=(SourceFile(name="a.safetensors", sha256="0" * 64, bytes=8),)),
+            model=ModelRecord(variant=variant, config=config),
+            rotation=RotationRecord(
+                enabled=True, signs=signs, seed=SIGN_SEED, sizes=writer.rotation_sizes
+            ),
+            quantizer=QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian"),
+            sampling=SamplingDefaults(
+                steps=4,
+                guidance=3.0,
+                shift=3.0,
+                tile_latent=16,
+                overlap_latent=4,
+                min_side_px=64,
+            ),
+            recipe=Recipe(name="q-dit4sr", settings={"global_rank": 2, "layers": ["a", 1, None]}),
+            target=target,
+            reached=MeanBitWidths(weight_bits=3.9, activation_bits=4.5),
+            transformer_bytes=TransformerBytes(source=1000),
+            layers=records,
+            omitted=tuple(sorted(omitted)),
+            rebuilt=(POSITION_TABLE,),
+        )
+        manifest = manifest.model_copy(update=dict(changes or {}))
+        grid = BitGrid(target=target, timesteps=TIMESTEPS, layers=bits)
+        return writer.finish(manifest, grid, lambda m: f"# A pack of {m.model.family}\n")

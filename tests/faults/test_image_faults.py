@@ -1,0 +1,390 @@
+"""Bad images and interrupted batches: rows 29 to 35 of the fault table, through ``qrun``."""
+
+import os
+import signal
+import struct
+import subprocess
+import sys
+import unicodedata
+import zlib
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pyvips
+import torch
+from typer.testing import CliRunner
+
+from runtime import cli, upscale
+from tests.runtime.tiny_pipeline import make_tiny_pipeline
+
+runner = CliRunner()
+
+
+@pytest.fixture(scope="module")
+def tiny():
+    return make_tiny_pipeline()
+
+
+@pytest.fixture
+def loads(tiny, monkeypatch):
+    """Stand in for the loader; its length says how often a model was loaded."""
+    calls = []
+
+    def load(**options):
+        calls.append(options)
+        return tiny
+
+    monkeypatch.setattr(cli, "_load_pipeline", load)
+    return calls
+
+
+def encoded(suffix, size=(6, 8)):
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
+    return image.write_to_buffer(suffix)
+
+
+def make_image(path, size=(6, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(encoded(path.suffix, size))
+    return path
+
+
+def run(*arguments):
+    return runner.invoke(cli.app, ["upscale", *map(str, arguments), "--pack", "m.qpack"])
+
+
+def shape_of(path):
+    image = pyvips.Image.new_from_buffer(path.read_bytes(), "")
+    return image.height, image.width
+
+
+def png_chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+def bomb(side):
+    """A PNG of a few hundred bytes that declares side x side pixels."""
+    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + png_chunk(b"IHDR", header)
+        + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
+        + png_chunk(b"IEND", b"")
+    )
+
+
+BAD_IMAGES = {
+    "empty": b"",
+    "text": b"<html>404</html>",
+    "zeros": bytes(1000),
+    **{
+        f"truncated{suffix} at {part}": encoded(suffix, (64, 64))[: -1 - int(part * 3000)]
+        for suffix in (".png", ".jpg", ".webp", ".tif", ".gif")
+        for part in (0.1, 0.5)
+    },
+}
+
+
+# Row 29
+
+
+@pytest.mark.parametrize("kind", BAD_IMAGES)
+def test_bad_image_alone_ends_with_4_and_leaves_nothing(tmp_path, loads, kind):
+    (tmp_path / "bad.png").write_bytes(BAD_IMAGES[kind])
+    result = run(tmp_path / "bad.png")
+    assert result.exit_code == 4, result.stderr
+    assert "bad.png" in result.stderr
+    assert len(result.stderr.splitlines()) <= 2
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
+
+
+def test_batch_goes_on_after_bad_images_and_ends_with_6(tmp_path, loads):
+    make_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    (tmp_path / "c.png").write_bytes(encoded(".png", (64, 64))[:-3000])  # its header is good
+    make_image(tmp_path / "d.jpg")
+    result = run(tmp_path, "-o", tmp_path / "out")
+    assert result.exit_code == 6
+    assert "2 of 4 images failed" in result.stderr
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["a_x4.png", "d_x4.png"]
+    assert len(loads) == 1
+
+
+def test_batch_of_nothing_but_bad_headers_loads_no_model(tmp_path, loads):
+    for name in ("a.png", "b.png"):
+        (tmp_path / name).write_bytes(b"")
+    assert run(tmp_path).exit_code == 6
+    assert loads == []
+
+
+# Row 30
+
+
+def test_bomb_is_refused_from_its_header(tmp_path, loads):
+    (tmp_path / "bomb.png").write_bytes(bomb(30_000))
+    result = run(tmp_path / "bomb.png")
+    assert result.exit_code == 4
+    assert "30000 x 30000 px" in result.stderr
+    assert "--max-pixels 900000000" in result.stderr
+    assert loads == []
+
+
+def test_bomb_takes_little_memory(tmp_path):
+    """In a process of its own, whose peak memory is its own; decoded it would be 2.7 GB."""
+    (tmp_path / "bomb.png").write_bytes(bomb(30_000))
+    script = (
+        "import resource, sys\n"
+        "from pathlib import Path\n"
+        "from runtime.image_io import read_image\n"
+        "from schemas.errors import ImageError\n"
+        "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
+        "before = peak()\n"
+        "try: read_image(Path(sys.argv[1]))\n"
+        "except ImageError: print(peak() - before)\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, tmp_path / "bomb.png"],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert int(done.stdout) < 50  # MB
+
+
+def test_bomb_that_is_allowed_is_found_out_while_decoding(tmp_path, loads):
+    (tmp_path / "bomb.png").write_bytes(bomb(500))
+    result = run(tmp_path / "bomb.png", "--max-pixels", 250_000)
+    assert result.exit_code == 4
+    assert "truncated or damaged" in result.stderr
+
+
+# Row 31
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 23), (23, 1), (5, 4)])
+def test_tiny_images_and_large_tiles_give_exactly_four_times(tmp_path, loads, size):
+    source = make_image(tmp_path / "a.png", size)
+    result = run(source, "--tile", 64)
+    assert result.exit_code == 0, result.stderr
+    assert shape_of(tmp_path / "a_x4.png") == (4 * size[0], 4 * size[1])
+
+
+# Row 32: every kind by itself is in tests/runtime/test_image_io.py; here they go all the way.
+
+
+def test_kinds_of_images_are_kept_or_the_conversion_is_said(tmp_path, loads):
+    rng = np.random.default_rng(0)
+    eight = rng.integers(0, 256, (6, 8, 4), dtype=np.uint8)
+    rgb = pyvips.Image.new_from_array(eight[..., :3].copy()).copy(interpretation="srgb")
+    folder = tmp_path / "in"
+    folder.mkdir()
+    pyvips.Image.new_from_array(eight[..., 0].copy()).copy(interpretation="b-w").pngsave(
+        str(folder / "gray.png")
+    )
+    pyvips.Image.new_from_array(eight).copy(interpretation="srgb").pngsave(str(folder / "rgba.png"))
+    rgb.icc_transform("cmyk", input_profile="srgb").jpegsave(str(folder / "cmyk.jpg"))
+    rgb.pngsave(str(folder / "palette.png"), palette=True)
+    pyvips.Image.new_from_array(rng.integers(0, 65536, (6, 8, 3), dtype=np.uint16)).copy(
+        interpretation="rgb16"
+    ).pngsave(str(folder / "deep.png"))
+    rgb.icc_transform("p3", input_profile="srgb").pngsave(str(folder / "wide.png"), profile="p3")
+    turned = rgb.copy()
+    turned.set_type(pyvips.GValue.gint_type, "orientation", 6)
+    turned.jpegsave(str(folder / "turned.jpg"))
+
+    result = run(folder, "-o", tmp_path / "out")
+    assert result.exit_code == 0, result.stderr
+
+    def written(name):
+        return pyvips.Image.new_from_buffer((tmp_path / "out" / f"{name}_x4.png").read_bytes(), "")
+
+    assert written("gray").bands == 1
+    assert (written("rgba").bands, written("rgba").hasalpha()) == (4, 1)
+    assert written("deep").format == "ushort"
+    assert (written("turned").width, written("turned").height) == (24, 32)
+    assert (written("cmyk").bands, written("palette").bands) == (3, 3)
+    assert written("wide").get_typeof("icc-profile-data") != 0
+    assert "cmyk.jpg: converted from CMYK to sRGB" in result.stderr
+    assert "palette.png: palette expanded" in result.stderr
+    assert "wide.png: converted to sRGB" in result.stderr
+
+
+# Row 33
+
+
+class Hungry(torch.nn.Module):
+    """A network that has no memory for tiles above a size."""
+
+    def __init__(self, network, largest):
+        super().__init__()
+        self.network = network
+        self.config = network.config
+        self.largest = largest
+        self.seen = []
+
+    def forward(self, noisy, *rest):
+        self.seen.append(max(noisy.shape[-2:]))
+        if self.seen[-1] > self.largest:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+        return self.network(noisy, *rest)
+
+
+def with_network(monkeypatch, tiny, network):
+    monkeypatch.setattr(cli, "_load_pipeline", lambda **_: replace(tiny, network=network))
+
+
+def test_out_of_memory_is_answered_with_smaller_tiles(tmp_path, tiny, monkeypatch):
+    network = Hungry(tiny.network, largest=20)
+    with_network(monkeypatch, tiny, network)
+    source = make_image(tmp_path / "a.png", (40, 40))  # a latent of 40 x 40
+    result = run(source, "--tile", 64)
+    assert result.exit_code == 0, result.stderr
+    assert "out of memory with tiles of 40; trying 20" in result.stderr
+    assert shape_of(tmp_path / "a_x4.png") == (160, 160)
+    assert network.seen[0] == 40
+    assert set(network.seen[1:]) == {20}
+
+
+def test_out_of_memory_at_the_floor_is_5_and_leaves_nothing(tmp_path, tiny, monkeypatch):
+    with_network(monkeypatch, tiny, Hungry(tiny.network, largest=0))
+    source = make_image(tmp_path / "a.png", (40, 40))
+    result = run(source)
+    assert result.exit_code == 5
+    assert f"even with tiles of {upscale.TILE_FLOOR}" in result.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+# Row 34
+
+
+def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, tiny, monkeypatch):
+    for name in ("a.png", "b.png", "c.png"):
+        make_image(tmp_path / name, (6, 6))  # one tile: the network is called once a step
+    out = tmp_path / "out"
+
+    class Interrupted(torch.nn.Module):
+        """Presses Ctrl-C, with a real signal, in the middle of the second image."""
+
+        config = tiny.network.config
+        calls = 0
+
+        def forward(self, *inputs):
+            type(self).calls += 1
+            if self.calls == 2 * tiny.sampling.steps:
+                signal.raise_signal(signal.SIGINT)
+            return tiny.network(*inputs)
+
+    with_network(monkeypatch, tiny, Interrupted())
+    result = run(tmp_path, "-o", out)
+    assert result.exit_code == 130
+    assert "1 of 3 finished" in result.stderr
+    assert [path.name for path in out.iterdir()] == ["a_x4.png"]
+    first = (out / "a_x4.png").read_bytes()
+    stamp = (out / "a_x4.png").stat().st_mtime_ns
+
+    with_network(monkeypatch, tiny, tiny.network)
+    assert run(tmp_path, "-o", out).exit_code == 0
+    assert sorted(path.name for path in out.iterdir()) == ["a_x4.png", "b_x4.png", "c_x4.png"]
+    assert (out / "a_x4.png").stat().st_mtime_ns == stamp
+    # Continued or uninterrupted, the images are the same.
+    assert run(tmp_path, "-o", tmp_path / "again").exit_code == 0
+    assert (tmp_path / "again" / "a_x4.png").read_bytes() == first
+    for name in ("b_x4.png", "c_x4.png"):
+        assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
+
+
+def test_interruption_while_writing_leaves_no_partial_file(tmp_path, loads, monkeypatch):
+    def half(_image, path, *_):
+        path.write_bytes(b"half a file")
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr("runtime.image_io._save", half)
+    result = run(make_image(tmp_path / "a.png"))
+    assert result.exit_code == 130
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+# Row 35: all of it before a model is loaded.
+
+
+def test_two_inputs_with_one_output_name(tmp_path, loads):
+    first = make_image(tmp_path / "one" / "a.png")
+    second = make_image(tmp_path / "two" / "a.jpg")
+    result = run(first, second, "-o", tmp_path / "out")
+    assert result.exit_code == 2
+    assert str(first) in result.stderr
+    assert str(second) in result.stderr
+    assert loads == []
+    assert not (tmp_path / "out").exists()
+
+
+def test_names_that_differ_in_unicode_form_alone_collide(tmp_path, loads):
+    composed = make_image(tmp_path / "one" / unicodedata.normalize("NFC", "é.png"))
+    decomposed = make_image(tmp_path / "two" / unicodedata.normalize("NFD", "é.png"))
+    assert run(composed, decomposed, "-o", tmp_path / "out").exit_code == 2
+    assert loads == []
+
+
+def test_one_output_file_for_many_inputs(tmp_path, loads):
+    sources = [make_image(tmp_path / name) for name in ("a.png", "b.png")]
+    assert run(*sources, "-o", tmp_path / "c.png").exit_code == 2
+    assert loads == []
+
+
+def test_result_on_top_of_an_input(tmp_path, loads):
+    source = make_image(tmp_path / "a.png")
+    before = source.read_bytes()
+    result = run(source, "-o", source, "--force")
+    assert result.exit_code == 2
+    assert source.read_bytes() == before
+    assert loads == []
+
+
+@pytest.mark.parametrize("out", ["file/inside", "file"])
+def test_output_folder_that_cannot_be(tmp_path, loads, out):
+    (tmp_path / "file").write_bytes(b"a file where a folder would have to be")
+    result = run(make_image(tmp_path / "a.png"), "-o", tmp_path / out)
+    assert result.exit_code == 2, result.stderr
+    assert "cannot be written" in result.stderr
+    assert loads == []
+
+
+@pytest.mark.skipif(not os.access("/proc/self", os.F_OK), reason="no /proc to fail to write to")
+def test_unwritable_output_folder(tmp_path, loads):
+    """/proc refuses even root, whom no permission bit stops."""
+    result = run(make_image(tmp_path / "a.png"), "-o", "/proc/self")
+    assert result.exit_code == 2
+    assert loads == []
+
+
+def test_missing_input_and_folder_without_images(tmp_path, loads):
+    (tmp_path / "empty").mkdir()
+    for given in ("missing.png", "empty"):
+        result = run(tmp_path / given)
+        assert result.exit_code == 2
+        assert given in result.stderr
+    assert loads == []
+
+
+def test_unicode_name_works_and_bytes_that_are_no_text_are_refused(tmp_path, loads):
+    assert run(make_image(tmp_path / "фото 写真.png")).exit_code == 0
+    assert shape_of(tmp_path / "фото 写真_x4.png") == (24, 32)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / os.fsdecode(b"\xff.png")).write_bytes(encoded(".png"))
+    loads.clear()
+    result = run(folder)
+    assert result.exit_code == 2
+    assert "not valid Unicode" in result.stderr
+    assert loads == []
+
+
+def test_result_name_that_is_too_long(tmp_path, loads):
+    source = make_image(tmp_path / ("a" * 250 + ".png"))
+    result = run(source)
+    assert result.exit_code == 2
+    assert "longer than 255 bytes" in result.stderr
+    assert loads == []
+    assert run(source, "-o", tmp_path / "b.png").exit_code == 0
