@@ -5,25 +5,29 @@ any weight is touched. Both sides use this: the planner to build packs, the runt
 unquantized network for comparison.
 """
 
-import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath
 
-import torch
 from torch import Tensor
 
-from artifacts.checkpoint_config import config_from_shapes
-from artifacts.layout import POSITION_TABLE, tensor_shapes
-from artifacts.safetensors_io import CHUNK_BYTES, Header, read_header
+from artifacts.checkpoint_config import check_family, config_from_shapes
+from artifacts.layout import POSITION_TABLE, Shape, tensor_shapes
+from artifacts.pack_files import BIT_GRID, MANIFEST, sha256_of
+from artifacts.safetensors_io import FileIdentity, Header, read_header
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file, validate
 from schemas.manifest import SourceFile
 from schemas.transformer_config import TransformerConfig
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
+"""What diffusers and transformers call a model's weights; preferred over any other name."""
+INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
 FLOAT_DTYPES = frozenset({"F16", "BF16", "F32", "F64"})
+QUANTIZED_DTYPES = frozenset({"U8", "I8", "F8_E4M3", "F8_E5M2"})
 QUANTIZED_PARTS = (
     "codes",
     "qweight",
@@ -33,6 +37,9 @@ QUANTIZED_PARTS = (
     "absmax",
 )
 """Last parts of tensor names that other quantizers, and our packs, write."""
+LARGEST_MAGNITUDE = 1e15
+"""Largest value taken for a weight. Beyond it float32 sums of squares, which scales and factors
+come from, could overflow; weights of a working network lie twelve orders of magnitude below."""
 SHOWN_NAMES = 3
 CONVERT_HINT = "convert it where you trust it: load it, then safetensors.torch.save_file"
 
@@ -45,8 +52,8 @@ class Checkpoint:
         path: what the user named.
         config: shapes of the network.
         headers: of every weight file, in name order.
-        parts_dir: the diffusers folder that may hold a VAE and a scheduler beside the
-            transformer; None for a bare file.
+        parts_dir: the folder that may hold a VAE, a scheduler, prompts and sampling defaults
+            beside the transformer; None for a bare file.
     """
 
     path: Path
@@ -57,41 +64,51 @@ class Checkpoint:
     @property
     def names(self) -> list[str]:
         """Names of all tensors, in the order of the network."""
-        present = self._places()
-        return [name for name in tensor_shapes(self.config) if name in present]
+        return [name for name in tensor_shapes(self.config) if name in self._places]
 
     @property
-    def weight_bytes(self) -> int:
-        """Size of all tensors as they are stored, in bytes."""
-        return sum(info.nbytes for header in self.headers for info in header.tensors.values())
+    def file_bytes(self) -> int:
+        """Size of all weight files, in bytes."""
+        return sum(header.identity.bytes for header in self.headers)
 
     def tensor(self, name: str) -> Tensor:
-        """Read one tensor in its stored dtype.
+        """Read one tensor in its stored dtype, on the CPU, into memory of its own.
 
         Raises:
-            CheckpointError: it holds NaN or an infinity, or its file changed; names the tensor.
+            CheckpointError: it holds NaN, an infinity or a value beyond `LARGEST_MAGNITUDE`, or
+                its file changed; names the tensor or the file.
             KeyError: there is no such tensor.
         """
-        tensor = self._places()[name].read(name, error=CheckpointError)
-        if not bool(torch.isfinite(tensor).all()):
-            bad = int((~torch.isfinite(tensor)).sum())
+        tensor = self._places[name].read(name, error=CheckpointError)
+        low, high = tensor.aminmax()  # both NaN if there is one
+        largest = max(-float(low), float(high))
+        if not largest <= LARGEST_MAGNITUDE:
             raise CheckpointError(
-                f"{self.path}: tensor {name} holds {bad} NaN or infinite values",
-                hint="the checkpoint is damaged or overflowed when it was converted",
+                f"{self.path}: tensor {name} holds a value that is not finite or far too large"
+                f" ({largest:.3g})",
+                hint="the checkpoint is damaged, or overflowed when it was converted",
             )
         return tensor
 
     def source_files(self) -> Iterator[SourceFile]:
-        """Name, size and sha256 of every weight file; reads all of them once."""
+        """Name, size and sha256 of every weight file; reads all of them once.
+
+        Raises:
+            CheckpointError: a file cannot be read, or was replaced since it was opened.
+        """
         for header in self.headers:
-            digest = hashlib.sha256()
-            with header.path.open("rb") as file:
-                while chunk := file.read(CHUNK_BYTES):
-                    digest.update(chunk)
+            try:
+                digest = sha256_of(header.path)
+                unchanged = FileIdentity.of(header.path.stat()) == header.identity
+            except OSError as cause:
+                raise _unreadable(header.path, cause) from cause
+            if not unchanged:
+                raise CheckpointError(f"{header.path}: was replaced while it was in use")
             yield SourceFile(
-                name=header.path.name, sha256=digest.hexdigest(), bytes=header.identity.bytes
+                name=_printable(header.path.name), sha256=digest, bytes=header.identity.bytes
             )
 
+    @cached_property
     def _places(self) -> dict[str, Header]:
         return {name: header for header in self.headers for name in header.tensors}
 
@@ -104,41 +121,46 @@ def open_checkpoint(path: Path) -> Checkpoint:
             missing or outside the folder, another architecture (first differing names), or
             already quantized.
     """
+    try:
+        return _open(path)
+    except OSError as cause:  # a folder without permission, a name that is too long
+        raise _unreadable(path, cause) from cause
+
+
+def _open(path: Path) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
-    if path.is_dir():
-        folder = _transformer_dir(path)
-        files = _weight_files(folder)
-        config_file = folder / "config.json"
-        config = None
-        if config_file.exists():
-            content = read_json_file(config_file, where=str(config_file), error=CheckpointError)
-            config = _config_from_json(content, str(config_file))
-        parts_dir: Path | None = path if folder != path else path.parent
-    else:
-        if path.suffix.lower() in PICKLE_SUFFIXES:
-            raise CheckpointError(
-                f"{path}: pickle files can run code when loaded and are not read",
-                hint=CONVERT_HINT,
-            )
-        files, config, parts_dir = [path], None, None
+    folder = _transformer_dir(path) if path.is_dir() else None
+    files = [_bare_file(path)] if folder is None else _weight_files(folder)
 
     headers = tuple(read_header(file, error=CheckpointError) for file in files)
-    shapes: dict[str, tuple[int, ...]] = {}
+    shapes: dict[str, Shape] = {}
     for header in headers:
         for name, info in header.tensors.items():
             if name in shapes:
                 raise CheckpointError(f"{header.path}: tensor {name} is in another shard too")
             shapes[name] = info.shape
     _refuse_quantized(path, headers)
+    check_family(path, shapes)
+    config = None if folder is None else _config_file(folder)
     if config is None:
         config = config_from_shapes(path, shapes, headers)
     _check_architecture(path, shapes, config)
-    return Checkpoint(path, config, headers, parts_dir)
+    _check_dtypes(headers)
+    return Checkpoint(path, config, headers, None if folder is None else _parts_dir(path, folder))
+
+
+def _printable(name: str) -> str:
+    """A file's name as a manifest may hold it: not every name is text that JSON can carry."""
+    return "".join(c if c.isprintable() and c != "\\" else "_" for c in name)
+
+
+def _unreadable(path: Path, cause: OSError) -> CheckpointError:
+    return CheckpointError(f"{path}: cannot be read: {cause.strerror or cause}")
 
 
 def _transformer_dir(path: Path) -> Path:
-    if (path / "manifest.json").exists() and (path / "bit_grid.json").exists():
+    if (path / MANIFEST).exists() and (path / BIT_GRID).exists():
         raise CheckpointError(
             f"{path}: this is a pack, already quantized", hint="build from its source checkpoint"
         )
@@ -146,10 +168,32 @@ def _transformer_dir(path: Path) -> Path:
     return inner if inner.is_dir() else path
 
 
+def _parts_dir(path: Path, folder: Path) -> Path:
+    """The pipeline's folder, whether the user named it or the ``transformer`` inside."""
+    absolute = path.absolute()
+    return absolute.parent if folder == path and absolute.name == "transformer" else path
+
+
+def _bare_file(path: Path) -> Path:
+    if path.suffix.lower() in PICKLE_SUFFIXES:
+        raise CheckpointError(
+            f"{path}: pickle files can run code when loaded and are not read", hint=CONVERT_HINT
+        )
+    return path
+
+
+def _config_file(folder: Path) -> TransformerConfig | None:
+    file = folder / "config.json"
+    if not file.exists():
+        return None
+    content = read_json_file(file, where=str(file), error=CheckpointError)
+    return _config_from_json(content, str(file))
+
+
 def _config_from_json(content: object, where: str) -> TransformerConfig:
     if not isinstance(content, dict):
         raise CheckpointError(f"{where}: not a JSON object")
-    if "quantization_config" in content:
+    if content.pop("quantization_config", None) is not None:
         raise CheckpointError(
             f"{where}: already quantized (it has a quantization_config)",
             hint="build from the original weights",
@@ -159,26 +203,34 @@ def _config_from_json(content: object, where: str) -> TransformerConfig:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder, shards in name order, each a plain name inside the folder."""
-    indexes = sorted(folder.glob("*.safetensors.index.json"))
-    if indexes:
-        return _shards(folder, indexes[0])
+    """The weight files of a folder, shards in name order, each a plain name inside the folder.
+
+    Of several sets of weights (diffusers keeps ``.fp16.`` variants side by side) the one with the
+    standard name is taken; without it, there must be one only.
+    """
+    found = {file.name for file in folder.iterdir()}
     for name in WEIGHT_FILES:
-        if (folder / name).is_file():
+        if name + INDEX_SUFFIX in found:
+            return _shards(folder, folder / (name + INDEX_SUFFIX))
+        if name in found:
             return [_inside(folder, name)]
-    others = sorted(folder.glob("*.safetensors"))
-    if len(others) == 1:
-        return [_inside(folder, others[0].name)]
-    if others:
-        listed = ", ".join(file.name for file in others[:SHOWN_NAMES])
+    sets = sorted(name for name in found if name.endswith(".safetensors" + INDEX_SUFFIX))
+    sets = sets or sorted(name for name in found if name.endswith(".safetensors"))
+    if len(sets) == 1:
+        (name,) = sets
+        if name.endswith(INDEX_SUFFIX):
+            return _shards(folder, folder / name)
+        return [_inside(folder, name)]
+    if sets:
         raise CheckpointError(
-            f"{folder}: {len(others)} weight files and no index that joins them ({listed}, ...)",
-            hint="name one file, or add the index",
+            f"{folder}: {len(sets)} weight files, and none is called {WEIGHT_FILES[0]}"
+            f" ({', '.join(sets[:SHOWN_NAMES])}, ...)",
+            hint="name one file, or add the index that joins them",
         )
-    pickles = [file for file in sorted(folder.iterdir()) if file.suffix in PICKLE_SUFFIXES]
+    pickles = sorted(name for name in found if Path(name).suffix.lower() in PICKLE_SUFFIXES)
     if pickles:
         raise CheckpointError(
-            f"{folder}: only pickle weights ({pickles[0].name}), which can run code when loaded"
+            f"{folder}: only pickle weights ({pickles[0]}), which can run code when loaded"
             " and are not read",
             hint=CONVERT_HINT,
         )
@@ -192,8 +244,7 @@ def _shards(folder: Path, index: Path) -> list[Path]:
         raise CheckpointError(f"{index}: no weight_map")
     if not all(isinstance(name, str) for name in weight_map.values()):
         raise CheckpointError(f"{index}: weight_map names something that is not a file")
-    names = sorted(set(weight_map.values()))
-    files = [_inside(folder, name) for name in names]
+    files = [_inside(folder, name) for name in sorted(set(weight_map.values()))]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise CheckpointError(
@@ -206,14 +257,16 @@ def _shards(folder: Path, index: Path) -> list[Path]:
 def _inside(folder: Path, name: str) -> Path:
     """``folder / name``, refusing names and links that lead out of the folder."""
     pure = PurePosixPath(name)
-    if pure.is_absolute() or ".." in pure.parts or "\\" in name or not pure.parts:
-        raise CheckpointError(f"{folder}: weight file name {name!r} leads out of the folder")
+    plain = name.isprintable() and "\\" not in name
+    if not plain or pure.is_absolute() or ".." in pure.parts or not pure.parts:
+        raise CheckpointError(f"{folder}: weight file name {name[:200]!r} leads out of the folder")
     file = folder / name
     # Hub caches link every file to a blob store beside the snapshot: such links point into the
-    # same model's cache, two levels up, and are how most people have the weights.
-    root = folder.resolve()
-    allowed = [root, *_hub_blobs(root)]
-    if not any(file.resolve().is_relative_to(base) for base in allowed):
+    # same model's cache, two levels up, and are how most people have the weights. Not
+    # Path.resolve, which raises on a loop of links; opening the file reports those.
+    root = Path(os.path.realpath(folder))
+    real = Path(os.path.realpath(file))
+    if not any(real.is_relative_to(base) for base in (root, *_hub_blobs(root))):
         raise CheckpointError(f"{folder}: weight file {name} is a link out of the folder")
     return file
 
@@ -229,10 +282,20 @@ def _hub_blobs(folder: Path) -> list[Path]:
 def _refuse_quantized(path: Path, headers: tuple[Header, ...]) -> None:
     for header in headers:
         for name, info in header.tensors.items():
-            if name.rsplit(".", 1)[-1] in QUANTIZED_PARTS or info.dtype not in FLOAT_DTYPES:
+            if name.rsplit(".", 1)[-1] in QUANTIZED_PARTS or info.dtype in QUANTIZED_DTYPES:
                 raise CheckpointError(
-                    f"{path}: already quantized (tensor {name} is {info.dtype})",
+                    f"{path}: already quantized (tensor {name[:200]} is {info.dtype})",
                     hint="build from the original 16- or 32-bit weights",
+                )
+
+
+def _check_dtypes(headers: tuple[Header, ...]) -> None:
+    for header in headers:
+        for name, info in header.tensors.items():
+            if info.dtype not in FLOAT_DTYPES:
+                raise CheckpointError(
+                    f"{header.path}: tensor {name} is {info.dtype}, expected one of"
+                    f" {', '.join(sorted(FLOAT_DTYPES))}"
                 )
 
 
@@ -248,7 +311,8 @@ def _check_architecture(
         if missing:
             parts.append(f"missing {', '.join(missing[:SHOWN_NAMES])} ({len(missing)} in all)")
         if extra:
-            parts.append(f"unexpected {', '.join(extra[:SHOWN_NAMES])} ({len(extra)} in all)")
+            shown = ", ".join(name[:200] for name in extra[:SHOWN_NAMES])
+            parts.append(f"unexpected {shown} ({len(extra)} in all)")
         raise CheckpointError(
             f"{path}: not a DiT4SR transformer: {'; '.join(parts)}",
             hint="name the transformer's own weights, not a whole pipeline in one file",

@@ -1,1 +1,1 @@
-"""Makes packs: statistics, bit allocation, factorisation. Runs once per model, mostly on weights."""
+"""Makes packs: statistics, bit allocation, factorisation. Runs once per model, on weights alone."""

@@ -10,8 +10,10 @@ Weights are read twice, for 2 and for 4, because the bits of the first layer dep
 of the last; in return memory never holds more than one layer.
 """
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Protocol, TypeVar
@@ -72,7 +74,12 @@ class Silent:
 
 @dataclass(frozen=True)
 class BuildResult:
-    """What a build made: the manifest as written, and what the user should know."""
+    """What a build made.
+
+    Attributes:
+        manifest: as written.
+        warnings: what the user should know, one line each.
+    """
 
     manifest: Manifest
     warnings: list[str] = field(default_factory=list)
@@ -116,17 +123,10 @@ def build(
 
         records: dict[str, LayerRecord] = {}
         for name in progress.track(inventory.quantized, "quantize"):
-            layer = quantize_layer(
-                name,
-                checkpoint.tensor(f"{name}.weight"),
-                checkpoint.tensor(f"{name}.bias"),
-                bits[name],
-                settings,
-            )
-            writer.add_layer(layer.weight)
-            records[name] = layer.record
-            shown = "exact" if layer.record.error_db is None else f"{layer.record.error_db:.1f} dB"
+            record = add_quantized(writer, checkpoint, name, bits[name], settings)
+            shown = "exact" if record.error_db is None else f"{record.error_db:.1f} dB"
             progress.note(f"{name} {bits[name]} bits, {shown}")
+            records[name] = record
         for name in inventory.plain:
             writer.add_tensor(name, checkpoint.tensor(name))
         base.add_to(writer)
@@ -153,12 +153,10 @@ def build(
             recipe=Recipe(name="q-dit4sr", settings=settings.recorded()),
             target=settings.target.to_schema(),
             reached=MeanBitWidths(
-                weight_bits=float(mean_bits(statistics, bits)),
-                activation_bits=mean_activation_bits(grid, inventory.quantized),
+                weight_bits=rounded_down(mean_bits(statistics, bits)),
+                activation_bits=rounded_down(mean_activation_bits(grid, inventory.quantized)),
             ),
-            transformer_bytes=TransformerBytes(
-                source=sum(header.identity.bytes for header in checkpoint.headers)
-            ),
+            transformer_bytes=TransformerBytes(source=checkpoint.file_bytes),
             layers=records,
             omitted=inventory.omitted,
             rebuilt=inventory.rebuilt,
@@ -168,14 +166,23 @@ def build(
 
 
 def measure(
-    checkpoint: Checkpoint, inventory: Inventory, settings: BuildSettings, progress: Progress
+    checkpoint: Checkpoint,
+    inventory: Inventory,
+    settings: BuildSettings,
+    progress: Progress | None = None,
 ) -> list[LayerStatistics]:
     """Variance of every rotated weight: all that VaSMP needs to know."""
-    statistics = []
-    for name in progress.track(inventory.quantized, "measure"):
-        rotated = rotate(checkpoint.tensor(f"{name}.weight"), settings)
-        statistics.append(LayerStatistics(name, rotated.numel(), mean_row_variance(rotated)))
-    return statistics
+    progress = progress or Silent()
+    linears = block_linears(checkpoint.config)
+    return [
+        LayerStatistics(
+            name,
+            linears[name].out_features * linears[name].in_features,
+            # No name for the weight: it would hold on to it while the next is read.
+            mean_row_variance(rotate(checkpoint.tensor(f"{name}.weight"), settings)),
+        )
+        for name in progress.track(inventory.quantized, "measure")
+    ]
 
 
 def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
@@ -187,6 +194,21 @@ def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) 
         minimum_bits=settings.minimum_bits,
         maximum_bits=settings.maximum_bits,
     )
+
+
+def add_quantized(
+    writer: PackWriter, checkpoint: Checkpoint, name: str, bits: int, settings: BuildSettings
+) -> LayerRecord:
+    """Read, quantize and write one layer; nothing but its record stays in memory."""
+    layer = quantize_layer(
+        name,
+        checkpoint.tensor(f"{name}.weight"),
+        checkpoint.tensor(f"{name}.bias"),
+        bits,
+        settings,
+    )
+    writer.add_layer(layer.weight)
+    return layer.record
 
 
 def bit_grid(
@@ -215,10 +237,17 @@ def bit_grid(
     return grid, warnings
 
 
-def mean_activation_bits(grid: BitGrid, names: Sequence[str]) -> float:
-    """Mean over the quantized layers and all timesteps."""
+def mean_activation_bits(grid: BitGrid, names: Sequence[str]) -> Fraction:
+    """Mean over the layers ``names`` and all timesteps."""
     values = [bits for name in names for bits in grid.layers[name].activation_bits]
-    return sum(values) / len(values)
+    return Fraction(sum(values), len(values))
+
+
+def rounded_down(mean: Fraction) -> int | float:
+    """A mean to six decimals for the manifest; down, so that it never exceeds the target."""
+    millionths = math.floor(mean * 10**6)
+    whole, rest = divmod(millionths, 10**6)
+    return millionths / 10**6 if rest else whole
 
 
 def layer_warnings(records: Mapping[str, LayerRecord]) -> list[str]:

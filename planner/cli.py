@@ -80,15 +80,15 @@ def estimate(
     with exit_on_error(debug=debug):
         from planner.estimate import EstimateSettings, render
         from planner.estimate import estimate as predict
-        from planner.target import parse_target
 
         if (checkpoint is None) == (preset is None):
             raise UsageError("name either a checkpoint or --preset", hint=ESTIMATE_EXAMPLE)
         if preset is not None and preset not in PRESETS:
             raise UsageError(f"there is no preset {preset!r}", hint="one of: " + ", ".join(PRESETS))
+        settings = _settings(target, variant=variant, minimum_bits=min_bits, maximum_bits=max_bits)
         result = predict(
             _config(checkpoint),
-            parse_target(target, minimum_weight_bits=min_bits, maximum_weight_bits=max_bits),
+            settings.target,
             EstimateSettings(
                 global_rank=global_rank,
                 local_rank=local_rank,
@@ -98,7 +98,7 @@ def estimate(
                 resolution_px=resolution,
                 text_tokens=text_tokens,
             ),
-            _settings(target, variant).variant,
+            settings.variant,
         )
         if json_output:
             _print_json(result.to_json())
@@ -161,7 +161,7 @@ def build(
 
         settings = _settings(
             target,
-            variant,
+            variant=variant,
             global_rank=global_rank,
             local_rank=local_rank,
             minimum_bits=min_bits,
@@ -172,12 +172,15 @@ def build(
             keep=tuple(keep or ()),
             seed=seed,
         )
-        output = out or _default_output(checkpoint, target)
-        check_output(output, force=force)  # before anything is read
         opened = open_checkpoint(checkpoint)
+        output = out or _default_output(checkpoint, str(settings.target))
+        check_output(output, force=force)  # before any weight is read
         texts = None
         if prompt is not None or negative_prompt is not None:
-            texts = PromptTexts(prompt or DEFAULT_POSITIVE, negative_prompt or DEFAULT_NEGATIVE)
+            texts = PromptTexts(
+                DEFAULT_POSITIVE if prompt is None else prompt,
+                DEFAULT_NEGATIVE if negative_prompt is None else negative_prompt,
+            )
         model = find_base_model(opened, base, embeddings=prompts, texts=texts)
         with BarProgress(enabled=not json_output) as progress:
             result = build_pack(opened, output, settings, model, force=force, progress=progress)
@@ -186,13 +189,16 @@ def build(
         if json_output:
             from planner.inspection import summary
 
-            _print_json({"pack": str(output), **summary(result.manifest)})
+            _print_json(
+                {"pack": str(output), "warnings": result.warnings, **summary(result.manifest)}
+            )
         else:
-            sizes, reached = result.manifest.transformer_bytes, result.manifest.reached
+            from planner.inspection import size_text
+
             print(
-                f"{output}: {len(result.manifest.layers)} layers, {reached.weight_bits:.4f} mean"
-                f" weight bits, transformer {sizes.pack:,} of {sizes.source:,} bytes"
-                f" ({sizes.pack / sizes.source:.1%})"
+                f"{output}: {len(result.manifest.layers)} layers,"
+                f" {result.manifest.reached.weight_bits:.4f} mean weight bits, transformer"
+                f" {size_text(result.manifest)}"
             )
 
 
@@ -209,13 +215,13 @@ def inspect(
     """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
     with exit_on_error(debug=debug):
         from artifacts.pack import open_pack
-        from planner.inspection import render, select_layers, summary
+        from planner.inspection import layer_facts, render, select_layers, summary
 
         opened = open_pack(pack)
         names = select_layers(opened, layer)
         if json_output:
-            layers = {n: opened.manifest.layers[n].model_dump(mode="json") for n in names}
-            _print_json({**summary(opened.manifest), "layers": layers})
+            layers = layer_facts(opened, names)
+            _print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
         else:
             _console().print(render(opened, names))
 
@@ -243,20 +249,29 @@ def _config(checkpoint: Path | None) -> Any:
     return TransformerConfig() if checkpoint is None else open_checkpoint(checkpoint).config
 
 
-def _settings(target: str, variant: str, **fields: Any) -> "BuildSettings":
-    from planner.settings import BuildSettings
+def _settings(
+    target: str, *, minimum_bits: int, maximum_bits: int, **others: Any
+) -> "BuildSettings":
+    from planner.settings import BuildSettings, check_bounds
     from planner.target import parse_target
 
-    # The bounds are checked before the target, which is then checked against them.
-    bounds = {key: fields[key] for key in ("minimum_bits", "maximum_bits") if key in fields}
-    limits = {f"{key.removesuffix('_bits')}_weight_bits": value for key, value in bounds.items()}
-    BuildSettings(parse_target("W4A4"), **bounds)
-    return BuildSettings(parse_target(target, **limits), variant=variant, **fields)  # type: ignore[arg-type]
+    check_bounds(minimum_bits, maximum_bits)  # first: the target is checked against them
+    return BuildSettings(
+        parse_target(target, minimum_weight_bits=minimum_bits, maximum_weight_bits=maximum_bits),
+        minimum_bits=minimum_bits,
+        maximum_bits=maximum_bits,
+        **others,
+    )
 
 
 def _default_output(checkpoint: Path, target: str) -> Path:
-    stem = checkpoint.name if checkpoint.is_dir() else checkpoint.stem
-    return checkpoint.absolute().parent / f"{stem}-{target.lower()}.qpack"
+    """A sibling of the checkpoint, named after it, however the user wrote its path."""
+    import os
+
+    # Not Path.resolve: a hub cache's link must not be followed to a blob named by its hash.
+    plain = Path(os.path.abspath(checkpoint))  # noqa: PTH100
+    stem = plain.name if plain.is_dir() else plain.stem
+    return plain.parent / f"{stem}-{target.lower()}.qpack"
 
 
 def _console() -> Any:

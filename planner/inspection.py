@@ -50,7 +50,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "kept_layers": len(manifest.layers) - len(quantized),
         "omitted_tensors": len(manifest.omitted),
         "transformer_bytes": sizes.model_dump(),
-        "share_of_source": sizes.pack / sizes.source if sizes.source else None,
+        "share_of_source": round(sizes.pack / sizes.source, 6) if sizes.source else None,
         "pack_bytes": sum(file.bytes for file in manifest.files.values()),
         "layers_by_weight_bits": dict(
             sorted(Counter(str(record.weight_bits) for record in manifest.layers.values()).items())
@@ -65,16 +65,26 @@ def summary(manifest: Manifest) -> dict[str, Any]:
     }
 
 
+def layer_facts(pack: Pack, names: Sequence[str]) -> dict[str, dict[str, Any]]:
+    """Name -> record and activation bits of every timestep, JSON-able."""
+    return {
+        name: {
+            **pack.manifest.layers[name].model_dump(mode="json"),
+            "activation_bits": list(pack.bit_grid.layers[name].activation_bits),
+        }
+        for name in names
+    }
+
+
 def render(pack: Pack, names: Sequence[str]) -> RenderableType:
     """The summary and a table of the layers ``names``."""
     facts = summary(pack.manifest)
-    sizes, reached, target = facts["transformer_bytes"], facts["reached"], facts["target"]
+    reached, target = facts["reached"], facts["target"]
     lines = [
         f"{pack.path}: DiT4SR {facts['variant']}, recipe {facts['recipe']}",
         f"asked for W{target['weight_bits']}A{target['activation_bits']}, reached"
         f" {reached['weight_bits']:.4f} and {reached['activation_bits']:.4f} mean bits",
-        f"transformer {sizes['pack']:,} of {sizes['source']:,} bytes"
-        f" ({facts['share_of_source']:.1%}); whole pack {facts['pack_bytes']:,} bytes",
+        f"transformer {size_text(pack.manifest)}; whole pack {facts['pack_bytes']:,} bytes",
         "layers by weight bits: "
         + ", ".join(f"{count} of {bits}" for bits, count in facts["layers_by_weight_bits"].items()),
     ]
@@ -97,6 +107,13 @@ def render(pack: Pack, names: Sequence[str]) -> RenderableType:
         if pack.manifest.layers[name].note
     ]
     return Group(*map(Text, lines), Text(), table, *notes)
+
+
+def size_text(manifest: Manifest) -> str:
+    """The transformer's size beside its source's; a pack need not know the latter."""
+    sizes = manifest.transformer_bytes
+    share = f" ({sizes.pack / sizes.source:.1%})" if sizes.source else ""
+    return f"{sizes.pack:,} of {sizes.source:,} bytes{share}"
 
 
 def _cells(record: LayerRecord, activations: Sequence[int]) -> list[str]:

@@ -1,6 +1,7 @@
 """What a build does with every tensor of a checkpoint: quantize, keep, leave out, or rebuild."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from artifacts.checkpoint import Checkpoint
 from artifacts.layout import POSITION_TABLE, block_linears
@@ -25,7 +26,7 @@ class Inventory:
     kept: tuple[str, ...]
     plain: tuple[str, ...]
     omitted: tuple[str, ...]
-    rebuilt: tuple[str, ...]
+    rebuilt: tuple[Literal["pos_embed.pos_embed"], ...]
 
 
 def take_inventory(checkpoint: Checkpoint, settings: BuildSettings) -> Inventory:
@@ -41,11 +42,12 @@ def take_inventory(checkpoint: Checkpoint, settings: BuildSettings) -> Inventory
     quantized = tuple(name for name in linears if name not in kept)
 
     names = checkpoint.names
-    rebuilt = ()
-    if POSITION_TABLE not in names or is_sincos(
+    computable = POSITION_TABLE not in names or is_sincos(
         checkpoint.tensor(POSITION_TABLE), checkpoint.config
-    ):
-        rebuilt = (POSITION_TABLE,)
+    )
+    rebuilt: tuple[Literal["pos_embed.pos_embed"], ...] = (
+        ("pos_embed.pos_embed",) if computable else ()
+    )
     omitted = {name for name in names if name not in active and name != POSITION_TABLE}
     done = {f"{name}.{part}" for name in quantized for part in ("weight", "bias")}
     plain = tuple(name for name in names if name not in done | omitted | set(rebuilt))

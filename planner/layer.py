@@ -58,7 +58,7 @@ def quantize_layer(
 
     Returns:
         The layer; its record holds the decoding error as a signal-to-noise ratio in dB, or None
-        for a weight of zeros.
+        where there is no error at all, as for a weight of zeros.
     """
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotation.apply(weight.float(), signs)
@@ -101,6 +101,7 @@ def signal_to_noise_db(signal: Tensor, approximation: Tensor) -> float | None:
 
     The rotation is orthonormal, so this is the same before and after it.
     """
-    noise = float((signal - approximation).square().sum(dtype=torch.float64))
-    power = float(signal.square().sum(dtype=torch.float64))
-    return round(10 * math.log10(power / noise), 3) if noise and power else None
+    # Norms in float64: squares of tiny float32 numbers would vanish.
+    noise = float(torch.linalg.vector_norm(signal - approximation, dtype=torch.float64))
+    power = float(torch.linalg.vector_norm(signal, dtype=torch.float64))
+    return round(20 * math.log10(power / noise), 3) if noise and power else None

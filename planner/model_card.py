@@ -5,18 +5,19 @@ from schemas.manifest import Manifest
 
 def model_card(manifest: Manifest) -> str:
     """Write the model card of a pack."""
-    config, sizes = manifest.model.config, manifest.transformer_bytes
+    config, variant = manifest.model.config, manifest.model.variant
+    target, sizes = manifest.target, manifest.transformer_bytes
     quantized = [record for record in manifest.layers.values() if record.weight_bits != 16]
     sources = "\n".join(
         f"- `{file.name}`, {file.bytes:,} bytes, sha256 `{file.sha256}`"
         for file in manifest.source.files
     )
-    return f"""# DiT4SR {manifest.model.variant}, W{manifest.target.weight_bits}A{manifest.target.activation_bits}
+    return f"""# DiT4SR {variant}, W{target.weight_bits}A{target.activation_bits}
 
 A quantized DiT4SR transformer for enlarging photos four times, in the `qpack` format, version
 {manifest.format_version}.
 
-- network: {config.num_layers} blocks of width {config.hidden_size}, variant `{manifest.model.variant}`
+- network: {config.num_layers} blocks of width {config.hidden_size}, variant `{variant}`
 - {len(quantized)} quantized layers; mean weight bits {manifest.reached.weight_bits:.4f}, mean
   activation bits {manifest.reached.activation_bits:.4f}
 - transformer: {sizes.pack:,} bytes; its source has {sizes.source:,}

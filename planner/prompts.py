@@ -27,6 +27,8 @@ ENCODER_FOLDERS = (
 )
 CLIP_TOKENS = 77
 T5_TOKENS = 256
+VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
+PIP_HINT = "pip install 'qdit4sr[prompts]'"
 
 DEFAULT_POSITIVE = (
     "A crisp, faithful photograph with natural colours, fine texture in every surface, clean"
@@ -67,14 +69,15 @@ def encode_prompts(folder: Path, texts: PromptTexts) -> dict[str, Tensor]:
         ``negative.pooled`` [sum of CLIP widths], bfloat16.
 
     Raises:
-        UsageError: transformers (the extra ``prompts``) is not installed.
+        UsageError: transformers, or what its tokenizers need (the extra ``prompts``), is not
+            installed.
         CheckpointError: an encoder cannot be loaded.
     """
     try:
         import transformers  # noqa: PLC0415  (an extra, and seconds to import)
     except ImportError as cause:
         raise UsageError(
-            "encoding prompts needs the package transformers", hint="pip install 'qdit4sr[prompts]'"
+            "encoding prompts needs the package transformers", hint=PIP_HINT
         ) from cause
     both = [texts.positive, texts.negative]
 
@@ -122,19 +125,46 @@ def _run_encoder(
     tokens: int,
 ) -> tuple[Tensor, ...]:
     """Load one encoder, run it on ``texts`` padded or cut to ``tokens``, and let it go again."""
+    if not any((folder / f"tokenizer{number}" / name).is_file() for name in VOCABULARY_FILES):
+        # transformers would go on without one, and read every word as unknown.
+        raise CheckpointError(f"{folder}: tokenizer{number} has no vocabulary")
     try:
-        tokenizer = tokenizer_class.from_pretrained(folder / f"tokenizer{number}")
-        model = model_class.from_pretrained(
-            folder / f"text_encoder{number}", dtype=torch.bfloat16, use_safetensors=True
+        # Nothing may be fetched: what is not in the folder is an error.
+        tokenizer = tokenizer_class.from_pretrained(
+            folder / f"tokenizer{number}", local_files_only=True
         )
-    except (OSError, ValueError, KeyError) as cause:
+        model = model_class.from_pretrained(
+            folder / f"text_encoder{number}",
+            dtype=torch.bfloat16,
+            use_safetensors=True,
+            local_files_only=True,
+        )
+    except ImportError as cause:
+        raise UsageError(
+            f"{folder}: tokenizer{number} needs another package: {_first_line(cause)}",
+            hint=PIP_HINT,
+        ) from cause
+    except MemoryError:
+        raise
+    except Exception as cause:  # a damaged file raises whatever the parser at hand raises
         raise CheckpointError(
-            f"{folder}: text_encoder{number} cannot be loaded: {cause}"
+            f"{folder}: text_encoder{number} cannot be loaded: {_first_line(cause)}"
         ) from cause
     ids = tokenizer(
         texts, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     ).input_ids
+    if int(ids.max()) >= model.config.vocab_size:
+        raise CheckpointError(
+            f"{folder}: tokenizer{number} does not belong to text_encoder{number}: it knows more"
+            f" words than {model.config.vocab_size}"
+        )
     output = output_of(model.eval(), ids)
     del model
     gc.collect()  # before the next encoder is loaded
     return output
+
+
+def _first_line(cause: BaseException) -> str:
+    """The start of a message that may run over a page."""
+    lines = str(cause).strip().splitlines() or [type(cause).__name__]
+    return lines[0][:200]

@@ -14,6 +14,19 @@ from schemas.transformer_config import Variant
 Allocator = Literal["greedy", "exact"]
 
 
+def check_bounds(minimum_bits: int, maximum_bits: int) -> None:
+    """Make sure that weight bits can lie within the bounds.
+
+    Raises:
+        UsageError: they are not within 1 ... 8, or in the wrong order.
+    """
+    if not 1 <= minimum_bits <= maximum_bits <= 8:
+        raise UsageError(
+            f"weight bits from {minimum_bits} to {maximum_bits}",
+            hint="1 <= minimum <= maximum <= 8",
+        )
+
+
 @dataclass(frozen=True)
 class BuildSettings:
     """How to quantize. The defaults are the paper's, and the rotation's signs ours.
@@ -27,7 +40,7 @@ class BuildSettings:
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
-        seed: of signs and randomized decompositions.
+        seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
     Raises:
         UsageError: a value is out of range, or a pattern is no regular expression.
@@ -51,11 +64,7 @@ class BuildSettings:
                 f"ranks {self.global_rank} and {self.local_rank} must not be negative",
                 hint="a rank of 0 leaves the factors out",
             )
-        if not 1 <= self.minimum_bits <= self.maximum_bits <= 8:
-            raise UsageError(
-                f"weight bits from {self.minimum_bits} to {self.maximum_bits}",
-                hint="1 <= minimum <= maximum <= 8",
-            )
+        check_bounds(self.minimum_bits, self.maximum_bits)
         if self.variant not in get_args(Variant):
             raise UsageError(
                 f"there is no variant {self.variant!r}",
@@ -66,8 +75,8 @@ class BuildSettings:
                 f"there is no allocator {self.allocator!r}",
                 hint="one of: " + ", ".join(get_args(Allocator)),
             )
-        if self.seed < 0:
-            raise UsageError(f"seed {self.seed} is negative")
+        if not 0 <= self.seed < 2**63:
+            raise UsageError(f"seed {self.seed}", hint="give a whole number from 0 to 2^63 - 1")
         for pattern in self.keep:
             try:
                 re.compile(pattern)

@@ -12,24 +12,32 @@ import json
 import shutil
 from pathlib import Path
 
+import numpy as np
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from PIL import Image
 from safetensors.torch import save_file
 
 from artifacts.layout import POSITION_TABLE
 from runtime.dit4sr import DiT4SR
 from schemas.json_io import dump_json
 from schemas.manifest import SamplingDefaults
+from training.degradation import Degradation
 from training.loop import Crops
 from training.network import CONFIG, SHIFT, Phase, embeddings, train_network
-from training.vae import train_vae
+from training.photos import held_out_photos
+from training.vae import VaePhase, train_vae
 
 SEED = 0
 LEAVES = 120
-VAE_STEPS = 2400
+VAE_PHASES = [
+    VaePhase(steps=2400, learning_rate=1e-3, kl_weight=1e-5, gradient_weight=0.5),
+    VaePhase(steps=1200, learning_rate=8e-4, kl_weight=1e-7, gradient_weight=0.5),
+    VaePhase(steps=1100, learning_rate=1e-3, kl_weight=0.0, gradient_weight=0.25),
+]
 PHASES = [
-    Phase(crop_px=64, batch=16, steps=3000, cached_crops=6016),
-    Phase(crop_px=128, batch=6, steps=1800, cached_crops=2016),
+    Phase(crop_px=64, batch=16, steps=2400, cached_crops=4000),
+    Phase(crop_px=128, batch=6, steps=1200, cached_crops=1600),
 ]
 SAMPLING = SamplingDefaults(
     steps=12,
@@ -74,6 +82,13 @@ def write_folder(network: DiT4SR, vae: AutoencoderKL, folder: Path) -> None:
     (folder / "README.md").write_text(MODEL_CARD)
 
 
+def write_photo(file: Path) -> None:
+    """Write the demo's input: a degraded crop of a held-out photo, 96 x 72 px."""
+    truth = held_out_photos()["chelsea"][6:294, 40:424]
+    small = Degradation.draw(np.random.default_rng(SEED)).apply(truth)
+    Image.fromarray(np.uint8(np.rint(small * 255))).save(file)
+
+
 def main() -> None:
     """Run the stages that were asked for."""
     parser = argparse.ArgumentParser(
@@ -89,11 +104,12 @@ def main() -> None:
 
     crops = Crops(SEED, LEAVES)
     if arguments.stage in ("vae", "all"):
-        train_vae(crops, out, steps=VAE_STEPS, seed=SEED)
+        train_vae(crops, out, phases=VAE_PHASES, seed=SEED)
     if arguments.stage in ("network", "all"):
         vae = AutoencoderKL.from_pretrained(out / "vae").eval().requires_grad_(False)
         network = train_network(vae, crops, out, phases=PHASES, seed=SEED)
         write_folder(network, vae, arguments.folder)
+        write_photo(arguments.folder.parent / "photo.png")
 
 
 if __name__ == "__main__":

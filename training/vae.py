@@ -1,5 +1,7 @@
 """Stage one: a small autoencoder with 16 latent channels and factor 4."""
 
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -10,8 +12,26 @@ from torch import Tensor
 from training.loop import CosineTraining, Crops
 
 BLOCK_CHANNELS = (32, 64, 64)
-KL_WEIGHT = 1e-5
-GRADIENT_WEIGHT = 0.5
+
+
+@dataclass(frozen=True)
+class VaePhase:
+    """A stretch of training with its own loss.
+
+    The first phases keep the latents smooth by a KL term, at the cost of several dB; the last, a
+    plain autoencoder on the mean of the posterior, wins most of them back.
+
+    Attributes:
+        steps: optimizer steps of batch 16.
+        learning_rate: its peak.
+        kl_weight: weight of the KL divergence, summed over a latent; 0 decodes the mean.
+        gradient_weight: weight of the L1 error of the image's gradient.
+    """
+
+    steps: int
+    learning_rate: float
+    kl_weight: float
+    gradient_weight: float
 
 
 def new_vae() -> AutoencoderKL:
@@ -30,8 +50,8 @@ def new_vae() -> AutoencoderKL:
     )
 
 
-def train_vae(crops: Crops, out: Path, *, steps: int, seed: int) -> AutoencoderKL:
-    """Train on 64-px crops: L1, L1 of the image gradient, and a faint KL term.
+def train_vae(crops: Crops, out: Path, *, phases: list[VaePhase], seed: int) -> AutoencoderKL:
+    """Train on 64-px crops: L1, L1 of the image gradient, and the KL term.
 
     Afterwards ``shift_factor`` and ``scaling_factor`` are set so that latents of training crops
     have mean 0 and standard deviation 1.
@@ -39,28 +59,38 @@ def train_vae(crops: Crops, out: Path, *, steps: int, seed: int) -> AutoencoderK
     Args:
         crops: source of training crops.
         out: folder for the state after every 250 steps and the finished model.
-        steps: optimizer steps of batch 16.
+        phases: one after the other, each with a cosine schedule of its own.
         seed: seed of initial weights and latent noise.
     """
     torch.manual_seed(seed)
     vae = new_vae()
 
-    def loss_of(step: int) -> Tensor:
-        images = crops.images(16, 64, step) * 2 - 1
-        with torch.autocast("cpu", torch.bfloat16):
-            posterior = vae.encode(images).latent_dist
-            decoded = vae.decode(posterior.sample()).sample.float()
-        error = decoded - images
-        rough = F.l1_loss(decoded.diff(dim=2), images.diff(dim=2))
-        rough = rough + F.l1_loss(decoded.diff(dim=3), images.diff(dim=3))
-        return error.abs().mean() + GRADIENT_WEIGHT * rough + KL_WEIGHT * posterior.kl().mean()
-
-    training = CosineTraining(vae, out / "vae.pt", steps=steps, learning_rate=1e-3)
-    training.run(loss_of)
+    first_step = 0
+    for index, phase in enumerate(phases):
+        training = CosineTraining(
+            vae,
+            out / f"vae{index}.pt",
+            steps=phase.steps,
+            learning_rate=phase.learning_rate,
+        )
+        training.run(partial(_loss, vae, crops, phase, first_step))
+        first_step += phase.steps
     with torch.no_grad():
-        latents = vae.encode(crops.images(256, 64, steps) * 2 - 1).latent_dist.mean
+        latents = vae.encode(crops.images(256, 64, first_step) * 2 - 1).latent_dist.mean
     vae.register_to_config(
         shift_factor=latents.mean().item(), scaling_factor=1 / latents.std().item()
     )
     vae.save_pretrained(out / "vae")
     return vae
+
+
+def _loss(vae: AutoencoderKL, crops: Crops, phase: VaePhase, first_step: int, step: int) -> Tensor:
+    images = crops.images(16, 64, first_step + step) * 2 - 1
+    with torch.autocast("cpu", torch.bfloat16):
+        posterior = vae.encode(images).latent_dist
+        latent = posterior.sample() if phase.kl_weight else posterior.mean
+        decoded = vae.decode(latent).sample.float()
+    rough = F.l1_loss(decoded.diff(dim=2), images.diff(dim=2))
+    rough = rough + F.l1_loss(decoded.diff(dim=3), images.diff(dim=3))
+    loss = F.l1_loss(decoded, images) + phase.gradient_weight * rough
+    return loss + phase.kl_weight * posterior.kl().mean() if phase.kl_weight else loss

@@ -1,0 +1,58 @@
+"""Settings: every choice checked, and recorded as the manifest can hold it."""
+
+import pytest
+
+from planner.settings import BuildSettings, check_bounds
+from planner.target import parse_target
+from schemas.errors import UsageError
+from schemas.manifest import Recipe
+
+NAMES = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.2", "x.norm1.linear"]
+
+
+def settings(**fields):
+    return BuildSettings(parse_target("W3.5A4"), **fields)
+
+
+@pytest.mark.parametrize(
+    ("fields", "said"),
+    [
+        ({"global_rank": -1}, "negative"),
+        ({"local_rank": -1}, "negative"),
+        ({"minimum_bits": 0}, "0 to 8"),
+        ({"maximum_bits": 9}, "2 to 9"),
+        ({"minimum_bits": 5, "maximum_bits": 3}, "5 to 3"),
+        ({"variant": "z"}, "'z'"),
+        ({"allocator": "best"}, "'best'"),
+        ({"seed": -1}, "seed -1"),
+        ({"seed": 2**63}, "seed 9223372036854775808"),
+        ({"keep": ("(",)}, "pattern"),
+    ],
+)
+def test_a_choice_out_of_range_is_refused(fields, said):
+    with pytest.raises(UsageError, match=said.replace("(", r"\(")):
+        settings(**fields)
+
+
+def test_every_choice_at_its_limit_is_taken():
+    for bounds in ((1, 1), (1, 8), (8, 8)):
+        check_bounds(*bounds)
+    assert settings(global_rank=0, local_rank=0, seed=2**63 - 1).seed == 2**63 - 1
+
+
+def test_patterns_find_layers():
+    assert settings().kept_layers(NAMES) == frozenset()
+    assert settings(keep=("norm1", r"to_q$")).kept_layers(NAMES) == {NAMES[0], NAMES[2]}
+
+
+def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
+    with pytest.raises(UsageError, match="'nrom1' finds none of the 3 layers") as error:
+        settings(keep=("to_q", "nrom1")).kept_layers(NAMES)
+    assert NAMES[0] in error.value.hint
+
+
+def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
+    chosen = settings(keep=("a", "b"))
+    recorded = Recipe(name="q-dit4sr", settings=chosen.recorded()).settings
+    assert set(recorded) == set(BuildSettings.__dataclass_fields__)
+    assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
