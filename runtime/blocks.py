@@ -88,7 +88,7 @@ class FeedForward(nn.Module):
 
 
 class AttentionOutput(NamedTuple):
-    """What one attention adds to [image ; control] and to the text (None where nothing reads it)."""
+    """What one attention adds to [image ; control] and to the text, None where nothing reads it."""
 
     latent: Tensor
     text: Tensor | None

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from runtime.settings import UpscaleSettings
 
 DEVICES = ("auto", "cpu", "cuda")
+VARIANTS = ("q", "f", "r1")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 app = typer.Typer(
@@ -77,6 +78,12 @@ def upscale(
             help="Run this unquantized checkpoint; VAE and prompts come from --pack or --base.",
         ),
     ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(
+            help="Of the --full-precision network: q, f or r1 (default: the pack's, or q)."
+        ),
+    ] = None,
     base: Annotated[
         Path | None,
         typer.Option(help="Stable Diffusion 3.5 medium folder, for a pack without its own VAE."),
@@ -123,12 +130,17 @@ def upscale(
             raise UsageError("no model: give --pack or --full-precision")
         _one_of("--device", device, DEVICES)
         _one_of("--dtype", dtype, DTYPES)
+        if variant is not None:
+            _one_of("--variant", variant, VARIANTS)
+            if full_precision is None:
+                raise UsageError("--variant goes with --full-precision: a pack knows its own")
         jobs = plan_jobs(inputs, out)
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = _load_pipeline(
                 pack=pack,
                 full_precision=full_precision,
+                variant=variant,
                 base=base,
                 device=device,
                 dtype=dtype,
@@ -214,6 +226,7 @@ def _load_pipeline(
     *,
     pack: Path | None,
     full_precision: Path | None,
+    variant: str | None,
     base: Path | None,
     device: str,
     dtype: str,
@@ -225,7 +238,12 @@ def _load_pipeline(
     torch_device, torch_dtype = _device_and_dtype(device, dtype)
     if full_precision is not None:
         return load_full_precision(
-            full_precision, pack=pack, base=base, device=torch_device, dtype=torch_dtype
+            full_precision,
+            pack=pack,
+            base=base,
+            variant=variant,  # type: ignore[arg-type]  # one of VARIANTS, as checked
+            device=torch_device,
+            dtype=torch_dtype,
         )
     assert pack is not None  # checked before anything was read
     return load_pack(pack, base=base, device=torch_device, dtype=torch_dtype, backend=backend)

@@ -75,7 +75,7 @@ def load_full_precision(
     *,
     pack: Path | None = None,
     base: Path | None = None,
-    variant: Variant = "q",
+    variant: Variant | None = None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Pipeline:
@@ -83,6 +83,14 @@ def load_full_precision(
 
     VAE, prompts and sampling defaults come from ``pack`` when it is given, so that both run on the
     same ones; otherwise from the checkpoint's folder or ``base``.
+
+    Args:
+        path: a diffusers folder or a ``.safetensors`` file.
+        pack: lends its parts.
+        base: a folder with VAE and prompts.
+        variant: which published network it is; None for the pack's, or q.
+        device: where to run.
+        dtype: of the network.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture.
@@ -94,9 +102,9 @@ def load_full_precision(
     if opened is not None:
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
-        variant = opened.variant
+        variant = variant or opened.variant
     with torch.device("meta"):
-        network = DiT4SR(checkpoint.config, variant)
+        network = DiT4SR(checkpoint.config, variant or "q")
     state = {
         name: checkpoint.tensor(name).to(device, dtype)
         for name in checkpoint.names

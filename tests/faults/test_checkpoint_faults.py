@@ -4,7 +4,6 @@ import json
 import pickle
 import subprocess
 import sys
-import time
 
 import pytest
 import torch
@@ -371,7 +370,6 @@ def test_mutated_files_give_a_typed_error_or_open(tmp_path, seed):
     path = tmp_path / "mutated.safetensors"
     refusals = 0
     header_bytes = 8 + int.from_bytes(data[:8], "little")
-    start = time.monotonic()
     for _ in range(40):
         mutated = bytearray(data)
         place, value, kind = torch.randint(0, header_bytes, (3,), generator=generator).tolist()
@@ -387,7 +385,6 @@ def test_mutated_files_give_a_typed_error_or_open(tmp_path, seed):
         except CheckpointError:
             refusals += 1
     assert refusals > 30  # nearly every byte of a header matters
-    assert time.monotonic() - start < 20
 
 
 def test_an_older_pack_survives_a_bad_checkpoint(tmp_path):

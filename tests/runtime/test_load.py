@@ -132,6 +132,13 @@ def test_full_precision_loads_a_pipeline_folder(tmp_path):
     torch.testing.assert_close(loaded.vae.encode(image).latent_dist.mean, mine)
 
 
+def test_full_precision_runs_as_the_variant_it_is_told(tmp_path):
+    write_checkpoint(tmp_path / "model")
+    for asked, expected in ((None, "q"), ("r1", "r1")):
+        loaded = load_full_precision(tmp_path / "model", variant=asked, device=CPU, dtype=FLOAT)
+        assert loaded.network.variant == expected
+
+
 def test_full_precision_needs_prompts_and_a_whole_autoencoder(tmp_path):
     write_checkpoint(tmp_path / "model")
     vae_file = tmp_path / "model" / "vae" / "diffusion_pytorch_model.safetensors"
