@@ -7,6 +7,7 @@ that was not.
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -59,11 +60,13 @@ class CosineTraining:
     """AdamW with warm-up and cosine decay, an average of the weights, and a resumable state file.
 
     Args:
-        model: trained in place; ends with the averaged weights.
+        model: trained in place; ends with the averaged weights where there is an average.
         state_file: written every ``SAVE_EVERY`` steps and read back when it exists.
         steps: optimizer steps in all.
         learning_rate: its peak, reached after 200 steps.
-        ema_decay: decay of the exponential average of the weights.
+        ema_decay: decay of the exponential average of the weights; None for no average. In a short
+            run the average still carries early weights, while the last ones have settled anyway
+            because the rate has decayed.
     """
 
     def __init__(
@@ -73,10 +76,14 @@ class CosineTraining:
         *,
         steps: int,
         learning_rate: float,
-        ema_decay: float = 0.998,
+        ema_decay: float | None,
     ) -> None:
         self.model, self.state_file, self.steps = model, state_file, steps
-        self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        self.average = (
+            None
+            if ema_decay is None
+            else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
+        )
         self.optimizer = torch.optim.AdamW(
             model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01
         )
@@ -97,7 +104,8 @@ class CosineTraining:
             nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
             self.optimizer.step()
             self.schedule.step()
-            self.average.update_parameters(self.model)
+            if self.average is not None:
+                self.average.update_parameters(self.model)
             losses.append(loss.item())
             if (step + 1) % 100 == 0:
                 pace = (time.monotonic() - began) / (step + 1 - start)
@@ -105,19 +113,17 @@ class CosineTraining:
                 losses.clear()
             if (step + 1) % SAVE_EVERY == 0 or step + 1 == self.steps:
                 self._save(step + 1)
-        self.model.load_state_dict(self.average.module.state_dict())
+        if self.average is not None:
+            self.model.load_state_dict(self.average.module.state_dict())
 
-    def _parts(self) -> dict[str, torch.optim.Optimizer | nn.Module | object]:
-        return {
-            "model": self.model,
-            "average": self.average,
-            "optimizer": self.optimizer,
-            "schedule": self.schedule,
-        }
+    def _parts(self) -> dict[str, Any]:
+        """What a resumed run needs, each with state_dict and load_state_dict."""
+        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
+        return parts if self.average is None else {**parts, "average": self.average}
 
     def _save(self, step: int) -> None:
         self.state_file.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: part.state_dict() for name, part in self._parts().items()}  # type: ignore[attr-defined]
+        state = {name: part.state_dict() for name, part in self._parts().items()}
         partial = self.state_file.with_suffix(".partial")
         torch.save({"step": step, **state}, partial)
         partial.replace(self.state_file)
@@ -127,5 +133,5 @@ class CosineTraining:
             return 0
         state = torch.load(self.state_file, weights_only=True)
         for name, part in self._parts().items():
-            part.load_state_dict(state[name])  # type: ignore[attr-defined]
+            part.load_state_dict(state[name])
         return int(state["step"])

@@ -151,7 +151,7 @@ def train_network(
         return F.mse_loss(velocity.float(), noise - target)
 
     training = CosineTraining(
-        network, out / "network.pt", steps=bounds[-1], learning_rate=1.5e-3, ema_decay=0.999
+        network, out / "network.pt", steps=bounds[-1], learning_rate=1.5e-3, ema_decay=None
     )
     training.run(loss_of)
     return network

@@ -72,6 +72,7 @@ def train_vae(crops: Crops, out: Path, *, phases: list[VaePhase], seed: int) -> 
             out / f"vae{index}.pt",
             steps=phase.steps,
             learning_rate=phase.learning_rate,
+            ema_decay=0.998,
         )
         training.run(partial(_loss, vae, crops, phase, first_step))
         first_step += phase.steps

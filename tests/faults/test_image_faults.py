@@ -16,27 +16,8 @@ import torch
 from typer.testing import CliRunner
 
 from runtime import cli, upscale
-from tests.runtime.tiny_pipeline import make_tiny_pipeline
 
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return make_tiny_pipeline()
-
-
-@pytest.fixture
-def loads(tiny, monkeypatch):
-    """Stand in for the loader; its length says how often a model was loaded."""
-    calls = []
-
-    def load(**options):
-        calls.append(options)
-        return tiny
-
-    monkeypatch.setattr(cli, "_load_pipeline", load)
-    return calls
 
 
 def encoded(suffix, size=(6, 8)):

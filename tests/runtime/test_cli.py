@@ -14,27 +14,8 @@ from artifacts.command_line import describe_error, exit_on_error
 from runtime import cli
 from runtime.batch import plan_jobs
 from schemas.errors import PackError, UsageError
-from tests.runtime.tiny_pipeline import make_tiny_pipeline
 
 runner = CliRunner()
-
-
-@pytest.fixture(scope="module")
-def tiny():
-    return make_tiny_pipeline()
-
-
-@pytest.fixture
-def loads(tiny, monkeypatch):
-    """Stand in for the loader; the list fills with the options of every load."""
-    calls = []
-
-    def load(**options):
-        calls.append(options)
-        return tiny
-
-    monkeypatch.setattr(cli, "_load_pipeline", load)
-    return calls
 
 
 def make_image(path, *, seed=0, size=(6, 8)):
