@@ -40,7 +40,7 @@ PHASES = [
     Phase(crop_px=128, batch=6, steps=1200, cached_crops=1600),
 ]
 SAMPLING = SamplingDefaults(
-    steps=12,
+    steps=4,
     guidance=1.0,
     shift=SHIFT,
     tile_latent=32,
