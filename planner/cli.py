@@ -78,8 +78,9 @@ def estimate(
 ) -> None:
     """Predict sizes, operations and distortion; build nothing and read no weights."""
     with exit_on_error(debug=debug):
-        from planner.estimate import EstimateSettings, render
+        from planner.estimate import EstimateSettings
         from planner.estimate import estimate as predict
+        from planner.estimate_tables import render
 
         if (checkpoint is None) == (preset is None):
             raise UsageError("name either a checkpoint or --preset", hint=ESTIMATE_EXAMPLE)

@@ -8,7 +8,8 @@ from rich.console import Console
 
 from artifacts.gaussian_quantizer import gaussian_level
 from artifacts.layout import block_linears
-from planner.estimate import EstimateSettings, estimate, relative_error, render
+from planner.estimate import EstimateSettings, estimate, relative_error
+from planner.estimate_tables import render
 from planner.target import Target
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
