@@ -20,6 +20,7 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
+from artifacts.pack import open_pack
 from runtime.load import load_full_precision, load_pack
 from runtime.pipeline import Pipeline
 from runtime.settings import UpscaleSettings
@@ -31,9 +32,7 @@ MODEL = Path("artifacts/demo/dit4sr-mini")
 CROPS_PER_PHOTO = 5
 CROP_PX = 192
 SEED = 2026
-METHODS = ("bicubic", "full precision", "pack")
 SHEET_ROWS = 6
-LABELS = ("input", "bicubic", "full precision", "{target}", "truth")
 
 
 @dataclass(frozen=True)
@@ -77,7 +76,7 @@ def autoencoder_psnr_db(pipeline: Pipeline) -> dict[str, float]:
     return found
 
 
-def contact_sheet(rows: list[list[Tensor]], labels: tuple[str, ...]) -> Image.Image:
+def contact_sheet(rows: list[list[Tensor]], labels: list[str]) -> Image.Image:
     """Pictures of one size in rows, a label over every column."""
     side, gap, heading = rows[0][0].shape[-1], 4, 16
     columns = len(labels)
@@ -149,8 +148,7 @@ def main() -> None:
             metric: float(np.mean([row[method][metric] for row in rows]))  # type: ignore[index]
             for metric in ("psnr_db", "fsim")
         }
-        for method in METHODS
-        if method in rows[0]
+        for method in results
     }
     settings = _settings(pipelines["full precision"], arguments)
     summary = {
@@ -178,8 +176,10 @@ def _write(
     out.mkdir(parents=True, exist_ok=True)
     content = {**summary, "rows": rows}
     (out / "demo_quality.json").write_text(json.dumps(content, indent=2) + "\n")
-    labels = LABELS if arguments.pack else tuple(x for x in LABELS if x != "{target}")
-    labels = tuple(label.format(target="W4A4") for label in labels)
+    labels = ["input", "bicubic", "full precision", "truth"]
+    if arguments.pack:
+        target = open_pack(arguments.pack).manifest.target
+        labels.insert(-1, f"W{target.weight_bits}A{target.activation_bits}")
     step = max(len(pictures) // SHEET_ROWS, 1)
     contact_sheet(pictures[::step][:SHEET_ROWS], labels).save(out / "contact_sheet.png")
 

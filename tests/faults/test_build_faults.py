@@ -11,6 +11,7 @@ import torch
 from artifacts.pack import verify_pack
 from tests.artifacts.make_checkpoint import random_state, write_file
 from tests.artifacts.make_pack import make_pack
+from tests.planner.diverging_eigh import diverging_eigh
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
@@ -76,19 +77,8 @@ def test_a_pattern_that_is_none(source, pattern):
 # Row 13
 
 
-def diverging(*dtypes):
-    true_eigh = torch.linalg.eigh
-
-    def eigh(matrices):
-        if matrices.dtype in dtypes:
-            raise torch.linalg.LinAlgError("did not converge")
-        return true_eigh(matrices)
-
-    return eigh
-
-
 def test_a_decomposition_that_fails_in_float32_is_done_in_float64(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.linalg, "eigh", diverging(torch.float32))
+    monkeypatch.setattr(torch.linalg, "eigh", diverging_eigh(torch.float32))
     result = run_qplan("build", source, *RANKS)
     assert result.exit_code == 0
     assert "converge" not in result.stderr
@@ -97,7 +87,7 @@ def test_a_decomposition_that_fails_in_float32_is_done_in_float64(source, tmp_pa
 
 
 def test_a_decomposition_that_never_converges_is_left_out_and_said(source, tmp_path, monkeypatch):
-    monkeypatch.setattr(torch.linalg, "eigh", diverging(torch.float32, torch.float64))
+    monkeypatch.setattr(torch.linalg, "eigh", diverging_eigh(torch.float32, torch.float64))
     result = run_qplan("build", source, *RANKS)
     assert result.exit_code == 0
     pack = verify_pack(tmp_path / "tiny-w4a4.qpack")

@@ -7,6 +7,7 @@ import torch
 
 from planner import hsvd
 from planner.hsvd import STORED_DTYPE, Effort, block_shapes, decompose, top_factors
+from tests.planner.diverging_eigh import diverging_eigh
 
 LOST = 1e-3
 """Share of the exact factors' energy that randomized ones may miss (method, Sec. 3.2)."""
@@ -296,22 +297,10 @@ def test_the_seed_decides_and_nothing_else():
     assert not torch.equal(first.residual, other.residual)
 
 
-def fails_for(*dtypes):
-    """An ``eigh`` that does not converge for some dtypes."""
-    true_eigh = torch.linalg.eigh
-
-    def eigh(matrices):
-        if matrices.dtype in dtypes:
-            raise torch.linalg.LinAlgError("did not converge")
-        return true_eigh(matrices)
-
-    return eigh
-
-
 def test_a_decomposition_that_does_not_converge_is_tried_in_float64(monkeypatch):
     weight = gaussian(96, 128)
     plain = decompose(weight, global_rank=8, local_rank=4)
-    monkeypatch.setattr(torch.linalg, "eigh", fails_for(torch.float32))
+    monkeypatch.setattr(torch.linalg, "eigh", diverging_eigh(torch.float32))
     retried = decompose(weight, global_rank=8, local_rank=4)
     assert retried.note == ""
     assert retried.global_energy == pytest.approx(plain.global_energy, rel=1e-4)
@@ -321,7 +310,7 @@ def test_a_decomposition_that_does_not_converge_is_tried_in_float64(monkeypatch)
 
 def test_a_decomposition_that_never_converges_is_left_out_and_noted(monkeypatch):
     weight = gaussian(96, 128)
-    monkeypatch.setattr(torch.linalg, "eigh", fails_for(torch.float32, torch.float64))
+    monkeypatch.setattr(torch.linalg, "eigh", diverging_eigh(torch.float32, torch.float64))
     factors = decompose(weight, global_rank=8, local_rank=4)
     assert factors.global_up is None
     assert factors.local_up is None
