@@ -389,7 +389,10 @@ def _check_values(headers: Mapping[str, Header]) -> None:
 
 
 def _check_finite(header: Header, file_name: str) -> None:
-    """Float tensors must be finite and scales not negative; holds one tensor at a time."""
+    """Float tensors must be finite, scales not negative, smoothing vectors positive.
+
+    Holds one tensor at a time.
+    """
     for name, info in header.tensors.items():
         if info.dtype == "U8":
             continue
@@ -398,6 +401,8 @@ def _check_finite(header: Header, file_name: str) -> None:
             raise PackError(f"{file_name}: tensor {name} has a value that is not finite")
         if name.endswith(".scale") and bool((tensor < 0).any()):
             raise PackError(f"{file_name}: tensor {name} has a negative scale")
+        if name.endswith(".smoothing") and bool((tensor <= 0).any()):
+            raise PackError(f"{file_name}: tensor {name} has a value that is not positive")
 
 
 def _sha256(path: Path, name: str) -> str:

@@ -7,6 +7,9 @@
         writer.add_file("vae/config.json", data)
         manifest = writer.finish(manifest, bit_grid, readme)
 
+A finished pack can be given another manifest and grid: ``writer.adopt(pack)`` takes the place of
+everything before ``finish``.
+
 Whatever ends the block before ``finish`` returns, an exception or Ctrl-C included, removes the
 temporary directory and leaves an older pack at ``path`` as it was.
 
@@ -28,7 +31,7 @@ from torch import Tensor
 
 from artifacts.atomic_swap import put_in_place, sync_directory
 from artifacts.hadamard import Rotation, pack_signs
-from artifacts.pack import open_pack
+from artifacts.pack import Pack, open_pack
 from artifacts.pack_files import (
     BIT_GRID,
     COMPANION_FILES,
@@ -40,6 +43,7 @@ from artifacts.pack_files import (
     TRANSFORMER_INDEX,
     sha256_of,
     shard_name,
+    transformer_files,
 )
 from artifacts.pack_layout import signs_name
 from artifacts.quantized_weight import QuantizedWeight
@@ -85,6 +89,7 @@ class PackWriter:
         self._parts: dict[str, tuple[TensorSpec, Path]] = {}
         self._rotations: dict[int, Rotation] = {}
         self._signs: dict[int, Tensor | None] = {}
+        self._adopted: list[str] = []
 
     def __enter__(self) -> Self:
         # Every check comes before any work: hours may pass between here and the rename.
@@ -127,6 +132,8 @@ class PackWriter:
             self._check_rotation(layer)
         if bool((layer.scale < 0).any()):
             raise ValueError(f"{layer.name}: negative scale")
+        if layer.smoothing is not None and bool((layer.smoothing <= 0).any()):
+            raise ValueError(f"{layer.name}: smoothing that is not positive")
         for name, tensor in layer.tensors().items():
             self._spool(name, tensor)
 
@@ -167,6 +174,22 @@ class PackWriter:
                 file.flush()
                 os.fsync(file.fileno())
 
+    def adopt(self, pack: Pack) -> None:
+        """Take over all files of ``pack`` but those that `finish` writes.
+
+        On one file system they are linked, not copied; ``pack`` itself stays as it is.
+        """
+        kept = [name for name in pack.manifest.files if name not in (README, BIT_GRID)]
+        with self._disk_errors():
+            for name in kept:
+                target = self._open_folder / name
+                target.parent.mkdir(exist_ok=True)
+                try:
+                    target.hardlink_to(pack.path / name)
+                except OSError:  # another file system, or one without links
+                    shutil.copyfile(pack.path / name, target)
+        self._adopted = transformer_files(kept)
+
     def finish(
         self, manifest: Manifest, bit_grid: BitGrid, readme: str | Callable[[Manifest], str]
     ) -> Manifest:
@@ -187,8 +210,9 @@ class PackWriter:
         """
         folder = self._open_folder
         with self._disk_errors():
-            transformer_files = self._write_transformer(folder)
-            pack_bytes = sum((folder / name).stat().st_size for name in transformer_files)
+            transformer = self._adopted or self._write_transformer(folder)
+            shutil.rmtree(folder / _PARTS)
+            pack_bytes = sum((folder / name).stat().st_size for name in transformer)
             sizes = manifest.transformer_bytes.model_copy(update={"pack": pack_bytes})
             manifest = manifest.model_copy(update={"transformer_bytes": sizes, "files": {}})
             text = readme if isinstance(readme, str) else readme(manifest)
@@ -245,7 +269,6 @@ class PackWriter:
         for file_name, tensors in zip(names, shards, strict=True):
             entries = {name: Entry(*_part_entry(*self._parts[name])) for name in tensors}
             write_safetensors(folder / file_name, entries, _FILE_METADATA)
-        shutil.rmtree(folder / _PARTS)
         if len(shards) > 1:
             total = sum(spec.nbytes for spec, _ in self._parts.values())
             pairs = zip(names, shards, strict=True)

@@ -1,9 +1,10 @@
 """One quantized linear layer as a pack holds it, and the decoder that says what it means.
 
-    weight = ((codes - (2^b - 1) / 2) * scale + SVD-G + SVD-L) Hᵀ diag(signs)
+    weight = ((codes - (2^b - 1) / 2) * scale + SVD-G + SVD-L) Hᵀ diag(signs) diag(1 / smoothing)
 
 The codes hold the residual of the rotated weight; the factor branches live in the rotated domain
-too. This decoder is slow and plain on purpose: every kernel is tested against it.
+too. Smoothing is there for recipes that scale input channels instead of rotating them. This decoder
+is slow and plain on purpose: every kernel is tested against it.
 """
 
 from collections.abc import Mapping
@@ -38,6 +39,8 @@ class QuantizedWeight:
         bias: bfloat16 [out], or None.
         rotation: of the inputs, by size ``in``.
         signs: float32 [in] of +1 and -1, applied before the rotation; None for all +1.
+        smoothing: float32 [in], finite and positive: inputs are divided by it, channel by channel,
+            before anything else happens to them; None for all 1.
 
     Raises:
         ValueError: a tensor's dtype or shape does not fit the others; the message has the name.
@@ -56,6 +59,7 @@ class QuantizedWeight:
     local_down: Tensor | None = None
     bias: Tensor | None = None
     signs: Tensor | None = None
+    smoothing: Tensor | None = None
 
     def __post_init__(self) -> None:
         if not 1 <= self.weight_bits <= 8:
@@ -108,6 +112,7 @@ class QuantizedWeight:
             rotation="none" if self.rotation.is_identity else str(self.in_features),
             global_rank=self.global_rank,
             local_block=self.local_block,
+            smoothing=self.smoothing is not None,
             error_db=error_db,
             global_energy=global_energy,
             local_energy=local_energy,
@@ -142,7 +147,8 @@ class QuantizedWeight:
 
     def decode(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """The weight in its original domain, ``dtype`` [out, in], so that ``y = x weightᵀ``."""
-        return self.rotation.invert(self.decode_rotated(dtype), self.signs).to(dtype)
+        weight = self.rotation.invert(self.decode_rotated(dtype), self.signs).to(dtype)
+        return weight if self.smoothing is None else weight / self.smoothing.to(dtype)
 
     def tensors(self) -> dict[str, Tensor]:
         """The layer's own tensors under the pack's names; the signs are shared and not here."""
@@ -154,6 +160,7 @@ class QuantizedWeight:
             "local_up": self.local_up,
             "local_down": self.local_down,
             "bias": self.bias,
+            "smoothing": self.smoothing,
         }
         return {f"{self.name}.{part}": t for part, t in parts.items() if t is not None}
 
@@ -186,6 +193,7 @@ class QuantizedWeight:
             local_down=tensors.get(f"{name}.local_down"),
             bias=tensors.get(f"{name}.bias"),
             signs=signs,
+            smoothing=tensors.get(f"{name}.smoothing"),
         )
 
 
@@ -210,4 +218,6 @@ def expected_tensors(
         parts["local_down"] = TensorSpec("BF16", (*grid, columns))
     if has_bias:
         parts["bias"] = TensorSpec("BF16", (out_features,))
+    if record.smoothing:
+        parts["smoothing"] = TensorSpec("F32", (in_features,))
     return {f"{name}.{part}": spec for part, spec in parts.items()}

@@ -4,13 +4,14 @@
 2. Rotate every weight and measure its variance (Sec. 3.1, Eq. 12).
 3. VaSMP: weight bits from the variances, without data (Sec. 3.3).
 4. H-SVD and quantization of the residual, layer by layer (Sec. 3.2).
-5. Everything else in 16 bits; base model, bit grid, manifest.
+5. VaTMP: activation bits per timestep, where there is a calibration (Sec. 3.4).
+6. Everything else in 16 bits; base model, bit grid, manifest.
 
 Weights are read twice, for 2 and for 4, because the bits of the first layer depend on the variance
-of the last; in return memory never holds more than one layer.
+of the last; in return memory never holds more than one layer. A calibration, in turn, runs the
+network that 4 makes: `planner.calibrated_build` builds first, measures, and then replaces the grid.
 """
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,14 +25,17 @@ from artifacts.checkpoint import Checkpoint
 from artifacts.layout import block_linears
 from artifacts.pack_writer import PackWriter
 from planner.base_model import BaseModel
+from planner.calibration_file import check_calibration
 from planner.exact_allocation import allocate_exact
+from planner.grid import UNQUANTIZED, make_grid, mean_activation_bits, rounded_down
 from planner.inventory import Inventory, take_inventory
 from planner.layer import mean_row_variance, quantize_layer, rotate
 from planner.model_card import model_card
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
-from planner.vasmp import LayerStatistics, allocate, mean_bits
-from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
+from planner.vasmp import LayerStatistics, allocate
+from schemas.bit_grid import MeanBitWidths
+from schemas.calibration import Calibration
 from schemas.errors import UsageError
 from schemas.manifest import (
     LayerRecord,
@@ -45,7 +49,6 @@ from schemas.manifest import (
     TransformerBytes,
 )
 
-UNQUANTIZED = 16
 Item = TypeVar("Item")
 
 
@@ -92,6 +95,7 @@ def build(
     settings: BuildSettings,
     base: BaseModel,
     *,
+    calibration: Calibration | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -102,11 +106,14 @@ def build(
         output: directory of the pack; appears complete or not at all.
         settings: what to do.
         base: autoencoder, scheduler, prompts and sampling defaults to put beside the transformer.
+        calibration: what the network's layers are fed; without one, every timestep gets the same
+            activation bits.
         force: replace an older pack.
         progress: told about every layer.
 
     Raises:
-        UsageError: the target cannot be reached, a pattern finds nothing, or the output exists.
+        UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
+            calibration is missing where the settings need one, or is of another network.
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
@@ -117,13 +124,29 @@ def build(
             raise UsageError(
                 "the patterns keep every layer in 16 bits: nothing is left to quantize"
             )
+        if not settings.uses_calibration:
+            calibration = None
+        check_calibration(calibration, checkpoint, inventory.quantized, settings)
 
-        statistics = measure(checkpoint, inventory, settings, progress)
-        bits = weight_bits(statistics, settings)
+        linears = block_linears(checkpoint.config)
+        if settings.weight_allocation == "uniform":
+            bits = dict.fromkeys(inventory.quantized, int(settings.target.weight_bits))
+        else:
+            bits = weight_bits(measure(checkpoint, inventory, settings, progress), settings)
 
+        channels = {} if calibration is None else calibration.channels
         records: dict[str, LayerRecord] = {}
         for name in progress.track(inventory.quantized, "quantize"):
-            record = add_quantized(writer, checkpoint, name, bits[name], settings)
+            layer = quantize_layer(
+                name,
+                checkpoint.tensor(f"{name}.weight"),
+                checkpoint.tensor(f"{name}.bias"),
+                bits[name],
+                settings,
+                channels.get(name),
+            )
+            writer.add_layer(layer.weight)
+            record = layer.record
             shown = "exact" if record.error_db is None else f"{record.error_db:.1f} dB"
             progress.note(f"{name} {bits[name]} bits, {shown}")
             records[name] = record
@@ -131,13 +154,14 @@ def build(
             writer.add_tensor(name, checkpoint.tensor(name))
         base.add_to(writer)
 
-        linears = block_linears(checkpoint.config)
         for name in inventory.kept:
             out_features, in_features = linears[name]
             records[name] = LayerRecord(
                 weight_bits=UNQUANTIZED, in_features=in_features, out_features=out_features
             )
-        grid, activation_warning = bit_grid(settings, bits, inventory, base)
+        bits |= dict.fromkeys(inventory.kept, UNQUANTIZED)
+        steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
+        grid, grid_warnings = make_grid(settings, bits, steps, calibration)
         manifest = Manifest(
             producer=Producer(name="qplan", version=version("qdit4sr")),
             source=Source(files=tuple(checkpoint.source_files())),
@@ -148,13 +172,16 @@ def build(
                 seed=settings.seed,
                 sizes=writer.rotation_sizes,
             ),
-            quantizer=QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian"),
+            quantizer=QuantizerRecord(
+                weight_scale=settings.weight_scale, activation_scale=settings.activation_scale
+            ),
             sampling=base.sampling,
-            recipe=Recipe(name="q-dit4sr", settings=settings.recorded()),
+            recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
+            calibration=None if calibration is None else calibration.sampling,
             target=settings.target.to_schema(),
             reached=MeanBitWidths(
-                weight_bits=rounded_down(mean_bits(statistics, bits)),
-                activation_bits=rounded_down(mean_activation_bits(grid, inventory.quantized)),
+                weight_bits=rounded_down(mean_weight_bits(records)),
+                activation_bits=rounded_down(mean_activation_bits(grid)),
             ),
             transformer_bytes=TransformerBytes(source=checkpoint.file_bytes),
             layers=records,
@@ -162,7 +189,7 @@ def build(
             rebuilt=inventory.rebuilt,
         )
         written = writer.finish(manifest, grid, model_card)
-    return BuildResult(written, [*activation_warning, *layer_warnings(records), *base.warnings])
+    return BuildResult(written, [*grid_warnings, *layer_warnings(records), *base.warnings])
 
 
 def measure(
@@ -196,58 +223,15 @@ def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) 
     )
 
 
-def add_quantized(
-    writer: PackWriter, checkpoint: Checkpoint, name: str, bits: int, settings: BuildSettings
-) -> LayerRecord:
-    """Read, quantize and write one layer; nothing but its record stays in memory."""
-    layer = quantize_layer(
-        name,
-        checkpoint.tensor(f"{name}.weight"),
-        checkpoint.tensor(f"{name}.bias"),
-        bits,
-        settings,
-    )
-    writer.add_layer(layer.weight)
-    return layer.record
-
-
-def bit_grid(
-    settings: BuildSettings, bits: Mapping[str, int], inventory: Inventory, base: BaseModel
-) -> tuple[BitGrid, list[str]]:
-    """The grid without calibration: every layer gets the target's activation bits at every step.
-
-    Returns:
-        The grid, and a warning where the target is fractional: without knowing the activations
-        there is no telling which steps deserve the larger part, so all get the smaller.
-    """
-    timesteps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
-    asked = settings.target.activation_bits
-    warnings = []
-    if asked != int(asked):
-        warnings.append(f"activation bits {asked} need calibration; every step gets {int(asked)}")
-    layers = {
-        name: LayerBits(weight_bits=b, activation_bits=(int(asked),) * len(timesteps))
-        for name, b in bits.items()
+def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
+    """Parameter-weighted mean over the quantized layers, exactly."""
+    sizes = {
+        name: record.out_features * record.in_features
+        for name, record in records.items()
+        if record.weight_bits != UNQUANTIZED
     }
-    for name in inventory.kept:
-        layers[name] = LayerBits(
-            weight_bits=UNQUANTIZED, activation_bits=(UNQUANTIZED,) * len(timesteps)
-        )
-    grid = BitGrid(target=settings.target.to_schema(), timesteps=timesteps, layers=layers)
-    return grid, warnings
-
-
-def mean_activation_bits(grid: BitGrid, names: Sequence[str]) -> Fraction:
-    """Mean over the layers ``names`` and all timesteps."""
-    values = [bits for name in names for bits in grid.layers[name].activation_bits]
-    return Fraction(sum(values), len(values))
-
-
-def rounded_down(mean: Fraction) -> int | float:
-    """A mean to six decimals for the manifest; down, so that it never exceeds the target."""
-    millionths = math.floor(mean * 10**6)
-    whole, rest = divmod(millionths, 10**6)
-    return millionths / 10**6 if rest else whole
+    stored = sum(size * records[name].weight_bits for name, size in sizes.items())
+    return Fraction(stored, sum(sizes.values()))
 
 
 def layer_warnings(records: Mapping[str, LayerRecord]) -> list[str]:

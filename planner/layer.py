@@ -1,4 +1,4 @@
-"""One layer on its way into a pack: rotate, factorise, quantize what is left, measure the error."""
+"""One layer on its way into a pack: smooth or rotate, factorise, quantize the rest, measure."""
 
 import math
 from dataclasses import dataclass
@@ -7,11 +7,13 @@ import torch
 from torch import Tensor
 
 from artifacts.bitpack import pack_codes
-from artifacts.gaussian_quantizer import quantize_rows
+from artifacts.gaussian_quantizer import dequantize_rows, quantize_rows
 from artifacts.hadamard import Rotation, random_signs
 from artifacts.quantized_weight import QuantizedWeight
-from planner.hsvd import decompose
+from planner.hsvd import HierarchicalFactors, decompose
 from planner.settings import BuildSettings
+from planner.smoothing import choose_smoothing
+from schemas.calibration import ChannelStatistics
 from schemas.manifest import LayerRecord
 
 
@@ -45,7 +47,12 @@ def mean_row_variance(rotated: Tensor) -> float:
 
 
 def quantize_layer(
-    name: str, weight: Tensor, bias: Tensor | None, bits: int, settings: BuildSettings
+    name: str,
+    weight: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    settings: BuildSettings,
+    channels: ChannelStatistics | None = None,
 ) -> QuantizedLayer:
     """Quantize one layer.
 
@@ -54,21 +61,23 @@ def quantize_layer(
         weight: [out, in], any float dtype, finite.
         bias: [out], or None.
         bits: weight bits, 1 ... 8.
-        settings: ranks, rotation and seed.
+        settings: ranks, rotation, scale rules and seed.
+        channels: statistics of the layer's input; needed by settings that smooth.
 
     Returns:
         The layer; its record holds the decoding error as a signal-to-noise ratio in dB, or None
         where there is no error at all, as for a weight of zeros.
+
+    Raises:
+        ValueError: the settings smooth and there are no statistics, or of other channels.
     """
+    weight = weight.float()
+    smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
+    smoothed = weight if smoothing is None else weight * smoothing
     rotation, signs = rotation_for(weight.shape[1], settings)
-    rotated = rotation.apply(weight.float(), signs)
-    factors = decompose(
-        rotated,
-        global_rank=settings.global_rank,
-        local_rank=settings.local_rank,
-        seed=settings.seed,
-    )
-    codes, scale = quantize_rows(factors.residual, bits)
+    rotated = rotation.apply(smoothed, signs)
+    factors = _factors(rotated, settings)
+    codes, scale = quantize_rows(factors.residual, bits, settings.weight_scale)
     quantized = QuantizedWeight(
         name=name,
         out_features=weight.shape[0],
@@ -83,8 +92,15 @@ def quantize_layer(
         local_down=factors.local_down,
         bias=None if bias is None else bias.to(torch.bfloat16),
         signs=signs,
+        smoothing=smoothing,
     )
-    error_db = signal_to_noise_db(rotated, quantized.decode_rotated(torch.float32))
+    decoded = quantized.decode_rotated(torch.float32)
+    # A rotation changes no norm, so it need not be undone; a smoothing does.
+    error_db = (
+        signal_to_noise_db(rotated, decoded)
+        if smoothing is None
+        else signal_to_noise_db(rotated / smoothing, decoded / smoothing)
+    )
     return QuantizedLayer(
         quantized,
         quantized.record(
@@ -93,6 +109,40 @@ def quantize_layer(
             local_energy=round(factors.local_energy, 6),
             note="; ".join(filter(None, [factors.note, "" if rotated.any() else "all zeros"])),
         ),
+    )
+
+
+def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:
+    return decompose(
+        rotated,
+        global_rank=settings.global_rank,
+        local_rank=settings.local_rank,
+        seed=settings.seed,
+    )
+
+
+def _smoothing(
+    name: str,
+    weight: Tensor,
+    bits: int,
+    settings: BuildSettings,
+    channels: ChannelStatistics | None,
+) -> Tensor:
+    """The smoothing vector float32 [in] of a weight that will not be rotated."""
+    if channels is None:
+        raise ValueError(f"layer {name}: smoothing needs statistics of its input")
+
+    def quantize(smoothed: Tensor) -> tuple[Tensor, Tensor]:
+        residual = _factors(smoothed, settings).residual
+        codes, scale = quantize_rows(residual, bits, settings.weight_scale)
+        return residual, residual - dequantize_rows(codes, scale, bits)
+
+    return choose_smoothing(
+        weight,
+        channels,
+        quantize,
+        activation_bits=int(settings.target.activation_bits),
+        activation_scale=settings.activation_scale,
     )
 
 

@@ -58,6 +58,10 @@ class BarProgress:
         """Show ``text`` beside the bar."""
         self._progress.update(self._task, note=text)
 
+    def say(self, line: str) -> None:
+        """Print ``line`` on stderr, above the bar where there is one."""
+        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+
     def _track(self, items: Sequence[Item], stage: str) -> Iterator[Item]:
         self._progress.reset(self._task, description=stage, total=len(items), note="")
         for item in items:

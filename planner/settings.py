@@ -5,13 +5,16 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
-from planner.target import Target
+from planner.target import UNQUANTIZED_BITS, Target
 from planner.vasmp import MAXIMUM_BITS, MINIMUM_BITS
+from planner.vatmp import SEGMENTS, USED_BELOW_BITS
 from schemas.errors import UsageError
-from schemas.manifest import SettingOrList
+from schemas.manifest import ScaleRule, SettingOrList
 from schemas.transformer_config import Variant
 
 Allocator = Literal["greedy", "exact"]
+WeightAllocation = Literal["vasmp", "uniform"]
+TimestepAllocation = Literal["auto", "vatmp", "uniform"]
 
 
 def check_bounds(minimum_bits: int, maximum_bits: int) -> None:
@@ -33,12 +36,20 @@ class BuildSettings:
 
     Attributes:
         target: mean bits to reach.
+        recipe: name under which this combination of settings is known (`planner.recipes`).
         variant: which published network the weights are; they do not tell.
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
+        weight_allocation: ``vasmp``, or ``uniform``: every layer gets the target's bits.
         allocator: how VaSMP's integer problem is solved.
+        timestep_allocation: ``vatmp`` where there is a calibration, ``uniform``, or ``auto``: VaTMP
+            below 6 activation bits.
+        segments: of VaTMP, the most runs of equal bits over a layer's timesteps.
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
+        smoothing: whether input channels are divided by a vector that evens out activations and
+            weights (SmoothQuant, SVDQuant); needs a calibration.
+        weight_scale, activation_scale: how the step of an output channel and of a token is found.
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
@@ -47,14 +58,21 @@ class BuildSettings:
     """
 
     target: Target
+    recipe: str = "q-dit4sr"
     variant: Variant = "q"
     global_rank: int = 32
     local_rank: int = 8
     minimum_bits: int = MINIMUM_BITS
     maximum_bits: int = MAXIMUM_BITS
+    weight_allocation: WeightAllocation = "vasmp"
     allocator: Allocator = "greedy"
+    timestep_allocation: TimestepAllocation = "auto"
+    segments: int = SEGMENTS
     rotation: bool = True
     rotation_signs: bool = True
+    smoothing: bool = False
+    weight_scale: ScaleRule = "gaussian"
+    activation_scale: ScaleRule = "gaussian"
     keep: tuple[str, ...] = ()
     seed: int = 0
 
@@ -65,16 +83,28 @@ class BuildSettings:
                 hint="a rank of 0 leaves the factors out",
             )
         check_bounds(self.minimum_bits, self.maximum_bits)
-        if self.variant not in get_args(Variant):
+        for what, choice, choices in (
+            ("variant", self.variant, Variant),
+            ("allocator", self.allocator, Allocator),
+            ("weight allocation", self.weight_allocation, WeightAllocation),
+            ("timestep allocation", self.timestep_allocation, TimestepAllocation),
+            ("scale rule", self.weight_scale, ScaleRule),
+            ("scale rule", self.activation_scale, ScaleRule),
+        ):
+            if choice not in get_args(choices):
+                raise UsageError(
+                    f"there is no {what} {choice!r}", hint="one of: " + ", ".join(get_args(choices))
+                )
+        bits = self.target.weight_bits
+        if self.weight_allocation == "uniform" and bits != int(bits):
             raise UsageError(
-                f"there is no variant {self.variant!r}",
-                hint="one of: " + ", ".join(get_args(Variant)),
+                f"{bits} weight bits cannot be the same in every layer",
+                hint=f"give a whole number, W{int(bits)} or W{int(bits) + 1}, or use VaSMP",
             )
-        if self.allocator not in get_args(Allocator):
-            raise UsageError(
-                f"there is no allocator {self.allocator!r}",
-                hint="one of: " + ", ".join(get_args(Allocator)),
-            )
+        if self.smoothing and self.rotation:
+            raise UsageError("smoothing and rotation exclude one another", hint="--no-rotation")
+        if self.segments < 1:
+            raise UsageError(f"{self.segments} segments", hint="give at least 1")
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}", hint="give a whole number from 0 to 2^63 - 1")
         for pattern in self.keep:
@@ -82,6 +112,21 @@ class BuildSettings:
                 re.compile(pattern)
             except re.error as cause:
                 raise UsageError(f"pattern {pattern!r}: {cause}") from None
+
+    @property
+    def wants_vatmp(self) -> bool:
+        """Whether a calibration, where there is one, decides the activation bits."""
+        bits = self.target.activation_bits
+        if bits == UNQUANTIZED_BITS:
+            return False
+        if self.timestep_allocation == "auto":
+            return bits < USED_BELOW_BITS
+        return self.timestep_allocation == "vatmp"
+
+    @property
+    def uses_calibration(self) -> bool:
+        """Whether a calibration would change anything."""
+        return self.wants_vatmp or self.smoothing
 
     def kept_layers(self, names: Sequence[str]) -> frozenset[str]:
         """Layers among ``names`` that stay in 16 bits.
@@ -103,6 +148,7 @@ class BuildSettings:
     def recorded(self) -> dict[str, SettingOrList]:
         """The settings as the manifest records them."""
         values = asdict(self)
+        del values["recipe"]  # the manifest has a place of its own for it
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
         return values

@@ -106,11 +106,6 @@ def stored_bits(layers: Sequence[LayerStatistics], bits: Mapping[str, int]) -> i
     return sum(layer.parameters * bits[layer.name] for layer in layers)
 
 
-def mean_bits(layers: Sequence[LayerStatistics], bits: Mapping[str, int]) -> Fraction:
-    """Parameter-weighted mean of ``bits``, exactly."""
-    return Fraction(stored_bits(layers, bits), sum(layer.parameters for layer in layers))
-
-
 def continuous_bits(
     layers: Sequence[LayerStatistics],
     budget_bits: float,

@@ -89,7 +89,7 @@ def plan_jobs(inputs: Sequence[Path], out: Path | None) -> list[Job]:
 
     _check_names(jobs)
     for folder in _unique(job.output.parent for job in jobs):
-        _check_writable(folder)
+        check_writable(folder)
     return jobs
 
 
@@ -175,7 +175,7 @@ def _check_encodable(path: Path) -> None:
         ) from error
 
 
-def _check_writable(folder: Path) -> None:
+def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be, and write to it: no permission bit tells as surely."""
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -7,7 +7,7 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from artifacts.checkpoint import open_checkpoint
+from artifacts.checkpoint import Checkpoint, open_checkpoint
 from artifacts.layout import POSITION_TABLE
 from artifacts.pack import Pack, open_pack
 from artifacts.pack_files import PROMPTS
@@ -103,8 +103,37 @@ def load_full_precision(
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
         variant = variant or opened.variant
+    network = network_from_checkpoint(checkpoint, variant or "q", device=device, dtype=dtype)
+    folders = [base, checkpoint.parts_dir]
+    vae_folders = [None if opened is None else opened.vae_dir]
+    vae_folders += [None if folder is None else folder / "vae" for folder in folders]
+    hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
+    sampling = (
+        opened.manifest.sampling
+        if opened is not None
+        else read_sampling_defaults(checkpoint.parts_dir)
+    )
+    return Pipeline(
+        network=network,
+        vae=_vae(vae_folders, device, hint),
+        prompts=_prompts(opened, folders, hint).to(device, dtype),
+        bits_at=lambda timestep: None,
+        sampling=UpscaleSettings.from_manifest(sampling),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def network_from_checkpoint(
+    checkpoint: Checkpoint, variant: Variant, *, device: torch.device, dtype: torch.dtype
+) -> DiT4SR:
+    """Build the unquantized network of a checkpoint.
+
+    Raises:
+        CheckpointError: a tensor is damaged.
+    """
     with torch.device("meta"):
-        network = DiT4SR(checkpoint.config, variant or "q")
+        network = DiT4SR(checkpoint.config, variant)
     state = {
         name: checkpoint.tensor(name).to(device, dtype)
         for name in checkpoint.names
@@ -116,25 +145,7 @@ def load_full_precision(
         table = sincos_table(checkpoint.config)
     state[POSITION_TABLE] = table.to(device, dtype)
     network.load_state_dict(state, assign=True)
-
-    folders = [base, checkpoint.parts_dir]
-    vae_folders = [None if opened is None else opened.vae_dir]
-    vae_folders += [None if folder is None else folder / "vae" for folder in folders]
-    hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
-    sampling = (
-        opened.manifest.sampling
-        if opened is not None
-        else read_sampling_defaults(checkpoint.parts_dir)
-    )
-    return Pipeline(
-        network=network.eval().requires_grad_(False),
-        vae=_vae(vae_folders, device, hint),
-        prompts=_prompts(opened, folders, hint).to(device, dtype),
-        bits_at=lambda timestep: None,
-        sampling=UpscaleSettings.from_manifest(sampling),
-        device=device,
-        dtype=dtype,
-    )
+    return network.eval().requires_grad_(False)
 
 
 def network_from_pack(
@@ -176,10 +187,19 @@ def _leave_out(network: nn.Module, omitted: tuple[str, ...]) -> None:
 
 
 def _vae(folders: list[Path | None], device: torch.device, hint: str) -> AutoencoderKL:
-    """The autoencoder of the first folder that has one, in float32."""
+    """The autoencoder of the first folder that has one."""
     folder = next((f for f in folders if f is not None and (f / "config.json").is_file()), None)
     if folder is None:
         raise UsageError("there is no VAE to encode and decode images with", hint=hint)
+    return load_vae(folder, device)
+
+
+def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
+    """Load the autoencoder in a diffusers folder, in float32.
+
+    Raises:
+        CheckpointError: a file is missing or damaged, or they do not fit one another.
+    """
     file = folder / "config.json"
     content = read_json_file(file, where=str(file), error=CheckpointError)
     header = read_header(folder / "diffusion_pytorch_model.safetensors", error=CheckpointError)
@@ -201,6 +221,16 @@ def _prompts(pack: Pack | None, folders: list[Path | None], hint: str) -> Prompt
             tensors = {name: header.read(name, error=CheckpointError) for name in header.tensors}
     if tensors is None:
         raise UsageError("there are no prompt embeddings", hint=hint)
+    return prompts_from(tensors)
+
+
+def prompts_from(tensors: Mapping[str, Tensor]) -> Prompts:
+    """Prompts from tensors under a pack's names.
+
+    Raises:
+        CheckpointError: a tensor is missing.
+        PackError: the two prompts differ in shape.
+    """
     try:
         return Prompts(
             tensors["positive.embeds"],

@@ -93,5 +93,10 @@ class Pipeline:
     @property
     def vae_factor(self) -> int:
         """How many image pixels one latent pixel spans along a side."""
-        halvings = len(self.vae.config.block_out_channels) - 1
-        return int(2**halvings)
+        return vae_factor(self.vae)
+
+
+def vae_factor(vae: AutoencoderKL) -> int:
+    """How many image pixels one latent pixel of ``vae`` spans along a side."""
+    halvings = len(vae.config.block_out_channels) - 1
+    return int(2**halvings)

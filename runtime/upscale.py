@@ -114,24 +114,64 @@ def upscale(
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
+    prepared = prepare(pipeline, rgb, settings)
+    latent = sample_latent(pipeline, prepared.control, settings, progress=progress)
+    return finish(pipeline, prepared, latent, settings)
+
+
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """An image on its way to the network.
+
+    Attributes:
+        target: height and width of the result.
+        enlarged: what colours are corrected against, float32 [1, 3, h, w] on the CPU.
+        control: the control latent, float32 [1, C, h / f, w / f] of the padded ``enlarged``, with
+            f the autoencoder's factor.
+    """
+
+    target: tuple[int, int]
+    enlarged: Tensor
+    control: Tensor
+
+
+@torch.inference_mode()
+def prepare(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> Prepared:
+    """Enlarge, pad and encode ``rgb`` [1, 3, H, W].
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
     height, width = rgb.shape[-2:]
     target = (SCALE * height, SCALE * width)
     # From the input in one step, not from the enlarged image: a second resampling would blur.
     enlarged = resize(rgb.float(), working_size(*target, settings.min_side_px))
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
-
-    # diffusers overlaps VAE tiles by a quarter, which has to be a whole number of latent pixels.
-    vae_unit = 4 * pipeline.vae_factor
-    vae_tile = min(VAE_TILE_PX, max(padded.shape[-2:]))
     control = with_smaller_tiles(
         lambda tile: encode(pipeline, padded, tile),
-        vae_tile,
+        min(VAE_TILE_PX, max(padded.shape[-2:])),
         VAE_TILE_FLOOR_PX,
-        vae_unit,
+        vae_tile_unit(pipeline),
         "VAE encoding",
     )
-    latent = with_smaller_tiles(
+    return Prepared(target, enlarged, control)
+
+
+@torch.inference_mode()
+def sample_latent(
+    pipeline: Pipeline,
+    control: Tensor,
+    settings: UpscaleSettings,
+    *,
+    progress: Progress | None = None,
+) -> Tensor:
+    """Sample the latent [1, C, h, w], float32, that belongs to a control latent of that shape.
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
+    return with_smaller_tiles(
         lambda tile: sample(
             pipeline.network,
             control.to(pipeline.dtype),
@@ -148,17 +188,37 @@ def upscale(
         pipeline.patch_size,
         "sampling",
     )
+
+
+@torch.inference_mode()
+def finish(
+    pipeline: Pipeline, prepared: Prepared, latent: Tensor, settings: UpscaleSettings
+) -> Tensor:
+    """Decode ``latent``, correct its colours and cut it to size: float32 [1, 3, 4 H, 4 W].
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
+    padded_px = pipeline.vae_factor * max(latent.shape[-2:])
     decoded = with_smaller_tiles(
         lambda tile: decode(pipeline, latent, tile),
-        vae_tile,
+        min(VAE_TILE_PX, padded_px),
         VAE_TILE_FLOOR_PX,
-        vae_unit,
+        vae_tile_unit(pipeline),
         "VAE decoding",
     )
-
+    enlarged = prepared.enlarged
     decoded = decoded[..., : enlarged.shape[-2], : enlarged.shape[-1]]
     corrected = correct_color(decoded, enlarged, settings.color_fix)
-    return resize(corrected, target)
+    return resize(corrected, prepared.target)
+
+
+def vae_tile_unit(pipeline: Pipeline) -> int:
+    """What VAE tiles are a multiple of, in px.
+
+    diffusers overlaps them by a quarter, which has to be a whole number of latent pixels.
+    """
+    return 4 * pipeline.vae_factor
 
 
 def working_size(height: int, width: int, min_side_px: int) -> tuple[int, int]:

@@ -9,11 +9,16 @@ from pathlib import Path
 from pydantic import BaseModel
 
 from schemas.bit_grid import BitGrid
+from schemas.calibration import Calibration
 from schemas.json_io import format_json
 from schemas.manifest import Manifest
 
 FOLDER = Path(__file__).parent / "json"
-_MODELS: dict[str, type[BaseModel]] = {"bit_grid": BitGrid, "manifest": Manifest}
+_MODELS: dict[str, type[BaseModel]] = {
+    "bit_grid": BitGrid,
+    "calibration": Calibration,
+    "manifest": Manifest,
+}
 
 
 def schema_texts() -> dict[str, str]:

@@ -151,6 +151,25 @@ class Recipe(StrictModel):
     settings: Annotated[dict[str, SettingOrList], at_most(MAX_FILES)]
 
 
+class CalibrationRecord(StrictModel):
+    """How calibration images were sampled.
+
+    Attributes:
+        images: how many.
+        crop_px: side of the square crops, in px of the low-resolution image; a smaller image was
+            taken whole.
+        seed: of the choice of images, crops and noise.
+        steps, guidance, shift: of the sampling trajectory.
+    """
+
+    images: Annotated[int, Field(ge=1, le=MAX_FILES)]
+    crop_px: Side
+    seed: Count
+    steps: Annotated[int, Field(ge=1, le=10000)]
+    guidance: Annotated[float, Field(ge=0)]
+    shift: Annotated[float, Field(gt=0)]
+
+
 class TransformerBytes(StrictModel):
     """Size of the transformer's tensor files, in bytes: in the source, and in the pack."""
 
@@ -167,6 +186,7 @@ class LayerRecord(StrictModel):
         rotation: a key of ``rotation.sizes``, or ``none``.
         global_rank: rank of SVD-G; 0 for none.
         local_block: [s_o, s_i], the block shape of SVD-L, or null for none.
+        smoothing: whether inputs are divided by a stored vector, channel by channel, first.
         error_db: signal-to-noise ratio of the decoded weight, in dB; null when unknown.
         global_energy, local_energy: share of the rotated weight's energy in either factor branch.
         note: anything a reader should know about this layer.
@@ -178,6 +198,7 @@ class LayerRecord(StrictModel):
     rotation: Literal["none"] | SizeKey = "none"
     global_rank: Annotated[int, Field(ge=0)] = 0
     local_block: Annotated[tuple[Features, Features], Field(strict=False)] | None = None
+    smoothing: bool = False
     error_db: float | None = None
     global_energy: Share | None = None
     local_energy: Share | None = None
@@ -201,9 +222,11 @@ class LayerRecord(StrictModel):
             raise ValueError(
                 f"rotation is that of size {self.rotation}, but in_features is {self.in_features}"
             )
-        branches = self.global_rank or self.local_block is not None
-        if self.weight_bits == 16 and (branches or self.rotation != "none"):
-            raise ValueError("a layer kept in 16 bits has neither factors nor a rotation")
+        parts = self.global_rank or self.local_block is not None or self.smoothing
+        if self.weight_bits == 16 and (parts or self.rotation != "none"):
+            raise ValueError(
+                "a layer kept in 16 bits has neither factors nor a rotation nor a smoothing"
+            )
         return self
 
 
@@ -223,6 +246,8 @@ class Manifest(StrictModel):
     Attributes:
         format, format_version: name and version of the format.
         min_reader_version: oldest reader that understands this pack.
+        calibration: what the activation bits, or the smoothing, were decided from; null for
+            nothing.
         target, reached: mean bits asked for, and mean bits of the result.
         layers: name -> record of every linear layer that a forward pass reads.
         omitted: tensors of the full network that no forward pass reads, left out; sorted.
@@ -242,6 +267,7 @@ class Manifest(StrictModel):
     quantizer: QuantizerRecord
     sampling: SamplingDefaults
     recipe: Recipe
+    calibration: CalibrationRecord | None = None
     target: MeanBitWidths
     reached: MeanBitWidths
     transformer_bytes: TransformerBytes

@@ -2,7 +2,7 @@
 
 One layer computes (Q-DiT4SR Eq. 11)
 
-    z = (x * signs) H                                            rotation
+    z = (x / smoothing * signs) H                                smoothing (if any), rotation
     y = Q_w(residual) Q_a(z) + (SVD-G + SVD-L) z + bias
 
 with one scale per token for ``Q_a`` and one per output channel for ``Q_w``. The first product is a
@@ -58,6 +58,7 @@ class ReferenceLinear(QuantizableLinear):
     codes: Tensor
     scale: Tensor
     signs: Tensor | None
+    smoothing: Tensor | None
     bias: Tensor | None
     global_up: Tensor | None
     global_down: Tensor | None
@@ -75,6 +76,7 @@ class ReferenceLinear(QuantizableLinear):
             "codes": weight.unpacked_codes(),
             "scale": weight.scale,
             "signs": weight.signs,
+            "smoothing": weight.smoothing,
             "bias": weight.bias,
             "global_up": weight.global_up,
             "global_down": weight.global_down,
@@ -96,7 +98,10 @@ class ReferenceLinear(QuantizableLinear):
         Raises:
             ValueError: a value is not finite; the message names the layer.
         """
-        z = self.rotation.apply(x.flatten(0, -2), self.signs)  # [tokens, in_features]
+        z = x.flatten(0, -2)  # [tokens, in_features]
+        if self.smoothing is not None:
+            z = z / self.smoothing
+        z = self.rotation.apply(z, self.signs)
         y = self.residual_product(z, bits) + self.factor_product(z)
         if self.bias is not None:
             y += self.bias.float()

@@ -57,6 +57,7 @@ def random_weight(
     rank: int = 2,
     block: tuple[int, int] | None = (4, 8),
     signs: bool = True,
+    smoothing: bool = False,
     seed: int = 0,
 ) -> QuantizedWeight:
     """A quantized layer of normal values of a transformer's usual size (0.02)."""
@@ -86,6 +87,7 @@ def random_weight(
         rotation=rotation,
         bias=(0.02 * normal(out_features)).bfloat16(),
         signs=random_signs(in_features, SIGN_SEED) if signed else None,
+        smoothing=normal(in_features).exp() if smoothing else None,
         **{part: factor.bfloat16() for part, factor in factors.items()},
     )
 
@@ -106,6 +108,8 @@ def make_pack(
 ) -> Manifest:
     """Write a pack whose layers cycle through 2, 3, 4, 5 and 8 bits and all kinds of factors.
 
+    Those of 8 bits are smoothed.
+
     Args:
         path: where to.
         config, variant: the network.
@@ -120,6 +124,7 @@ def make_pack(
     generator = torch.Generator().manual_seed(seed)
     omitted = unread_tensors(config, variant)
     kinds = [(4, 2, (4, 4)), (3, 0, (2, 4)), (5, 3, None), (8, 0, None), (2, 1, (4, 2))]
+    smoothed = len(kinds) - 2
     records: dict[str, LayerRecord] = {}
     bits: dict[str, LayerBits] = {}
     stored = {n: s for n, s in tensor_shapes(config).items() if n not in omitted}
@@ -143,6 +148,7 @@ def make_pack(
                 rank=rank,
                 block=block,
                 signs=signs,
+                smoothing=index % len(kinds) == smoothed,
                 seed=1000 * seed + index,
             )
             writer.add_layer(layer)

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from artifacts.hadamard import Rotation
-from artifacts.pack import open_pack
+from artifacts.pack import open_pack, verify_pack
 from artifacts.pack_writer import PackWriter, remove_stale_partials
 from schemas.errors import PackError, ResourceError, UsageError
 from schemas.json_io import dump_json
-from tests.artifacts.make_pack import TINY, make_pack, random_weight
+from tests.artifacts.make_pack import TIMESTEPS, TINY, make_pack, random_weight
 
 
 def content(pack: Path) -> dict[str, bytes]:
@@ -209,6 +209,10 @@ def test_what_is_added_is_checked_by_name(tmp_path):
         layer.scale[3] = -1
         with pytest.raises(ValueError, match=r"n: negative scale"):
             writer.add_layer(layer)
+        layer = random_weight("p", 8, 24, smoothing=True)
+        layer.smoothing[3] = 0
+        with pytest.raises(ValueError, match=r"p: smoothing that is not positive"):
+            writer.add_layer(layer)
         layer = random_weight("o", 8, 24)
         layer.bias[3] = torch.nan
         with pytest.raises(ValueError, match=r"o\.bias: a value is not finite"):
@@ -253,3 +257,45 @@ def test_sixteen_bit_layers_are_stored_plainly(tmp_path):
     assert f"{name}.bias" in pack.tensor_names
     with pytest.raises(KeyError, match="kept in 16 bits"):
         pack.layer(name)
+
+
+def test_a_finished_pack_can_be_given_another_grid(tmp_path):
+    source, output = tmp_path / "a.qpack", tmp_path / "b.qpack"
+    make_pack(source)
+    before = {p: p.read_bytes() for p in source.rglob("*") if p.is_file()}
+    pack = open_pack(source)
+    layers = {
+        name: layer.model_copy(update={"activation_bits": (3,) * len(TIMESTEPS)})
+        for name, layer in pack.bit_grid.layers.items()
+    }
+    grid = pack.bit_grid.model_copy(update={"layers": layers})
+    with PackWriter(output) as writer:
+        writer.adopt(pack)
+        writer.finish(pack.manifest, grid, "another card")
+    adopted = verify_pack(output)
+    assert adopted.bit_grid == grid
+    assert (output / "README.md").read_text() == "another card"
+    for name in pack.layer_names:
+        assert torch.equal(adopted.layer(name).codes, pack.layer(name).codes)
+    assert {p: p.read_bytes() for p in source.rglob("*") if p.is_file()} == before
+    # The same grid gives the same pack.
+    with PackWriter(tmp_path / "c.qpack") as writer:
+        writer.adopt(pack)
+        writer.finish(pack.manifest, pack.bit_grid, (source / "README.md").read_text())
+    assert (tmp_path / "c.qpack/manifest.json").read_bytes() == before[source / "manifest.json"]
+
+
+def test_shards_are_adopted_and_links_are_not_required(tmp_path, monkeypatch):
+    source = tmp_path / "a.qpack"
+    make_pack(source, shard_bytes=20_000)
+
+    def refused(*_arguments):
+        raise OSError("no links here")
+
+    monkeypatch.setattr("pathlib.Path.hardlink_to", refused)
+    pack = open_pack(source)
+    with PackWriter(tmp_path / "b.qpack") as writer:
+        writer.adopt(pack)
+        writer.finish(pack.manifest, pack.bit_grid, "card")
+    adopted = verify_pack(tmp_path / "b.qpack")
+    assert len(adopted.headers) == len(pack.headers) > 1

@@ -27,7 +27,9 @@ def literal_decode(layer: QuantizedWeight) -> torch.Tensor:
                 value += up * float(layer.local_down[p, q, i % columns])
             rotated[o, i] = value
     weight = rotated @ layer.rotation.dense().T
-    return weight if layer.signs is None else weight @ torch.diag(layer.signs.double())
+    if layer.signs is not None:
+        weight = weight @ torch.diag(layer.signs.double())
+    return weight if layer.smoothing is None else weight @ torch.diag(1 / layer.smoothing.double())
 
 
 @pytest.mark.parametrize(
@@ -37,6 +39,7 @@ def literal_decode(layer: QuantizedWeight) -> torch.Tensor:
         {"bits": 3, "rank": 0},
         {"bits": 7, "block": None},
         {"bits": 1, "rank": 0, "block": None, "signs": False},
+        {"bits": 4, "smoothing": True},
     ],
 )
 @pytest.mark.parametrize(("out_features", "in_features"), [(8, 24), (12, 40), (4, 56)])

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 LIGHT = ["planner.cli", "runtime.cli", "schemas.errors", "artifacts.command_line"]
-HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy"}
+HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy", "pyiqa"}
 
 
 def modules_after(statement: str) -> set[str]:
@@ -44,8 +44,8 @@ def test_help_of_every_command_has_an_example(command):
     run = [sys.executable, "-c", f"from {module} import main; main()"]
     top = subprocess.run([*run, "--help"], capture_output=True, text=True, check=True).stdout
     commands = {
-        "qplan": ("estimate", "build", "inspect", "verify"),
-        "qrun": ("upscale", "doctor"),
+        "qplan": ("estimate", "build", "calibrate", "inspect", "verify"),
+        "qrun": ("upscale", "eval", "doctor"),
     }[command]
     for name in commands:
         assert name in top

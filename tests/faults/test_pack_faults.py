@@ -439,6 +439,16 @@ def test_26_scales(pack, value, row):
         open_pack(pack)
 
 
+@pytest.mark.parametrize("value", [0.0, -1.0, float("nan"), float("inf")])
+def test_26_smoothing(pack, value):
+    layers = open_pack(pack).manifest.layers
+    name = next(name for name, record in layers.items() if record.smoothing)
+    write_values(pack, f"{name}.smoothing", struct.pack("<f", value), 8)
+    reseal(pack)
+    with pytest.raises(PackError, match=rf"{TENSORS}: tensor {name}\.smoothing has a value"):
+        open_pack(pack)
+
+
 @pytest.mark.parametrize("name", [f"{LAYER}.bias", "proj_out.weight", f"{LAYER}.global_up"])
 @pytest.mark.parametrize("pattern", [0x7F80, 0xFF80, 0x7FC0])
 def test_26_other_values_in_bfloat16(pack, name, pattern):

@@ -12,8 +12,9 @@ from artifacts.checkpoint import Checkpoint, open_checkpoint
 from artifacts.layout import POSITION_TABLE, block_linears, tensor_shapes
 from artifacts.pack import open_pack, verify_pack
 from planner.base_model import BaseModel
-from planner.build import build, measure, rounded_down, weight_bits
+from planner.build import build, measure, weight_bits
 from planner.exact_allocation import allocate_exact
+from planner.grid import rounded_down
 from planner.hsvd import block_shapes
 from planner.inventory import take_inventory
 from planner.network_probe import check_network, find_active_tensors

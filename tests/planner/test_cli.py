@@ -172,9 +172,13 @@ def test_every_option_reaches_the_manifest(source, tmp_path):
     options = ["--variant", "r1", "--global-rank", 3, "--local-rank", 1, "--seed", 5]
     options += ["--min-bits", 3, "--max-bits", 6, "--allocator", "exact", "--keep", "norm1"]
     options += ["--keep", "to_q$", "--no-rotation-signs", "--target", "W4.2A8"]
+    options += ["--recipe", "q-dit4sr-no-vatmp", "--segments", 3, "--vasmp", "--steps", 7]
+    options += ["--guidance", 2.5]
     as_json("build", source, *options, "-o", tmp_path / "x.qpack")
     manifest = open_pack(tmp_path / "x.qpack").manifest
     assert manifest.model.variant == "r1"
+    assert (manifest.sampling.steps, manifest.sampling.guidance) == (7, 2.5)
+    assert manifest.recipe.name == "q-dit4sr-no-vatmp"
     assert manifest.recipe.settings == {
         "target": "W4.2A8",
         "variant": "r1",
@@ -182,9 +186,15 @@ def test_every_option_reaches_the_manifest(source, tmp_path):
         "local_rank": 1,
         "minimum_bits": 3,
         "maximum_bits": 6,
+        "weight_allocation": "vasmp",
         "allocator": "exact",
+        "timestep_allocation": "uniform",
+        "segments": 3,
         "rotation": True,
         "rotation_signs": False,
+        "smoothing": False,
+        "weight_scale": "gaussian",
+        "activation_scale": "gaussian",
         "keep": ["norm1", "to_q$"],
         "seed": 5,
     }

@@ -27,6 +27,13 @@ def settings(**fields):
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**63}, "seed 9223372036854775808"),
         ({"keep": ("(",)}, "pattern"),
+        ({"weight_allocation": "x"}, "weight allocation 'x'"),
+        ({"weight_allocation": "uniform"}, "3.5 weight bits"),
+        ({"timestep_allocation": "x"}, "timestep allocation 'x'"),
+        ({"weight_scale": "x"}, "scale rule 'x'"),
+        ({"activation_scale": "max"}, "scale rule 'max'"),
+        ({"segments": 0}, "0 segments"),
+        ({"smoothing": True}, "exclude one another"),
     ],
 )
 def test_a_choice_out_of_range_is_refused(fields, said):
@@ -54,5 +61,24 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
     chosen = settings(keep=("a", "b"))
     recorded = Recipe(name="q-dit4sr", settings=chosen.recorded()).settings
-    assert set(recorded) == set(BuildSettings.__dataclass_fields__)
+    assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
+
+
+@pytest.mark.parametrize(
+    ("target", "choice", "wanted"),
+    [
+        ("W4A4", "auto", True),
+        ("W4A5.9", "auto", True),
+        ("W4A6", "auto", False),
+        ("W4A16", "auto", False),
+        ("W4A4", "uniform", False),
+        ("W4A8", "vatmp", True),
+        ("W4A16", "vatmp", False),
+    ],
+)
+def test_vatmp_is_off_from_six_bits_on_unless_asked_for(target, choice, wanted):
+    chosen = BuildSettings(parse_target(target), timestep_allocation=choice)
+    assert chosen.wants_vatmp == chosen.uses_calibration == wanted
+    smoothing = BuildSettings(parse_target(target), smoothing=True, rotation=False)
+    assert smoothing.uses_calibration

@@ -19,7 +19,6 @@ from planner.vasmp import (
     allocate,
     continuous_bits,
     lagrangian_bound,
-    mean_bits,
     predicted_distortion,
     stored_bits,
 )
@@ -82,7 +81,7 @@ def test_the_budget_is_kept_and_used_up_in_any_layer_order(allocator, layers, bu
     total = sum(layer.parameters for layer in layers)
     left = Fraction(str(budget)) * total - stored_bits(layers, bits)
     assert left >= 0
-    assert mean_bits(layers, bits) <= Fraction(str(budget))
+    assert Fraction(stored_bits(layers, bits), total) <= Fraction(str(budget))
     assert all(layer.parameters > left for layer in layers if bits[layer.name] < 8)
 
     shuffled = list(layers)
@@ -186,7 +185,7 @@ def test_sizes_without_a_common_unit_are_solved_too():
     layers = layers_without_a_common_unit()
     assert math.gcd(*(layer.parameters for layer in layers)) == 1
     exact = allocate_exact(layers, 3.5)
-    assert mean_bits(layers, exact) <= Fraction(7, 2)
+    assert 2 * stored_bits(layers, exact) <= 7 * sum(layer.parameters for layer in layers)
     greedy = predicted_distortion(layers, allocate(layers, 3.5))
     bound = lagrangian_bound(layers, 3.5)
     assert bound * (1 - 1e-12) <= predicted_distortion(layers, exact) < greedy

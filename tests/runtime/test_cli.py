@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 from artifacts.command_line import describe_error, exit_on_error
 from runtime import cli
 from runtime.batch import plan_jobs
+from runtime.cli_model import with_activation_bits
 from schemas.errors import PackError, UsageError
 
 runner = CliRunner()
@@ -126,12 +127,12 @@ def test_options_reach_the_sampler(tmp_path, loads, monkeypatch):
 
 def test_activation_bits_replace_the_grid(tiny):
     grid = replace(tiny, bits_at=lambda timestep: {"layer": 4})
-    changed = cli._with_activation_bits(grid, 8)
+    changed = with_activation_bits(grid, 8)
     assert (changed.bits_at(0.0), changed.bits_at(999.0)) == ({"layer": 8}, {"layer": 8})
     with pytest.raises(UsageError, match="1 to 8"):
-        cli._with_activation_bits(grid, 9)
+        with_activation_bits(grid, 9)
     with pytest.raises(UsageError, match="no quantized layers"):
-        cli._with_activation_bits(tiny, 8)
+        with_activation_bits(tiny, 8)
 
 
 @pytest.mark.parametrize(
@@ -218,20 +219,27 @@ def test_same_input_twice_is_one_job(tmp_path):
     assert [job.source.name for job in jobs] == ["a.png"]
 
 
-def test_cli_imports_nothing_heavy():
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["upscale", "missing.png", "--pack", "m"], "missing.png: no such file or folder"),
+        (["eval", "missing", "--pack", "m"], "missing: no such folder"),
+    ],
+)
+def test_cli_imports_nothing_heavy(command, said):
     """Also holds for a command that fails on its inputs: the answer comes at once."""
     script = (
         "import sys\n"
         "from runtime.cli import app\n"
-        "try: app(['upscale', 'missing.png', '--pack', 'm'])\n"
+        f"try: app({command})\n"
         "except SystemExit as stop: assert stop.code == 2, stop.code\n"
-        "heavy = {'torch', 'diffusers', 'pyvips', 'numpy', 'scipy'} & set(sys.modules)\n"
+        "heavy = {'torch', 'diffusers', 'pyvips', 'numpy', 'scipy', 'pyiqa'} & set(sys.modules)\n"
         "assert not heavy, heavy\n"
         "import torch; assert 'torch' in sys.modules  # the check above can see it\n"
     )
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)  # noqa: PLW1510
     assert done.returncode == 0, done.stderr
-    assert "missing.png: no such file or folder" in done.stderr
+    assert said in done.stderr
 
 
 def test_doctor_names_what_runs_here():

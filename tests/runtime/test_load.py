@@ -61,7 +61,7 @@ def test_the_grids_bits_reach_the_layers(tmp_path):
     path = tmp_path / "model.qpack"
     make_pack(path)
     pack = open_pack(path)
-    network = network_from_pack(pack, device=CPU, dtype=FLOAT)
+    network = network_from_pack(pack, device=CPU, dtype=FLOAT, backend="reference")
     names = {m.name for m in network.modules() if isinstance(m, ReferenceLinear)}
     assert names == set(pack.layer_names)
     plain = network(**inputs())

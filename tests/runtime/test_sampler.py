@@ -55,8 +55,10 @@ def relative_error(actual, expected):
     return ((actual.double() - expected.double()).norm() / expected.double().norm()).item()
 
 
-# float32: the bound of the shared notes. float64: rounding of 3 blocks and 4 steps, no more.
-PRECISIONS = [(torch.float32, 1e-4), (torch.float64, 1e-12)]
+# float32: the bound of the shared notes. float64 is not exact either: diffusers computes the
+# timestep's sines in float32, from phases up to 1000 whose last bit (6e-5) differs from one torch
+# or processor to the next. Where it does not, float64 agrees to 5e-16; where it does, to 2e-6.
+PRECISIONS = [(torch.float32, 1e-4), (torch.float64, 1e-5)]
 
 
 @needs_golden

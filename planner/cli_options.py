@@ -1,0 +1,95 @@
+"""Options that several commands of ``qplan`` share, and what they mean.
+
+Nothing heavy is imported here: ``--help`` goes through this module.
+"""
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from planner.settings import BuildSettings
+
+TargetOption = Annotated[
+    str, typer.Option(metavar="WxAy", help="Mean bits: x of 2 to 8, y of 2 to 8 or 16.")
+]
+Variant = Annotated[str, typer.Option(help="Which published network: q, f or r1.")]
+MinimumBits = Annotated[int, typer.Option("--min-bits", help="Fewest weight bits of a layer.")]
+MaximumBits = Annotated[int, typer.Option("--max-bits", help="Most weight bits of a layer.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+# The recipe's own choice stands wherever one of these is not given.
+GlobalRank = Annotated[
+    int | None, typer.Option(help="Rank of the global factors; 0 for none (32 if the recipe has).")
+]
+LocalRank = Annotated[
+    int | None,
+    typer.Option(help="Budget of the local factors, as a rank; 0 for none (8 if the recipe has)."),
+]
+Allocator = Annotated[
+    str | None, typer.Option(help="How VaSMP's integer problem is solved: greedy (default), exact.")
+]
+Vasmp = Annotated[
+    bool | None,
+    typer.Option("--vasmp/--no-vasmp", help="Weight bits by layer, or the same in all."),
+]
+Vatmp = Annotated[
+    bool | None,
+    typer.Option(
+        "--vatmp/--no-vatmp",
+        help="Activation bits by timestep, from a calibration (default: below 6 bits).",
+    ),
+]
+Segments = Annotated[
+    int | None, typer.Option(help="Most runs of equal activation bits over a layer's timesteps.")
+]
+RotationOption = Annotated[
+    bool | None,
+    typer.Option("--rotation/--no-rotation", help="Rotate weights and activations."),
+]
+RotationSigns = Annotated[
+    bool | None,
+    typer.Option("--rotation-signs/--no-rotation-signs", help="Flip random signs first."),
+]
+Keep = Annotated[
+    list[str] | None,
+    typer.Option(metavar="REGEX", help="Keep matching layers in 16 bits; repeatable."),
+]
+Seed = Annotated[int, typer.Option(help="Seed of signs and decompositions.")]
+
+
+def recipe_options(
+    recipe: str, target: str, *, min_bits: int, max_bits: int, **options: Any
+) -> "BuildSettings":
+    """Settings of ``recipe`` with every option in its place that is not None.
+
+    Raises:
+        UsageError: there is no such recipe, the target cannot be reached, or a value is wrong.
+    """
+    from planner.recipes import recipe_settings
+    from planner.settings import check_bounds
+    from planner.target import parse_target
+
+    check_bounds(min_bits, max_bits)  # first: the target is checked against them
+    return recipe_settings(
+        recipe,
+        parse_target(target, minimum_weight_bits=min_bits, maximum_weight_bits=max_bits),
+        minimum_bits=min_bits,
+        maximum_bits=max_bits,
+        **{name: value for name, value in options.items() if value is not None},
+    )
+
+
+def allocation(chosen: bool | None, name: str) -> str | None:
+    """What ``--name/--no-name`` says about an allocation; None where it is not given."""
+    if chosen is None:
+        return None
+    return name if chosen else "uniform"
+
+
+def print_json(content: object) -> None:
+    """Print ``content`` on stdout, laid out like every JSON file of the project."""
+    from schemas.json_io import format_json
+
+    print(format_json(content), end="")

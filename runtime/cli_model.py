@@ -1,0 +1,153 @@
+"""From the options of a command to a loaded model and the settings it is sampled with.
+
+Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from runtime.cli_options import DEVICES, DTYPES, VARIANTS
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+    from runtime.pipeline import Pipeline
+    from runtime.settings import UpscaleSettings
+
+Loader = Callable[..., "Pipeline"]
+"""`load_pipeline`, or what stands in for it."""
+
+ACTIVATION_BITS = {*range(1, 9), 16}
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What the command line says about sampling; None leaves a value to the model."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    tile: int | None = None
+    overlap: int | None = None
+    color_fix: str | None = None
+    seed: int = 0
+
+    def settings(
+        self, defaults: "UpscaleSettings", *, patch_size: int, largest_tile: int
+    ) -> "UpscaleSettings":
+        """Return a model's ``defaults`` with these options in their place, checked.
+
+        Raises:
+            UsageError: a value that this network cannot run with.
+        """
+        settings = defaults.override(
+            patch_size=patch_size,
+            steps=self.steps,
+            guidance=self.guidance,
+            tile=self.tile,
+            overlap=self.overlap,
+            color_fix=self.color_fix,  # type: ignore[arg-type]  # any text; check() follows
+            seed=self.seed,
+        )
+        settings.check(patch_size=patch_size, largest_tile=largest_tile)
+        return settings
+
+
+def check_model_options(
+    *, full_precision: Path | None, variant: str | None, device: str, dtype: str
+) -> None:
+    """Check what can be checked without reading anything.
+
+    Raises:
+        UsageError: an option has a value that it cannot have.
+    """
+    one_of("--device", device, DEVICES)
+    one_of("--dtype", dtype, DTYPES)
+    if variant is not None:
+        one_of("--variant", variant, VARIANTS)
+        if full_precision is None:
+            raise UsageError("--variant goes with --full-precision: a pack knows its own")
+
+
+def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
+    """Make sure that an option has one of its values.
+
+    Raises:
+        UsageError: it has not; names all of them.
+    """
+    if value not in allowed:
+        raise UsageError(f"{option} {value}: one of {', '.join(allowed)}")
+
+
+def load_pipeline(
+    *,
+    pack: Path | None,
+    full_precision: Path | None,
+    variant: str | None,
+    base: Path | None,
+    device: str,
+    dtype: str,
+    backend: str,
+) -> "Pipeline":
+    """Load the model that the options name, onto the device they name."""
+    from runtime.load import load_full_precision, load_pack
+
+    torch_device, torch_dtype = device_and_dtype(device, dtype)
+    if full_precision is not None:
+        return load_full_precision(
+            full_precision,
+            pack=pack,
+            base=base,
+            variant=variant,  # type: ignore[arg-type]  # one of VARIANTS, as checked
+            device=torch_device,
+            dtype=torch_dtype,
+        )
+    assert pack is not None  # checked before anything was read
+    return load_pack(pack, base=base, device=torch_device, dtype=torch_dtype, backend=backend)
+
+
+def device_and_dtype(device: str, dtype: str) -> "tuple[torch.device, torch.dtype]":
+    """Choose where and how to compute: a GPU where there is one, in bfloat16; else float32.
+
+    Raises:
+        UsageError: a GPU is asked for and there is none.
+    """
+    import torch
+
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UsageError(
+            "--device cuda: torch sees no GPU here", hint="--device cpu works anywhere"
+        )
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    if dtype == "auto":
+        dtype = "bfloat16" if device == "cuda" else "float32"
+    chosen: torch.dtype = getattr(torch, dtype)
+    return torch.device(device), chosen
+
+
+def check_activation_bits(bits: int) -> None:
+    """Make sure that activations can have this width.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if bits not in ACTIVATION_BITS:
+        raise UsageError(f"--activation-bits {bits}: 1 to 8, or 16 for unquantized activations")
+
+
+def with_activation_bits(pipeline: "Pipeline", bits: int) -> "Pipeline":
+    """Return the pipeline with one activation width in place of its bit grid.
+
+    Raises:
+        UsageError: no such width, or a network without quantized layers.
+    """
+    check_activation_bits(bits)
+    grid = pipeline.bits_at(0.0)
+    if grid is None:
+        raise UsageError("--activation-bits: a full-precision network has no quantized layers")
+    column = dict.fromkeys(grid, bits)
+    return replace(pipeline, bits_at=lambda _timestep: column)

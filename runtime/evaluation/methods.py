@@ -1,0 +1,269 @@
+"""What is compared: bicubic enlargement, packs, an unquantized network, results of other programs.
+
+A method is described completely before anything is loaded: what it is (so that finished pictures
+can be told from others), how it is sampled, and how to get something that upscales.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifacts.checkpoint import open_checkpoint
+from artifacts.pack import Pack, open_pack
+from artifacts.pack_files import PROMPTS, sha256_of
+from artifacts.sampling_defaults import read_sampling_defaults
+from runtime.backends import select_backend
+from runtime.batch import DEFAULT_MAX_PIXELS
+from runtime.cli_model import (
+    Loader,
+    SamplingOptions,
+    check_activation_bits,
+    device_and_dtype,
+    with_activation_bits,
+)
+from runtime.image_io import read_image, write_image
+from runtime.sampler import Progress
+from runtime.settings import UpscaleSettings
+from runtime.upscale import SCALE, resize, upscale_file
+from schemas.bit_grid import MeanBitWidths
+from schemas.errors import UsageError
+from schemas.transformer_config import TransformerConfig
+
+BICUBIC = "bicubic"
+FULL_PRECISION = "full-precision"
+
+Upscaler = Callable[[Path, Path, Progress], None]
+"""Upscales an image into a file; is told whom to tell of every sampling step."""
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Attributes:
+        name: unique, and fit for a folder's name.
+        label: the name with what a reader of the table should know of it.
+        identity: what makes the pictures, all of it, as JSON; equal identities give equal pictures.
+        load: gets the upscaler, into memory; None where the pictures are ready.
+        ready: data set -> image -> file, of pictures that were made elsewhere.
+    """
+
+    name: str
+    label: str
+    identity: dict[str, Any]
+    load: Callable[[], Upscaler] | None
+    ready: Mapping[str, Mapping[str, Path]] | None = None
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """What the command line says about running models.
+
+    Attributes:
+        load_pipeline: the loader.
+        sampling: settings that replace a model's own.
+        base: folder with VAE and prompts, or None.
+        device, dtype, backend: as named on the command line.
+        activation_bits: one width for all activations of packs, or None for their bit grids.
+        max_pixels: inputs with more are refused.
+    """
+
+    load_pipeline: Loader
+    sampling: SamplingOptions
+    base: Path | None = None
+    device: str = "auto"
+    dtype: str = "auto"
+    backend: str = "auto"
+    activation_bits: int | None = None
+    max_pixels: int = DEFAULT_MAX_PIXELS
+
+    def settings(self, defaults: UpscaleSettings, config: TransformerConfig) -> UpscaleSettings:
+        """Return the settings that a network with these defaults runs with."""
+        patch = config.patch_size
+        return self.sampling.settings(
+            defaults, patch_size=patch, largest_tile=config.pos_embed_max_size * patch
+        )
+
+    def where(self) -> dict[str, str]:
+        """Where and in which number format networks compute, for an identity."""
+        device, dtype = device_and_dtype(self.device, self.dtype)
+        return {"device": device.type, "dtype": str(dtype).removeprefix("torch.")}
+
+
+def bicubic_method(max_pixels: int = DEFAULT_MAX_PIXELS) -> Method:
+    """Bicubic enlargement, with the kernel of image editors."""
+
+    def load() -> Upscaler:
+        def run(source: Path, output: Path, _progress: Progress) -> None:
+            image = read_image(source, max_pixels=max_pixels)
+            size = torch.Size(SCALE * side for side in image.rgb.shape[-2:])
+            write_image(output, resize(image.rgb, size), image, alpha=None)
+
+        return run
+
+    identity = {"kind": BICUBIC, "program": program_version()}
+    return Method(BICUBIC, BICUBIC, identity, load)
+
+
+def pack_methods(paths: Sequence[Path], options: ModelOptions) -> list[Method]:
+    """One method for each pack, named after its folder.
+
+    Raises:
+        PackError: a pack is damaged.
+        UsageError: a setting that a pack cannot run with, or a missing part.
+    """
+    taken = {BICUBIC, FULL_PRECISION}
+    methods = []
+    for path in paths:
+        stem = path.resolve().name.removesuffix(".qpack")
+        name, number = stem, 2
+        while name in taken:
+            name, number = f"{stem}-{number}", number + 1
+        taken.add(name)
+        methods.append(_pack_method(path, name, options))
+    return methods
+
+
+def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
+    pack = open_pack(path)
+    manifest = pack.manifest
+    if options.activation_bits is not None:
+        check_activation_bits(options.activation_bits)
+    settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), pack.config)
+    device, _ = device_and_dtype(options.device, options.dtype)
+    identity = {
+        "kind": "pack",
+        "checksum": manifest.checksum,
+        "target": manifest.target.model_dump(),
+        "reached": manifest.reached.model_dump(),
+        "recipe": manifest.recipe.name,
+        "parts": _lent_parts(pack, [options.base], f"{path} holds the transformer alone"),
+        "backend": select_backend(options.backend, device).name,
+        "activation_bits": options.activation_bits,
+        **_run_facts(settings, options),
+    }
+
+    label = f"{name} ({_bits(manifest.target, options.activation_bits)})"
+    return Method(name, label, identity, _loader(settings, options, pack=path))
+
+
+def full_precision_method(
+    path: Path, *, pack: Path | None, variant: str | None, options: ModelOptions
+) -> Method:
+    """An unquantized checkpoint, sampled like ``pack`` where one is given.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        PackError: the pack is.
+        UsageError: pack and checkpoint differ in shape, a setting that the network cannot run
+            with, or a missing part.
+    """
+    checkpoint = open_checkpoint(path)
+    lender = None if pack is None else open_pack(pack)
+    if lender is not None and lender.config != checkpoint.config:
+        raise UsageError(f"{path} and {pack} are networks of different shapes")
+    defaults = (
+        read_sampling_defaults(checkpoint.parts_dir) if lender is None else lender.manifest.sampling
+    )
+    settings = options.settings(UpscaleSettings.from_manifest(defaults), checkpoint.config)
+    identity = {
+        "kind": FULL_PRECISION,
+        "files": [file.model_dump() for file in checkpoint.source_files()],
+        "variant": variant or (lender.variant if lender is not None else "q"),
+        "parts": _lent_parts(lender, [options.base, checkpoint.parts_dir], f"{path} is alone"),
+        **_run_facts(settings, options),
+    }
+
+    load = _loader(settings, options, pack=pack, full_precision=path, variant=variant)
+    return Method(FULL_PRECISION, "full precision", identity, load)
+
+
+def ready_method(name: str, folder: Path, files: Mapping[str, Mapping[str, Path]]) -> Method:
+    """Pictures that were made elsewhere; ``files`` is data set -> image -> file."""
+    return Method(name, name, {"kind": "results", "folder": str(folder)}, None, files)
+
+
+def program_version() -> str:
+    """Version of this program, which is part of what makes a picture."""
+    try:
+        return version("qdit4sr")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        return "unknown"
+
+
+def _loader(
+    settings: UpscaleSettings,
+    options: ModelOptions,
+    *,
+    pack: Path | None,
+    full_precision: Path | None = None,
+    variant: str | None = None,
+) -> Callable[[], Upscaler]:
+    """Return what loads a model and gives an upscaler that holds it."""
+
+    def load() -> Upscaler:
+        pipeline = options.load_pipeline(
+            pack=pack,
+            full_precision=full_precision,
+            variant=variant,
+            base=options.base,
+            device=options.device,
+            dtype=options.dtype,
+            backend=options.backend,
+        )
+        if options.activation_bits is not None and full_precision is None:
+            pipeline = with_activation_bits(pipeline, options.activation_bits)
+
+        def run(source: Path, output: Path, progress: Progress) -> None:
+            upscale_file(
+                pipeline, source, output, settings, max_pixels=options.max_pixels, progress=progress
+            )
+
+        return run
+
+    return load
+
+
+def _run_facts(settings: UpscaleSettings, options: ModelOptions) -> dict[str, Any]:
+    return {"settings": asdict(settings), **options.where(), "program": program_version()}
+
+
+def _lent_parts(pack: Pack | None, folders: Sequence[Path | None], what: str) -> dict[str, str]:
+    """Say which VAE and prompts a network runs with, by hash, in the loader's order of search.
+
+    Raises:
+        UsageError: a part is nowhere.
+    """
+    known = [folder for folder in folders if folder is not None]
+    parts: dict[str, str] = {}
+    if pack is not None and pack.vae_dir is not None:
+        parts["vae"] = f"pack {pack.manifest.checksum}"
+    else:
+        places = [folder / "vae" for folder in known]
+        found = next((place for place in places if (place / "config.json").is_file()), None)
+        if found is not None:
+            # Both files decide: the configuration holds the latent's scale.
+            files = (found / "config.json", found / "diffusion_pytorch_model.safetensors")
+            parts["vae"] = " ".join(sha256_of(file) for file in files if file.is_file())
+    if pack is not None and pack.prompt_header is not None:
+        parts["prompts"] = f"pack {pack.manifest.checksum}"
+    else:
+        file = next((f / PROMPTS for f in known if (f / PROMPTS).is_file()), None)
+        if file is not None:
+            parts["prompts"] = sha256_of(file)
+    for part, said in (("vae", "a VAE"), ("prompts", "prompt embeddings")):
+        if part not in parts:
+            raise UsageError(
+                f"{what}: {said} is needed as well",
+                hint="give --base with a Stable Diffusion 3.5 folder, or a pack that has it",
+            )
+    return parts
+
+
+def _bits(target: MeanBitWidths, activation_bits: int | None) -> str:
+    activations = target.activation_bits if activation_bits is None else activation_bits
+    return f"W{target.weight_bits:g}A{activations:g}"

@@ -1,0 +1,109 @@
+"""The content of a calibration file: what a network's layers were fed, per timestep."""
+
+import itertools
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+
+from schemas.bit_grid import MAX_LAYERS, Timesteps, VersionOne
+from schemas.bounds import at_most
+from schemas.manifest import (
+    MAX_FILES,
+    CalibrationRecord,
+    Recipe,
+    Sha256,
+    Source,
+    SourceName,
+)
+from schemas.strict import StrictModel
+from schemas.transformer_config import Variant
+
+MAX_CALIBRATION_BYTES = 128 * 2**20
+"""Largest file read: a number takes some 12 bytes, and DiT4SR's layers have 1.1 million inputs."""
+
+MeanSquare = Annotated[float, Field(ge=0)]
+PerStep = Annotated[tuple[MeanSquare, ...], at_most(MAX_FILES), Field(strict=False)]
+PerChannel = Annotated[tuple[MeanSquare, ...], at_most(2**24), Field(strict=False)]
+
+
+class CalibrationImage(StrictModel):
+    """One image of the calibration set, and the crop that was taken from it.
+
+    Attributes:
+        name: file name.
+        sha256: of the file.
+        left, top, width, height: of the crop, in px.
+    """
+
+    name: SourceName
+    sha256: Sha256
+    left: Annotated[int, Field(ge=0)]
+    top: Annotated[int, Field(ge=0)]
+    width: Annotated[int, Field(ge=1)]
+    height: Annotated[int, Field(ge=1)]
+
+
+class ChannelStatistics(StrictModel):
+    """What smoothing needs to know of one layer's input: one value per channel, over all steps.
+
+    Attributes:
+        maximum: largest magnitude.
+        mean_square: mean over tokens of the square.
+    """
+
+    maximum: PerChannel
+    mean_square: PerChannel
+
+    @model_validator(mode="after")
+    def _same_channels(self) -> Self:
+        if len(self.maximum) != len(self.mean_square):
+            raise ValueError("maximum and mean_square differ in their number of channels")
+        return self
+
+
+class Calibration(StrictModel):
+    """Statistics of every layer's input over a sampling trajectory.
+
+    Attributes:
+        format, format_version: name and version of this file's layout.
+        source: the checkpoint.
+        variant: which published network it is.
+        network: whether the weights were ``quantized`` (activations never are).
+        recipe: how they were quantized; what a ``full-precision`` network was measured for.
+        sampling: how images, crops and trajectories were drawn.
+        images: in the order they were used.
+        timesteps: the scheduler's, strictly descending.
+        mean_squares: layer name -> mean square of its input at every timestep (Eq. 17).
+        channels: layer name -> channel statistics; empty unless the recipe smooths.
+    """
+
+    format: Literal["qcalibration"] = "qcalibration"
+    format_version: VersionOne = 1
+    source: Source
+    variant: Variant
+    network: Literal["quantized", "full-precision"]
+    recipe: Recipe
+    sampling: CalibrationRecord
+    images: Annotated[
+        tuple[CalibrationImage, ...], at_most(MAX_FILES), Field(strict=False, min_length=1)
+    ]
+    timesteps: Timesteps
+    mean_squares: Annotated[dict[str, PerStep], at_most(MAX_LAYERS)]
+    channels: Annotated[dict[str, ChannelStatistics], at_most(MAX_LAYERS)] = Field(
+        default_factory=dict
+    )
+
+    @model_validator(mode="after")
+    def _fits_together(self) -> Self:
+        for before, after in itertools.pairwise(self.timesteps):
+            if after >= before:
+                raise ValueError(f"timesteps must descend, but {after} follows {before}")
+        for name, values in self.mean_squares.items():
+            if len(values) != len(self.timesteps):
+                raise ValueError(
+                    f"layer {name} has {len(values)} mean squares for {len(self.timesteps)}"
+                    " timesteps"
+                )
+        if self.sampling.images != len(self.images):
+            raise ValueError(f"{len(self.images)} images are listed, not {self.sampling.images}")
+        return self
