@@ -6,6 +6,7 @@ imported here, because ``--help`` goes through this module too.
 """
 
 import errno
+import logging
 import sys
 import traceback
 from collections.abc import Iterator
@@ -38,6 +39,8 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
     Raises:
         SystemExit: in place of the exception; a ``SystemExit`` from the block passes unchanged.
     """
+    # It comes with pyiqa; diffusers imports it, and it then tells what it cannot speed up.
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:

@@ -11,16 +11,15 @@ measured on the whole photos. Writes a JSON file and a contact sheet.
 
 import argparse
 import json
-import math
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageDraw
 from torch import Tensor
 
 from artifacts.pack import open_pack
+from benchmarks.cases import Case, contact_sheet, psnr_db, to_tensor
 from runtime.load import load_full_precision, load_pack
 from runtime.pipeline import Pipeline
 from runtime.settings import UpscaleSettings
@@ -35,15 +34,6 @@ SEED = 2026
 SHEET_ROWS = 6
 
 
-@dataclass(frozen=True)
-class Case:
-    """One crop: its name, the truth and the degraded input, [1, 3, H, W] in 0 ... 1."""
-
-    name: str
-    truth: Tensor
-    small: Tensor
-
-
 def make_cases() -> list[Case]:
     """The crops, the same every time."""
     rng = np.random.default_rng(SEED)
@@ -53,13 +43,8 @@ def make_cases() -> list[Case]:
             top, left = (rng.integers(side - CROP_PX + 1) for side in photo.shape[:2])
             truth = photo[top : top + CROP_PX, left : left + CROP_PX]
             small = Degradation.draw(rng).apply(truth)
-            cases.append(Case(f"{name}-{index}", _to_tensor(truth), _to_tensor(small)))
+            cases.append(Case(f"{name}-{index}", to_tensor(truth), to_tensor(small)))
     return cases
-
-
-def psnr_db(a: Tensor, b: Tensor) -> float:
-    """Peak signal to noise of two pictures in 0 ... 1, all channels together."""
-    return -10 * math.log10(float((a - b).square().mean()))
 
 
 @torch.inference_mode()
@@ -69,31 +54,11 @@ def autoencoder_psnr_db(pipeline: Pipeline) -> dict[str, float]:
     found = {}
     for name, photo in held_out_photos().items():
         height, width = (side - side % unit for side in photo.shape[:2])
-        image = _to_tensor(photo[:height, :width])
+        image = to_tensor(photo[:height, :width])
         latent = pipeline.vae.encode(image * 2 - 1).latent_dist.mode()
         decoded = (pipeline.vae.decode(latent).sample + 1) / 2
         found[name] = psnr_db(decoded.clamp(0, 1), image)
     return found
-
-
-def contact_sheet(rows: list[list[Tensor]], labels: list[str]) -> Image.Image:
-    """Pictures of one size in rows, a label over every column."""
-    side, gap, heading = rows[0][0].shape[-1], 4, 16
-    columns = len(labels)
-    size = (columns * (side + gap), heading + len(rows) * (side + gap))
-    sheet = Image.new("RGB", size, "white")
-    draw = ImageDraw.Draw(sheet)
-    for column, label in enumerate(labels):
-        draw.text((column * (side + gap) + 4, 2), label, fill="black")
-        for row, pictures in enumerate(rows):
-            pixels = pictures[column][0].permute(1, 2, 0).clamp(0, 1).mul(255).round()
-            picture = Image.fromarray(pixels.to(torch.uint8).numpy())
-            sheet.paste(picture, (column * (side + gap), heading + row * (side + gap)))
-    return sheet
-
-
-def _to_tensor(image: np.ndarray) -> Tensor:
-    return torch.from_numpy(np.ascontiguousarray(image, np.float32)).permute(2, 0, 1)[None]
 
 
 def _settings(pipeline: Pipeline, arguments: argparse.Namespace) -> UpscaleSettings:

@@ -4,8 +4,6 @@ One module for each command; this one puts them together. Heavy imports stand in
 that need them, so that ``--help`` and a mistyped path are answered at once.
 """
 
-import logging
-
 import typer
 
 from runtime.cli_doctor import DOCTOR_EXAMPLE, doctor
@@ -31,8 +29,6 @@ def qrun(context: typer.Context) -> None:
     """Upscale images by four with a quantized DiT4SR pack."""
     # Commands take the loader from here, so that a test can put a model of its own in its place.
     context.obj = _load_pipeline
-    # It comes with pyiqa; diffusers imports it, and it then tells what it cannot speed up.
-    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 app.command(epilog=UPSCALE_EXAMPLE)(upscale)

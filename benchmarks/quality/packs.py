@@ -1,0 +1,144 @@
+"""Rows become packs through the planner's own interface, and networks through the runtime's."""
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifacts.checkpoint import Checkpoint, open_checkpoint
+from artifacts.pack import Pack, open_pack
+from benchmarks.quality.calibration_images import write_calibration_images
+from benchmarks.quality.rows import Row
+from planner.base_model import BaseModel, find_base_model
+from planner.build import build
+from planner.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
+from planner.calibration_file import read_calibration, write_calibration
+from planner.recipes import recipe_settings
+from planner.settings import BuildSettings
+from planner.target import parse_target
+from runtime.bit_schedule import BitSchedule
+from runtime.dit4sr import DiT4SR
+from runtime.load import network_from_pack
+from runtime.pipeline import BitsAt
+from schemas.calibration import Calibration
+from schemas.errors import UsageError
+
+BACKEND = "reference"
+"""The yardstick: no row depends on which faster kernels a machine happens to have."""
+
+
+@dataclass(frozen=True)
+class Quantized:
+    """A network ready to be sampled, and what its pack says of it.
+
+    Attributes:
+        pack: the opened pack.
+        network: on the CPU, in float32.
+        bits_at: its bit grid.
+    """
+
+    pack: Pack
+    network: DiT4SR
+    bits_at: BitsAt
+
+
+class PackMaker:
+    """Builds packs of one checkpoint, calibrated for one sampler.
+
+    Args:
+        model: the checkpoint's folder.
+        work: for calibration images and packs in the making.
+        steps: sampling steps: the columns of every bit grid.
+        guidance: of the sampler; calibration runs with it too.
+    """
+
+    def __init__(self, model: Path, work: Path, *, steps: int, guidance: float) -> None:
+        self.work = work
+        self.checkpoint: Checkpoint = open_checkpoint(model)
+        base = find_base_model(self.checkpoint, None)
+        self.base: BaseModel = replace(
+            base, sampling=base.sampling.model_copy(update={"steps": steps, "guidance": guidance})
+        )
+
+    @cached_property
+    def images(self) -> Path:
+        """Folder of the calibration images, written on first use."""
+        folder = self.work / "calibration-images"
+        write_calibration_images(folder)
+        return folder
+
+    def settings(self, row: Row) -> BuildSettings:
+        """What the planner is asked for."""
+        return recipe_settings(row.recipe, parse_target(row.target), **row.overrides)
+
+    @contextmanager
+    def pack(self, row: Row) -> Iterator[Pack]:
+        """A pack that is there as long as the context.
+
+        An interrupted calibration stays, and goes on when the same row is asked for again.
+        """
+        output = self.work / f"{row.full_name.replace('/', '_')}.qpack"
+        try:
+            self._build(output, self.settings(row))
+            yield open_pack(output)
+        finally:
+            shutil.rmtree(output, ignore_errors=True)
+
+    def _build(self, output: Path, settings: BuildSettings) -> None:
+        if not settings.uses_calibration:
+            build(self.checkpoint, output, settings, self.base, force=True)
+        elif settings.smoothing:
+            calibration = self._unquantized_inputs(settings)
+            build(self.checkpoint, output, settings, self.base, calibration=calibration, force=True)
+        else:
+            run = CalibrationRun(self.images)
+            try:
+                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+            except UsageError:  # what is left over is of a row of that name with other settings
+                run = replace(run, restart=True)
+                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+
+    def _unquantized_inputs(self, settings: BuildSettings) -> Calibration:
+        """What the unquantized network's layers are fed: the same for every row that smooths."""
+        sampling = self.base.sampling
+        path = self.work / f"unquantized-inputs.{sampling.steps}-{sampling.guidance:g}.json"
+        if not path.is_file():
+            # Of this process alone: another may be at the same.
+            with tempfile.TemporaryDirectory(dir=self.work) as work:
+                run = CalibrationRun(self.images)
+                measured = measure_inputs(
+                    self.checkpoint, settings, self.base, run, Path(work) / "inputs"
+                )
+                own = Path(work) / path.name
+                write_calibration(own, measured.calibration)
+                own.replace(path)
+        return read_calibration(path)
+
+    def load(self, pack: Pack) -> Quantized:
+        """The pack's network; everything is read, so that the pack may go afterwards."""
+        network = network_from_pack(
+            pack, device=torch.device("cpu"), dtype=torch.float32, backend=BACKEND
+        )
+        return Quantized(pack, network, BitSchedule(pack.bit_grid))
+
+
+def content_of(pack: Pack, sampling: Mapping[str, Any]) -> str:
+    """Hash of all that decides a pack's results: weights, bit grid, quantizer, sampling.
+
+    Two rows with one hash are one network under two names.
+    """
+    manifest = pack.manifest
+    decisive = [
+        f"{name} {record.sha256}"
+        for name, record in sorted(manifest.files.items())
+        if name.startswith("transformer") or name == "bit_grid.json"
+    ]
+    decisive += [repr(manifest.quantizer), repr(manifest.rotation), repr(sorted(sampling.items()))]
+    return hashlib.sha256("\n".join(decisive).encode()).hexdigest()
