@@ -130,17 +130,11 @@ class Rotation:
         """
         if self.is_identity:
             return x
-        orders = _factor_orders(self.block_size // self._paley_order)
-        factors = [sylvester_matrix(order) for order in orders]
-        if self._paley_order > 1:
-            factors.insert(0, paley_matrix(self._paley_order))
         shape = x.shape
         right = self.block_size  # vectors' entries that the factors still to come act on
-        for factor in factors:
-            # The order of a factor stands for its norm: dividing here keeps numbers in range.
-            matrix = (factor / math.sqrt(len(factor))).to(x)
-            right //= len(factor)
-            digits = x.reshape(-1, len(factor), right)
+        for matrix in _factors(self.block_size, self._paley_order, x.dtype, x.device):
+            right //= len(matrix)
+            digits = x.reshape(-1, len(matrix), right)
             if right == 1:
                 x = digits.squeeze(-1) @ (matrix.T if transposed else matrix)
             else:
@@ -160,6 +154,19 @@ def _factor_orders(order: int) -> list[int]:
     count = -(-exponent // (_MAX_FACTOR_ORDER.bit_length() - 1))
     base, larger = divmod(exponent, count)
     return [2 ** (base + (index < larger)) for index in range(count)]
+
+
+@lru_cache(maxsize=64)
+def _factors(
+    order: int, paley_order: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, ...]:
+    """The Kronecker factors of the rotation of one block, orthonormal. Do not write into them."""
+    with torch.inference_mode(False):  # what is kept must serve later callers of any mode
+        factors = [sylvester_matrix(part) for part in _factor_orders(order // paley_order)]
+        if paley_order > 1:
+            factors.insert(0, paley_matrix(paley_order))
+        # The order of a factor stands for its norm: dividing each keeps numbers in range.
+        return tuple((factor / math.sqrt(len(factor))).to(device, dtype) for factor in factors)
 
 
 @lru_cache(maxsize=32)

@@ -12,6 +12,7 @@ written out here rather than taken from diffusers, whose own versions hide their
 behind a fixed signature: the bits of the timestep could not be handed to it.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ import torch.nn.functional as F
 from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
-from runtime.projection import ActivationBits, modulate, project
+from runtime.projection import ActivationBits, modulate, project, project_all
 from schemas.transformer_config import TransformerConfig, Variant
 
 NORM_EPS = 1e-6
@@ -35,9 +36,13 @@ class Modulation(nn.Module):
         self.parts = parts
         self.linear = nn.Linear(hidden_size, parts * hidden_size)
 
-    def forward(self, temb: Tensor, bits: ActivationBits | None) -> tuple[Tensor, ...]:
-        """Map ``temb`` [B, C] to ``parts`` tensors [B, C]."""
-        return project(self.linear, F.silu(temb), bits).chunk(self.parts, dim=-1)
+
+def modulations(
+    norms: Sequence[Modulation], temb: Tensor, bits: ActivationBits | None
+) -> list[tuple[Tensor, ...]]:
+    """Map ``temb`` [B, C] to the ``parts`` vectors [B, C] of every norm of a block at once."""
+    vectors = project_all([norm.linear for norm in norms], F.silu(temb), bits)
+    return [x.chunk(norm.parts, dim=-1) for norm, x in zip(norms, vectors, strict=True)]
 
 
 class FeedForward(nn.Module):
@@ -81,10 +86,25 @@ class FeedForward(nn.Module):
                 raise ValueError("a feed-forward with a control stream needs the token grid")
             image, control = h.chunk(2, dim=1)
             on_grid = control.transpose(1, 2).unflatten(2, grid)  # [B, 4C, rows, columns]
-            mixed = self.control_conv(on_grid).flatten(2).transpose(1, 2)
-            image = image + CONTROL_CONV_GAIN * mixed
-            h = image if image_only else torch.cat([image, control], dim=1)
+            mixed = self._convolve(on_grid).flatten(2).transpose(1, 2)
+            if torch.is_grad_enabled():
+                image = image + CONTROL_CONV_GAIN * mixed
+                h = image if image_only else torch.cat([image, control], dim=1)
+            else:  # the same in place: this is the largest tensor of a block
+                image += CONTROL_CONV_GAIN * mixed
+                h = image if image_only else h
         return project(self.net["2"], h, bits)
+
+    def _convolve(self, on_grid: Tensor) -> Tensor:
+        """The depthwise convolution of ``on_grid`` [B, 4C, rows, columns].
+
+        Tokens lie in memory channels last. torch only keeps to that order where the weight has it
+        too, and otherwise spends many times the convolution's time on reordering its input.
+        """
+        conv = self.control_conv
+        assert conv is not None
+        weight = conv.weight.to(memory_format=torch.channels_last)
+        return F.conv2d(on_grid, weight, conv.bias, padding=1, groups=conv.groups)
 
 
 class AttentionOutput(NamedTuple):
@@ -137,29 +157,34 @@ class ControlAttention(nn.Module):
         control = latent.chunk(2, dim=1)[1]
         n = control.shape[1]
 
-        q = project(self.to_q, latent, bits)
+        reads_control_keys = self.variant == "r1"
+        q, k, v = project_all(
+            (self.to_q, self.to_k, self.to_v),
+            latent,
+            bits,
+            first=(None, None if reads_control_keys else n, None),
+        )
         q_control = project(self.to_q_control, q[:, n:], bits)
         queries = [self.norm_q(self._heads(x)) for x in (q[:, :n], q_control)]
 
-        if self.variant == "r1":
-            k = project(self.to_k, latent, bits)
-            k_control = project(self.to_k_control, k[:, n:], bits)
-            keys = [self.norm_k(self._heads(x)) for x in (k[:, :n], k_control)]
+        keys = [self.norm_k(self._heads(k[:, :n]))]
+        if reads_control_keys:
+            keys.append(self.norm_k(self._heads(project(self.to_k_control, k[:, n:], bits))))
         else:
-            k_image = self.norm_k(self._heads(project(self.to_k, latent[:, :n], bits)))
             # Normalised a second time, as the published network does.
-            keys = [k_image, self.norm_k(k_image)]
+            keys.append(self.norm_k(keys[0]))
 
-        v = project(self.to_v, latent, bits)
         v_control = project(self.to_v_control, v[:, n:], bits)
         values = [self._heads(v[:, :n]), self._heads(v_control)]
 
         if text is not None:
+            layers: list[nn.Module] = [self.add_k_proj, self.add_v_proj]
             if self.to_add_out is not None:
-                q_text = project(self.add_q_proj, text, bits)
-                queries.append(self.norm_added_q(self._heads(q_text)))
-            keys.append(self.norm_added_k(self._heads(project(self.add_k_proj, text, bits))))
-            values.append(self._heads(project(self.add_v_proj, text, bits)))
+                layers.append(self.add_q_proj)
+            k_text, v_text, *q_text = project_all(layers, text, bits)
+            keys.append(self.norm_added_k(self._heads(k_text)))
+            values.append(self._heads(v_text))
+            queries += [self.norm_added_q(self._heads(x)) for x in q_text]
 
         attended = F.scaled_dot_product_attention(
             torch.cat(queries, dim=2), torch.cat(keys, dim=2), torch.cat(values, dim=2)
@@ -206,8 +231,8 @@ class ControlBlock(nn.Module):
 
         The last block returns ``text`` unchanged, and only the image half of ``latent`` matters.
         """
-        shift, scale, gate, shift_ff, scale_ff, gate_ff, *second = self.norm1(temb, bits)
-        context = self.norm1_context(temb, bits)
+        own, context = modulations((self.norm1, self.norm1_context), temb, bits)
+        shift, scale, gate, shift_ff, scale_ff, gate_ff, *second = own
         normed = self._norm(latent)
 
         if self.last:

@@ -41,7 +41,20 @@ def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> Qua
     return ReferenceLinear(weight, quantizer.activation_scale)
 
 
+def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+    from runtime.backends.cpu import CpuLinear  # noqa: PLC0415
+
+    return CpuLinear(weight, quantizer.activation_scale)
+
+
+def _cpu_missing(device: torch.device) -> str | None:
+    from runtime.backends.int8_weight import inexact_reason  # noqa: PLC0415
+
+    return inexact_reason() if device.type == "cpu" else "it runs on the CPU alone"
+
+
 BACKENDS: dict[str, Backend] = {
+    "cpu": Backend("cpu", _cpu_layer, _cpu_missing),
     "reference": Backend("reference", _reference_layer, lambda device: None),
 }
 """By name, the preferred ones first."""

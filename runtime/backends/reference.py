@@ -10,15 +10,17 @@ product of integers: a level ``c - (2^b - 1)/2`` is half of the odd integer ``2c
 both operands are doubled, multiplied exactly, and the quarter goes into the scales.
 """
 
+from collections.abc import Hashable
+
 import torch
 from torch import Tensor
 
 from artifacts.gaussian_quantizer import quantize_rows
 from artifacts.quantized_weight import QuantizedWeight
-from runtime.projection import QuantizableLinear
+from runtime.backends.input_key import input_key
+from runtime.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
 from schemas.manifest import ScaleRule
 
-UNQUANTIZED = 16
 _EXACT_IN_FLOAT32 = 2**24
 """Every integer up to here is a float32, so sums that stay below it are exact in any order."""
 
@@ -71,6 +73,7 @@ class ReferenceLinear(QuantizableLinear):
         self.weight_bits = weight.weight_bits
         self.rotation = weight.rotation
         self.activation_scale = activation_scale
+        self._input_key = input_key(weight, activation_scale)
         constants = {
             # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
             "codes": weight.unpacked_codes(),
@@ -86,38 +89,45 @@ class ReferenceLinear(QuantizableLinear):
         for name, value in constants.items():  # as buffers, they move with the module
             self.register_buffer(name, value, persistent=False)
 
-    def forward(self, x: Tensor, bits: int) -> Tensor:
-        """Apply the layer to ``x`` [..., in_features] -> [..., out_features], in x's dtype.
+    def share_key(self, bits: int) -> Hashable:
+        """Rotation, signs, smoothing, scale rule and bits: all that `prepare` depends on."""
+        return (self._input_key, bits)
 
-        Computed in float32 between the input's rotation and the output's rounding.
+    def prepare(self, x: Tensor, bits: int) -> PreparedInput:
+        """Smooth and rotate ``x`` [..., in_features] in float32, and quantize it per token.
 
-        Args:
-            x: the layer's input.
-            bits: activation bits 1 ... 8, or 16 to leave the activations unquantized.
+        ``values`` of the result is the rotated input.
 
         Raises:
             ValueError: a value is not finite; the message names the layer.
         """
-        z = x.flatten(0, -2)  # [tokens, in_features]
-        if self.smoothing is not None:
-            z = z / self.smoothing
+        z = x if self.smoothing is None else x / self.smoothing
         z = self.rotation.apply(z, self.signs)
-        y = self.residual_product(z, bits) + self.factor_product(z)
-        if self.bias is not None:
-            y += self.bias.float()
-        return y.to(x.dtype).unflatten(0, x.shape[:-1])
-
-    def residual_product(self, z: Tensor, bits: int) -> Tensor:
-        """``Q_w(residual) Q_a(z)``: ``z`` [tokens, in_features] -> [tokens, out_features]."""
         if bits == UNQUANTIZED:
-            weight = odd_integers(self.codes, self.weight_bits, z.dtype)
-            return (z @ weight.T) * (self.scale / 2)
+            return PreparedInput(z, None, None, bits, x.dtype)
         try:
-            codes, token_scale = quantize_rows(z, bits, self.activation_scale)
+            codes, scale = quantize_rows(z, bits, self.activation_scale)
         except ValueError as cause:
             raise ValueError(f"layer {self.name}: {cause}") from cause
-        product = integer_product(codes, bits, self.codes, self.weight_bits)
-        return product.float() * (token_scale[:, None] / 2) * (self.scale / 2)
+        return PreparedInput(z, codes, scale, bits, x.dtype)
+
+    def apply_to(self, prepared: PreparedInput) -> Tensor:
+        """Both products and the bias, in float32 until the last rounding."""
+        z = prepared.values.flatten(0, -2)  # [tokens, in_features]
+        y = self.residual_product(prepared) + self.factor_product(z)
+        if self.bias is not None:
+            y += self.bias.float()
+        return y.to(prepared.dtype).unflatten(0, prepared.values.shape[:-1])
+
+    def residual_product(self, prepared: PreparedInput) -> Tensor:
+        """``Q_w(residual) Q_a(z)`` -> [tokens, out_features]."""
+        if prepared.codes is None or prepared.scale is None:
+            z = prepared.values.flatten(0, -2)
+            weight = odd_integers(self.codes, self.weight_bits, z.dtype)
+            return (z @ weight.T) * (self.scale / 2)
+        codes = prepared.codes.flatten(0, -2)
+        product = integer_product(codes, prepared.bits, self.codes, self.weight_bits)
+        return product.float() * (prepared.scale.reshape(-1, 1) / 2) * (self.scale / 2)
 
     def factor_product(self, z: Tensor) -> Tensor:
         """``(SVD-G + SVD-L) z`` on the unquantized ``z`` [tokens, in_features]."""
