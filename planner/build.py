@@ -8,7 +8,8 @@
 6. Everything else in 16 bits; base model, bit grid, manifest.
 
 Weights are read twice, for 2 and for 4, because the bits of the first layer depend on the variance
-of the last; in return memory never holds more than one layer. A calibration, in turn, runs the
+of the last (and factorised twice where that variance is the residual's); in return memory never
+holds more than one layer. A calibration, in turn, runs the
 network that 4 makes: `planner.calibrated_build` builds first, measures, and then replaces the grid.
 """
 
@@ -29,7 +30,7 @@ from planner.calibration_file import check_calibration
 from planner.exact_allocation import allocate_exact
 from planner.grid import UNQUANTIZED, make_grid, mean_activation_bits, rounded_down
 from planner.inventory import Inventory, take_inventory
-from planner.layer import mean_row_variance, quantize_layer, rotate
+from planner.layer import allocation_variance, quantize_layer
 from planner.model_card import model_card
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
@@ -198,7 +199,7 @@ def measure(
     settings: BuildSettings,
     progress: Progress | None = None,
 ) -> list[LayerStatistics]:
-    """Variance of every rotated weight: all that VaSMP needs to know."""
+    """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
     progress = progress or Silent()
     linears = block_linears(checkpoint.config)
     return [
@@ -206,7 +207,7 @@ def measure(
             name,
             linears[name].out_features * linears[name].in_features,
             # No name for the weight: it would hold on to it while the next is read.
-            mean_row_variance(rotate(checkpoint.tensor(f"{name}.weight"), settings)),
+            allocation_variance(checkpoint.tensor(f"{name}.weight"), settings),
         )
         for name in progress.track(inventory.quantized, "measure")
     ]

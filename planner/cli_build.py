@@ -28,6 +28,7 @@ from planner.cli_options import (
     Variant,
     Vasmp,
     Vatmp,
+    WeightStatistic,
     allocation,
     print_json,
     recipe_options,
@@ -61,7 +62,10 @@ CheckpointArgument = Annotated[
 ]
 RecipeOption = Annotated[
     str,
-    typer.Option(help="q-dit4sr, rtn, quarot, svdquant, or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."),
+    typer.Option(
+        help="q-dit4sr, q-dit4sr-residual, rtn, quarot, svdquant,"
+        " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
+    ),
 ]
 Base = Annotated[
     Path | None,
@@ -121,6 +125,7 @@ def build(
     min_bits: MinimumBits = 2,
     max_bits: MaximumBits = 8,
     vasmp: Vasmp = None,
+    weight_statistic: WeightStatistic = None,
     allocator: Allocator = None,
     vatmp: Vatmp = None,
     segments: Segments = None,
@@ -152,6 +157,7 @@ def build(
             global_rank=global_rank,
             local_rank=local_rank,
             weight_allocation=allocation(vasmp, "vasmp"),
+            weight_statistic=weight_statistic,
             allocator=allocator,
             timestep_allocation=allocation(vatmp, "vatmp"),
             segments=segments,
@@ -234,6 +240,7 @@ def calibrate(
     min_bits: MinimumBits = 2,
     max_bits: MaximumBits = 8,
     vasmp: Vasmp = None,
+    weight_statistic: WeightStatistic = None,
     allocator: Allocator = None,
     rotation: RotationOption = None,
     rotation_signs: RotationSigns = None,
@@ -266,6 +273,7 @@ def calibrate(
             global_rank=global_rank,
             local_rank=local_rank,
             weight_allocation=allocation(vasmp, "vasmp"),
+            weight_statistic=weight_statistic,
             allocator=allocator,
             rotation=rotation,
             rotation_signs=rotation_signs,

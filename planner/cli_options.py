@@ -34,6 +34,10 @@ Vasmp = Annotated[
     bool | None,
     typer.Option("--vasmp/--no-vasmp", help="Weight bits by layer, or the same in all."),
 ]
+WeightStatistic = Annotated[
+    str | None,
+    typer.Option(help="Whose variance VaSMP reads: rotated (the weight's; default) or residual."),
+]
 Vatmp = Annotated[
     bool | None,
     typer.Option(

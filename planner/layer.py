@@ -46,6 +46,14 @@ def mean_row_variance(rotated: Tensor) -> float:
     return float(rotated.var(dim=1, unbiased=False).mean(dtype=torch.float64))
 
 
+def allocation_variance(weight: Tensor, settings: BuildSettings) -> float:
+    """What VaSMP reads of ``weight`` [out, in]: `mean_row_variance` of what the settings name."""
+    rotated = rotate(weight, settings)
+    if settings.weight_statistic == "residual":
+        return mean_row_variance(_factors(rotated, settings).residual)
+    return mean_row_variance(rotated)
+
+
 def quantize_layer(
     name: str,
     weight: Tensor,

@@ -34,6 +34,10 @@ _ABSMAX = {"weight_scale": "absmax", "activation_scale": "absmax"}
 
 RECIPES: dict[str, Recipe] = {
     "q-dit4sr": Recipe("rotation, H-SVD, VaSMP, and VaTMP where there is a calibration", {}),
+    "q-dit4sr-residual": Recipe(
+        "q-dit4sr, its VaSMP reading the residual after the factors instead of the whole weight",
+        {"weight_statistic": "residual"},
+    ),
     "rtn": Recipe(
         "round to nearest: absmax scales, no rotation, no factors, the same bits everywhere",
         {"rotation": False, **_ABSMAX, **_NO_FACTORS, **_UNIFORM},

@@ -14,6 +14,7 @@ from schemas.transformer_config import Variant
 
 Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform"]
+WeightStatistic = Literal["rotated", "residual"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform"]
 
 
@@ -41,6 +42,8 @@ class BuildSettings:
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
         weight_allocation: ``vasmp``, or ``uniform``: every layer gets the target's bits.
+        weight_statistic: whose variance VaSMP reads: that of the ``rotated`` weight, as the paper
+            does, or of the ``residual`` after the factors, which is what gets quantized (ours).
         allocator: how VaSMP's integer problem is solved.
         timestep_allocation: ``vatmp`` where there is a calibration, ``uniform``, or ``auto``: VaTMP
             below 6 activation bits.
@@ -65,6 +68,7 @@ class BuildSettings:
     minimum_bits: int = MINIMUM_BITS
     maximum_bits: int = MAXIMUM_BITS
     weight_allocation: WeightAllocation = "vasmp"
+    weight_statistic: WeightStatistic = "rotated"
     allocator: Allocator = "greedy"
     timestep_allocation: TimestepAllocation = "auto"
     segments: int = SEGMENTS
@@ -87,6 +91,7 @@ class BuildSettings:
             ("variant", self.variant, Variant),
             ("allocator", self.allocator, Allocator),
             ("weight allocation", self.weight_allocation, WeightAllocation),
+            ("weight statistic", self.weight_statistic, WeightStatistic),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
             ("scale rule", self.weight_scale, ScaleRule),
             ("scale rule", self.activation_scale, ScaleRule),

@@ -121,6 +121,14 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
         against=(vasmp, "quarot"),
     )
     add(
+        "q-dit4sr-residual",
+        "Q-DiT4SR, VaSMP on residuals",
+        "ours",
+        recipe="q-dit4sr-residual",
+        overrides=both,
+        against=(full, "quarot"),
+    )
+    add(
         "q-dit4sr-no-signs",
         "Q-DiT4SR without signs",
         "ablation",

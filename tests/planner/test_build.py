@@ -193,6 +193,20 @@ def test_the_statistic_comes_from_the_rotated_weight(checkpoint, state):
         assert layer.parameters == weight.numel() == math.prod(block_linears(TINY)[layer.name])
 
 
+def test_the_statistic_can_be_what_the_factors_leave(checkpoint, state):
+    chosen = settings(rotation=False, weight_statistic="residual", local_rank=0)
+    inventory = take_inventory(checkpoint, chosen)
+    whole = {s.name: s.variance for s in measure(checkpoint, inventory, settings(rotation=False))}
+    for layer in measure(checkpoint, inventory, chosen):
+        weight = state[f"{layer.name}.weight"].double()
+        up, singular, down = torch.linalg.svd(weight, full_matrices=False)
+        residual = weight - up[:, :4] * singular[:4] @ down[:4]
+        expected = float(residual.var(1, correction=0).mean())
+        # Factors are rounded to bfloat16, and the residual repairs it.
+        assert layer.variance == pytest.approx(expected, rel=1e-3)
+        assert layer.variance < whole[layer.name]
+
+
 def test_two_builds_are_byte_identical(built):
     assert files(built("a.qpack").path) == files(built("b.qpack").path)
 

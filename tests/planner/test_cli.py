@@ -173,7 +173,7 @@ def test_every_option_reaches_the_manifest(source, tmp_path):
     options += ["--min-bits", 3, "--max-bits", 6, "--allocator", "exact", "--keep", "norm1"]
     options += ["--keep", "to_q$", "--no-rotation-signs", "--target", "W4.2A8"]
     options += ["--recipe", "q-dit4sr-no-vatmp", "--segments", 3, "--vasmp", "--steps", 7]
-    options += ["--guidance", 2.5]
+    options += ["--guidance", 2.5, "--weight-statistic", "residual"]
     as_json("build", source, *options, "-o", tmp_path / "x.qpack")
     manifest = open_pack(tmp_path / "x.qpack").manifest
     assert manifest.model.variant == "r1"
@@ -187,6 +187,7 @@ def test_every_option_reaches_the_manifest(source, tmp_path):
         "minimum_bits": 3,
         "maximum_bits": 6,
         "weight_allocation": "vasmp",
+        "weight_statistic": "residual",
         "allocator": "exact",
         "timestep_allocation": "uniform",
         "segments": 3,

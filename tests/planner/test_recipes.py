@@ -32,7 +32,8 @@ def packs(tmp_path_factory, checkpoint):
 
 def test_methods_and_ablations_are_all_there():
     ablations = {f"q-dit4sr-no-{part}" for part in ("signs", "hsvd", "vasmp", "vatmp")}
-    assert set(RECIPES) == {"rtn", "quarot", "svdquant", "q-dit4sr"} | ablations
+    ours = {"q-dit4sr-residual"}
+    assert set(RECIPES) == {"rtn", "quarot", "svdquant", "q-dit4sr"} | ours | ablations
 
 
 def test_the_pack_says_which_recipe_it_follows(packs):
@@ -77,6 +78,7 @@ def test_who_wants_a_calibration():
     using = {name for name in RECIPES if recipe_settings(name, W4A4).uses_calibration}
     assert using == {
         "q-dit4sr",
+        "q-dit4sr-residual",
         "q-dit4sr-no-signs",
         "q-dit4sr-no-hsvd",
         "q-dit4sr-no-vasmp",

@@ -29,6 +29,7 @@ def settings(**fields):
         ({"keep": ("(",)}, "pattern"),
         ({"weight_allocation": "x"}, "weight allocation 'x'"),
         ({"weight_allocation": "uniform"}, "3.5 weight bits"),
+        ({"weight_statistic": "x"}, "weight statistic 'x'"),
         ({"timestep_allocation": "x"}, "timestep allocation 'x'"),
         ({"weight_scale": "x"}, "scale rule 'x'"),
         ({"activation_scale": "max"}, "scale rule 'max'"),
