@@ -1,13 +1,14 @@
 # make demo   builds a pack from the bundled model and upscales a photo with it
 # make test   sets everything up and runs the tests
 # make lint   style, types, import directions
+# make gpu-check   checks and times the Triton kernels; needs a CUDA device, and torch alone
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 MODEL := artifacts/demo/dit4sr-mini
 OUT := out/demo
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint gpu-check clean
 .DEFAULT_GOAL := demo
 
 # The stamp is younger than pyproject.toml exactly when the environment matches it.
@@ -38,6 +39,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# Also without an environment of its own: torch, triton, numpy and safetensors are enough.
+gpu-check:
+	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out docs/results $(GPU_ARGS)
 
 clean:
 	rm -rf $(VENV) out build *.egg-info

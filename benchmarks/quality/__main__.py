@@ -40,11 +40,11 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--out", type=Path, help="folder for the results; printed only without")
     parser.add_argument("--targets", default=",".join(MAIN_TARGETS), help="default: %(default)s")
     parser.add_argument("--rows", default="", metavar="REGEX", help="only rows that it finds")
-    parser.add_argument("--crops", type=int, default=18, help="default: %(default)s, at most 34")
+    parser.add_argument("--crops", type=int, default=16, help="default: %(default)s, at most 34")
     parser.add_argument(
         "--seeds", type=int, default=3, help="noises per crop, default: %(default)s"
     )
-    parser.add_argument("--steps", type=int, default=10, help="default: %(default)s")
+    parser.add_argument("--steps", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--guidance", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument("--ranks", type=_ranks, default=Ranks(4, 2), help="default: 4+2")
     parser.add_argument("--second-ranks", type=_ranks, default=Ranks(32, 8), help="default: 32+8")

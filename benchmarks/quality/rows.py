@@ -1,14 +1,14 @@
 """What is compared: every row of the tables, as data."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
 MAIN_TARGETS = ("W4A4", "W4A6", "W3A4", "W8A8")
 WEIGHT_ONLY_TARGET = "W4A16"
 DIAGNOSTIC_TARGET = "W8A4"
 SWEEP_TARGETS = ("W2A16", "W3A16", "W5A16", "W6A16", "W8A16")
-PEER_TARGETS = (WEIGHT_ONLY_TARGET, "W4A8")
+PEER_TARGETS = (WEIGHT_ONLY_TARGET,)
 
 
 @dataclass(frozen=True)
@@ -59,6 +59,11 @@ class Row:
         return {key: everything[key] for key in ("target", "recipe", "overrides", "sdnq")}
 
 
+def is_narrow(target: str) -> bool:
+    """Whether activations are so narrow that VaTMP is on: the rows differ most there."""
+    return float(target.partition("A")[2]) < 6
+
+
 def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
     """The recipes, the paper's chain and the ablations at one target, chain in order.
 
@@ -78,8 +83,10 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
     if not second:
         add("rtn", "RTN", "RTN", recipe="rtn", against=("quarot",))
         add("quarot", "QuaRot: rotation", "QuaRot", recipe="quarot", against=("rtn",))
-    same_storage = ranks.global_rank + ranks.local_rank
-    for rank in dict.fromkeys((ranks.global_rank, same_storage)):
+    svd_ranks = [ranks.global_rank]
+    if target == MAIN_TARGETS[0]:  # and one that stores as much as both kinds of factors
+        svd_ranks.append(ranks.global_rank + ranks.local_rank)
+    for rank in svd_ranks:
         add(
             f"svdquant-r{rank}",
             f"SVDQuant, rank {rank}",
@@ -190,15 +197,6 @@ def peer_rows(target: str, ranks: Ranks, second: Ranks) -> list[Row]:
             svd_rank=ranks.global_rank,
             **rotated,
         )
-    elif target == "W4A8":
-        add(
-            f"sdnq-int4-svd{ranks.global_rank}-hadamard-mm",
-            f"SDNQ int4, SVD rank {ranks.global_rank}, Hadamard, its int8 product",
-            weights_dtype="int4",
-            svd_rank=ranks.global_rank,
-            use_quantized_matmul=True,
-            **rotated,
-        )
     elif target == "W8A8":
         add(
             "sdnq-int8-mm",
@@ -228,6 +226,7 @@ def plan(
         diagnose: add a target whose error is almost all the activations'.
         sweep: add weights alone at every width.
     """
+    best = [f"svdquant-r{second.global_rank}@{second}", f"q-dit4sr@{second}"]
 
     def some(target: str, names: Sequence[str]) -> list[Row]:
         rows = [
@@ -239,13 +238,16 @@ def plan(
     found: list[Row] = []
     for target in targets:
         found += recipe_rows(target, ranks, second=False)
-        found += recipe_rows(target, second, second=True)
+        in_second = recipe_rows(target, second, second=True)
+        found += [row for row in in_second if is_narrow(target) or row.name in best]
         found += peer_rows(target, ranks, second) if peers else []
-    few = ["rtn", "quarot", f"svdquant-r{ranks.global_rank}", "hsvd", "q-dit4sr"]
-    few += [f"svdquant-r{second.global_rank}@{second}", f"q-dit4sr@{second}"]
+    few = ["quarot", "q-dit4sr", best[-1]]
     extra = {target: few for target in PEER_TARGETS if peers}
     if diagnose:
-        extra[WEIGHT_ONLY_TARGET] = extra[DIAGNOSTIC_TARGET] = [*few, "global", "q-dit4sr-no-vatmp"]
+        extra[WEIGHT_ONLY_TARGET] = extra[DIAGNOSTIC_TARGET] = [
+            *few,
+            *("rtn", f"svdquant-r{ranks.global_rank}", "global", "hsvd", "q-dit4sr-no-vatmp"),
+        ]
     if sweep:
         sweep_names = ["rtn", "quarot", "q-dit4sr"]
         extra.setdefault(WEIGHT_ONLY_TARGET, sweep_names)
@@ -254,4 +256,8 @@ def plan(
         if target not in targets:
             found += some(target, names)
             found += peer_rows(target, ranks, second) if peers else []
-    return found
+    there = {row.full_name for row in found}
+    return [
+        replace(row, against=tuple(n for n in row.against if f"{row.target}/{n}" in there))
+        for row in found
+    ]

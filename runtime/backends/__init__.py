@@ -7,17 +7,20 @@ table says which exist, which the machine can run, and what the choice was is lo
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from artifacts.quantized_weight import QuantizedWeight
 from runtime.projection import QuantizableLinear
 from schemas.errors import UsageError
-from schemas.manifest import QuantizerRecord
+
+if TYPE_CHECKING:  # the Triton kernels are also tried where pydantic is not installed
+    from artifacts.quantized_weight import QuantizedWeight
+    from schemas.manifest import QuantizerRecord
 
 logger = logging.getLogger(__name__)
 
-LayerFactory = Callable[[QuantizedWeight, QuantizerRecord], QuantizableLinear]
+LayerFactory = Callable[["QuantizedWeight", "QuantizerRecord"], QuantizableLinear]
 
 
 @dataclass(frozen=True)
@@ -35,13 +38,13 @@ class Backend:
     missing: Callable[[torch.device], str | None]
 
 
-def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+def _reference_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
     from runtime.backends.reference import ReferenceLinear  # noqa: PLC0415
 
     return ReferenceLinear(weight, quantizer.activation_scale)
 
 
-def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+def _cpu_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
     from runtime.backends.cpu import CpuLinear  # noqa: PLC0415
 
     return CpuLinear(weight, quantizer.activation_scale)
@@ -53,9 +56,27 @@ def _cpu_missing(device: torch.device) -> str | None:
     return inexact_reason() if device.type == "cpu" else "it runs on the CPU alone"
 
 
+def _triton_factory(residency: Literal["int8", "packed"]) -> LayerFactory:
+    def make(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
+        from runtime.backends.triton.adapter import make_layer  # noqa: PLC0415
+
+        return make_layer(weight, quantizer.activation_scale, residency)
+
+    return make
+
+
+def _triton_missing(device: torch.device) -> str | None:
+    from runtime.backends.triton.device import missing_reason  # noqa: PLC0415
+
+    return missing_reason(device)
+
+
 BACKENDS: dict[str, Backend] = {
     "cpu": Backend("cpu", _cpu_layer, _cpu_missing),
     "reference": Backend("reference", _reference_layer, lambda device: None),
+    # After the reference, so only when asked for, until `make gpu-check` has passed on a GPU.
+    "triton": Backend("triton", _triton_factory("int8"), _triton_missing),
+    "triton-packed": Backend("triton-packed", _triton_factory("packed"), _triton_missing),
 }
 """By name, the preferred ones first."""
 
@@ -66,8 +87,12 @@ def select_backend(name: str, device: torch.device) -> Backend:
     Raises:
         UsageError: there is no such backend, or this machine cannot run it.
     """
+    passed_over = ""
     if name == "auto":
-        chosen = next(backend for backend in BACKENDS.values() if not backend.missing(device))
+        reasons = {each.name: each.missing(device) for each in BACKENDS.values()}
+        chosen = next(each for each in BACKENDS.values() if not reasons[each.name])
+        if chosen.name == "reference":  # slow: say why it has to be
+            passed_over = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
     elif name in BACKENDS:
         chosen = BACKENDS[name]
         reason = chosen.missing(device)
@@ -77,5 +102,5 @@ def select_backend(name: str, device: torch.device) -> Backend:
         raise UsageError(
             f"there is no backend {name!r}", hint=f"one of: auto, {', '.join(BACKENDS)}"
         )
-    logger.info("backend %s on %s", chosen.name, device)
+    logger.info("backend %s on %s%s", chosen.name, device, passed_over and f" ({passed_over})")
     return chosen

@@ -1,0 +1,1 @@
+"""Parts of `benchmarks.gpu_check`; they need torch, Triton and nothing else."""

@@ -1,0 +1,242 @@
+"""Kernels with tensors: shapes and strides in, results out. The one module that imports kernels."""
+
+# mypy: disable-error-code="import-untyped,import-not-found,untyped-decorator"
+
+import torch
+import triton
+from torch import Tensor
+
+from runtime.backends.triton.device import capability
+from runtime.backends.triton.factors import Factors, FactorShape
+from runtime.backends.triton.finite_watch import watch_flag
+from runtime.backends.triton.prepare_kernel import prepare_kernel
+from runtime.backends.triton.product_kernel import product_kernel
+from runtime.backends.triton.resident import ResidentCodes
+from runtime.backends.triton.rotation_plan import RotationPlan, padded
+from runtime.backends.triton.scale_rule import ScaleRule, step_for
+from runtime.backends.triton.thin_kernel import thin_kernel
+from runtime.backends.triton.token_rows import TokenRows, token_rows
+from runtime.backends.triton.tuning import Config, config_for
+
+_ROUNDING = {"enable_fp_fusion": False}
+"""Products are rounded before they are added, as the reference rounds them."""
+
+
+def prepare_tokens(
+    x: Tensor,
+    plan: RotationPlan,
+    bits: int,
+    rule: ScaleRule,
+    *,
+    fault: int,
+    keep_rotated: bool,
+    config: Config | None = None,
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None]:
+    """Smooth, rotate and quantize ``x`` [..., size].
+
+    Args:
+        x: tokens, of any float dtype.
+        plan: smoothing, signs and rotation.
+        bits: of a code, 1 ... 8.
+        rule: how a token's scale is found.
+        fault: what to leave in the device's `watch_flag` where a scale is not finite.
+        keep_rotated: also return the rotated tokens.
+        config: tile sizes; None for the table's.
+
+    Returns:
+        Codes minus 2^(bits - 1), int8 [..., size]; scales float32 [...]; sums of those codes int32
+        [...]; rotated tokens in the dtype of ``x``, or None.
+    """
+    rows = token_rows(x)
+    lead = x.shape[:-1]
+    size = plan.size
+    codes = torch.empty(x.shape, dtype=torch.int8, device=x.device)
+    scale = torch.empty(lead, dtype=torch.float32, device=x.device)
+    sums = torch.empty(lead, dtype=torch.int32, device=x.device)
+    rotated = torch.empty(x.shape, dtype=x.dtype, device=x.device) if keep_rotated else None
+    if not rows.total:
+        return codes, scale, sums, rotated
+    level = capability(x.device)
+    if config is None:
+        config = config_for(level, "prepare", rows.total, size, size)
+    tile = plan.padded_rows * plan.padded_columns
+    tokens_per_program = max(1, config["elements"] // tile)
+    prepare_kernel[(triton.cdiv(rows.total, tokens_per_program),)](
+        rows.values,
+        plan.gain,
+        plan.divisor,
+        plan.left,
+        plan.right,
+        codes,
+        scale,
+        sums,
+        rotated,
+        watch_flag(x.device),
+        rows.total,
+        rows.tokens,
+        rows.batch_stride,
+        rows.row_stride,
+        size,
+        plan.norm,
+        step_for(rule, bits),
+        float(2 ** (bits - 1)),
+        fault,
+        L=plan.rows,
+        R=plan.columns,
+        LP=plan.padded_rows,
+        RP=plan.padded_columns,
+        BM=tokens_per_program,
+        ABSMAX=rule == "absmax",
+        INPUT_SPLITS=_parts(x.dtype, plan),
+        SPLITS=3 if x.dtype == torch.float32 else 2,
+        NATIVE=level > 0,
+        num_warps=config["num_warps"],
+        num_stages=config["num_stages"],
+        **_ROUNDING,
+    )
+    return codes, scale, sums, rotated
+
+
+def thin_vectors(
+    values: Tensor, down: Tensor, shape: FactorShape, config: Config | None = None
+) -> Tensor:
+    """Rotated tokens [..., in] times a compact ``down`` [r + P, in] -> [M, width]."""
+    rows = token_rows(values)
+    in_features = down.shape[1]
+    thin = torch.empty(rows.total, shape.width, dtype=values.dtype, device=values.device)
+    if not rows.total:
+        return thin
+    if config is None:
+        config = config_for(capability(values.device), "thin", rows.total, shape.width, in_features)
+    thin_kernel[(triton.cdiv(rows.total, config["BM"]),)](
+        rows.values,
+        down,
+        thin,
+        rows.total,
+        rows.tokens,
+        rows.batch_stride,
+        rows.row_stride,
+        in_features,
+        shape.width,
+        in_features // max(shape.columns, 1),
+        RG=shape.global_rank,
+        P=shape.rows,
+        Q=max(shape.columns, 1),
+        RGP=padded(shape.global_rank) if shape.global_rank else 16,
+        PP=padded(shape.rows) if shape.rows else 16,
+        NATIVE=capability(values.device) > 0,
+        **config,
+        **_ROUNDING,
+    )
+    return thin
+
+
+def product(
+    codes: Tensor,
+    scale: Tensor,
+    sums: Tensor,
+    weight: ResidentCodes,
+    offsets: Tensor,
+    step: Tensor,
+    *,
+    factors: Factors | None = None,
+    thin: Tensor | None = None,
+    bias: Tensor | None = None,
+    dtype: torch.dtype = torch.float32,
+    raw: bool = False,
+    config: Config | None = None,
+) -> Tensor:
+    """Codes times weight, then scales, factors and bias -> ``dtype`` [..., out].
+
+    Args:
+        codes: as `prepare_tokens` gives them, or the first tokens of those.
+        scale: likewise.
+        sums: likewise.
+        weight: the weight's codes.
+        offsets: int32 [out] of `resident.doubled_offsets`.
+        step: the weight's scale, float32 [out].
+        factors: SVD-G and SVD-L, or None without.
+        thin: what `Factors.thin` made of the tokens; None without factors.
+        bias: [out], or None.
+        dtype: of the result.
+        raw: return the exact doubled product instead, int32.
+        config: tile sizes; None for the table's.
+    """
+    rows = token_rows(codes)
+    out_features, in_features = len(step), codes.shape[-1]
+    y = torch.empty(
+        (*codes.shape[:-1], out_features),
+        dtype=torch.int32 if raw else dtype,
+        device=codes.device,
+    )
+    if not rows.total:
+        return y
+    scale, sums, stat_batch = _beside(rows, scale, sums)
+    level = capability(codes.device)
+    if config is None:
+        kernel = "product8" if weight.high_bits == 8 else "product_packed"
+        config = config_for(level, kernel, rows.total, out_features, in_features)
+    config = dict(config)
+    low_length = 0 if weight.low is None else weight.low.shape[1]
+    config["BK"] = tile_length(config["BK"], low_length or weight.slice_length)
+    shape = factors.shape if factors is not None and thin is not None else FactorShape(0, 0, 0)
+    up = factors.up if factors is not None else None
+    tiles = triton.cdiv(rows.total, config["BM"]) * triton.cdiv(out_features, config["BN"])
+    product_kernel[(tiles,)](
+        rows.values,
+        scale,
+        sums,
+        weight.high,
+        weight.low,
+        offsets,
+        step,
+        thin,
+        up,
+        bias,
+        y,
+        rows.total,
+        out_features,
+        in_features,
+        rows.tokens,
+        rows.batch_stride,
+        rows.row_stride,
+        stat_batch,
+        weight.slice_length,
+        low_length,
+        shape.width,
+        out_features // max(shape.rows, 1),
+        HIGH=weight.high_bits,
+        LOW=weight.low_bits,
+        SUM_FACTOR=weight.sum_factor,
+        RG=shape.global_rank,
+        Q=shape.columns,
+        RGP=padded(shape.global_rank) if shape.global_rank else 16,
+        QP=padded(shape.columns) if shape.columns else 16,
+        EVEN=8 // weight.high_bits * weight.slice_length == in_features,
+        NATIVE=level > 0,
+        RAW=raw,
+        **config,
+        **_ROUNDING,
+    )
+    return y
+
+
+def _beside(rows: TokenRows, scale: Tensor, sums: Tensor) -> tuple[Tensor, Tensor, int]:
+    """Scales and sums so that one stride from batch to batch addresses both; and that stride."""
+    if rows.batch_stride:
+        scale, sums = scale.reshape(-1, rows.tokens), sums.reshape(-1, rows.tokens)
+        if scale.stride() == sums.stride() and scale.stride(1) == 1:
+            return scale, sums, scale.stride(0)
+    return scale.contiguous(), sums.contiguous(), rows.tokens if rows.batch_stride else 0
+
+
+def _parts(dtype: torch.dtype, plan: RotationPlan) -> int:
+    """bfloat16 parts that hold all bits of the preparing kernel's first operand."""
+    if plan.divisor is not None:
+        return 3
+    return {torch.bfloat16: 1, torch.float16: 2}.get(dtype, 3)
+
+
+def tile_length(wanted: int, slice_length: int) -> int:
+    """The largest power of two up to ``wanted`` that divides a slice of a row."""
+    return min(wanted, slice_length & -slice_length)
