@@ -31,8 +31,9 @@ demo: $(VENV)/.core
 	    -o $(OUT)/photo_x4.png --force
 	@echo "The photo enlarged by the W4A4 pack: $(OUT)/photo_x4.png"
 
+# One thread: the tests' matrices are so small that a second one costs more than it does.
 test: $(VENV)/.dev
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -20,6 +20,14 @@ from runtime import cli, upscale
 runner = CliRunner()
 
 
+@pytest.fixture(autouse=True)
+def _ctrl_c_is_heard():
+    """Shells let what they start in the background ignore Ctrl-C; these tests send it."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
 def encoded(suffix, size=(6, 8)):
     pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
     image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
