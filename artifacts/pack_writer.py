@@ -13,8 +13,11 @@ everything before ``finish``.
 Whatever ends the block before ``finish`` returns, an exception or Ctrl-C included, removes the
 temporary directory and leaves an older pack at ``path`` as it was.
 
-Each tensor is spooled to a part file at once, so memory holds one layer. The bytes of the pack
-depend on what is added alone: not on the order, the time, or the machine.
+Each tensor is spooled to a part file at once, so memory holds one layer; layers that lie in files
+of their own already are read from there in the end. The bytes of the pack depend on what is added
+alone: not on the order, the time, or the machine.
+
+Two writers of one path do not see one another; `artifacts.output_lock` keeps the second away.
 """
 
 import contextlib
@@ -50,6 +53,7 @@ from artifacts.quantized_weight import QuantizedWeight
 from artifacts.safetensors_io import (
     CHUNK_BYTES,
     Entry,
+    Header,
     TensorSpec,
     file_order,
     tensor_bytes,
@@ -86,7 +90,7 @@ class PackWriter:
         self._force = force
         self._shard_bytes = shard_bytes
         self._folder: Path | None = None
-        self._parts: dict[str, tuple[TensorSpec, Path]] = {}
+        self._entries: dict[str, Entry] = {}
         self._rotations: dict[int, Rotation] = {}
         self._signs: dict[int, Tensor | None] = {}
         self._adopted: list[str] = []
@@ -121,8 +125,13 @@ class PackWriter:
             for size, r in sorted(self._rotations.items())
         }
 
-    def add_layer(self, layer: QuantizedWeight) -> None:
+    def add_layer(self, layer: QuantizedWeight, stored: Header | None = None) -> None:
         """Add a quantized layer, and its size's rotation signs when they are new.
+
+        Args:
+            layer: the layer.
+            stored: a file that holds the layer's tensors (`artifacts.layer_file`) and stays as it
+                is until `finish` has read them; None spools them.
 
         Raises:
             ValueError: a layer of the same size came with another rotation or other signs, a name
@@ -135,7 +144,7 @@ class PackWriter:
         if layer.smoothing is not None and bool((layer.smoothing <= 0).any()):
             raise ValueError(f"{layer.name}: smoothing that is not positive")
         for name, tensor in layer.tensors().items():
-            self._spool(name, tensor)
+            self._spool(name, tensor, stored)
 
     def add_tensor(self, name: str, tensor: Tensor) -> None:
         """Add an unquantized tensor, rounded to bfloat16, under its name in the network.
@@ -249,28 +258,32 @@ class PackWriter:
         if self._rotations[size] != layer.rotation or not same_signs:
             raise ValueError(f"{layer.name}: another rotation than that of size {size} before it")
 
-    def _spool(self, name: str, tensor: Tensor) -> None:
-        if name in self._parts:
+    def _spool(self, name: str, tensor: Tensor, stored: Header | None = None) -> None:
+        if name in self._entries:
             raise ValueError(f"{name}: added twice")
         if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
             raise ValueError(f"{name}: a value is not finite")
-        part = self._open_folder / _PARTS / f"{len(self._parts):06d}"
+        if stored is not None:
+            self._entries[name] = _stored_entry(stored, name)
+            return
+        part = self._open_folder / _PARTS / f"{len(self._entries):06d}"
         with self._disk_errors(), part.open("wb") as file:
             file.write(tensor_bytes(tensor))
-        self._parts[name] = (TensorSpec.of(tensor), part)
+        self._entries[name] = _part_entry(TensorSpec.of(tensor), part)
 
     def _write_transformer(self, folder: Path) -> list[str]:
         """Join the parts into one file, or into shards with an index; the parts are gone then."""
-        shards = _split({name: spec for name, (spec, _) in self._parts.items()}, self._shard_bytes)
+        specs = {name: entry.spec for name, entry in self._entries.items()}
+        shards = _split(specs, self._shard_bytes)
         if len(shards) == 1:
             names = [TRANSFORMER]
         else:
             names = [shard_name(i + 1, len(shards)) for i in range(len(shards))]
         for file_name, tensors in zip(names, shards, strict=True):
-            entries = {name: Entry(*_part_entry(*self._parts[name])) for name in tensors}
+            entries = {name: self._entries[name] for name in tensors}
             write_safetensors(folder / file_name, entries, _FILE_METADATA)
         if len(shards) > 1:
-            total = sum(spec.nbytes for spec, _ in self._parts.values())
+            total = sum(spec.nbytes for spec in specs.values())
             pairs = zip(names, shards, strict=True)
             weight_map = {name: file_name for file_name, tensors in pairs for name in tensors}
             index = {"metadata": {"total_size": total}, "weight_map": weight_map}
@@ -309,7 +322,8 @@ def check_output(path: Path, *, force: bool) -> None:
 def remove_stale_partials(path: Path) -> None:
     """Remove what writers that were killed left beside ``path``.
 
-    Only for a caller that holds the output's lock: the directory of a live writer goes as well.
+    Only for a caller that holds the output's lock (`artifacts.output_lock`): the directory of a
+    live writer goes as well.
     """
     prefix = _partial_prefix(path)
     for entry in path.absolute().parent.iterdir():
@@ -348,14 +362,18 @@ def _split(specs: Mapping[str, TensorSpec], shard_bytes: int) -> list[list[str]]
     return shards
 
 
-def _part_entry(spec: TensorSpec, part: Path) -> tuple[TensorSpec, Callable[[], Iterator[bytes]]]:
+def _stored_entry(stored: Header, name: str) -> Entry:
+    return Entry(stored.tensors[name].spec, lambda: [tensor_bytes(stored.read(name))])
+
+
+def _part_entry(spec: TensorSpec, part: Path) -> Entry:
     def chunks() -> Iterator[bytes]:
         with part.open("rb") as file:
             while chunk := file.read(CHUNK_BYTES):
                 yield chunk
         part.unlink()  # so that the disk never holds all the tensors twice
 
-    return spec, chunks
+    return Entry(spec, chunks)
 
 
 def _write(path: Path, data: bytes) -> None:

@@ -9,10 +9,14 @@
 
 Weights are read twice, for 2 and for 4, because the bits of the first layer depend on the variance
 of the last (and factorised twice where that variance is the residual's); in return memory never
-holds more than one layer. A calibration, in turn, runs the
-network that 4 makes: `planner.calibrated_build` builds first, measures, and then replaces the grid.
+holds more than one layer. A calibration, in turn, runs the network that 4 makes:
+`planner.calibrated_build` builds first, measures, and then replaces the grid.
+
+What 2 and 4 find is kept in a work folder where there is one (`planner.work_folder`), so that an
+interrupted build goes on with the first layer that is not there.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -24,20 +28,23 @@ import torch
 
 from artifacts.checkpoint import Checkpoint
 from artifacts.layout import block_linears
-from artifacts.pack_writer import PackWriter
+from artifacts.pack_writer import PackWriter, check_output
+from artifacts.safetensors_io import Header
 from planner.base_model import BaseModel
 from planner.calibration_file import check_calibration
 from planner.exact_allocation import allocate_exact
 from planner.grid import UNQUANTIZED, make_grid, mean_activation_bits, rounded_down
 from planner.inventory import Inventory, take_inventory
-from planner.layer import allocation_variance, quantize_layer
+from planner.layer import QuantizedLayer, allocation_variance, quantize_layer, rotation_for
 from planner.model_card import model_card
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from planner.vasmp import LayerStatistics, allocate
+from planner.work_folder import WorkFolder, make_plan
 from schemas.bit_grid import MeanBitWidths
-from schemas.calibration import Calibration
+from schemas.calibration import Calibration, ChannelStatistics
 from schemas.errors import UsageError
+from schemas.json_io import dump_json
 from schemas.manifest import (
     LayerRecord,
     Manifest,
@@ -89,6 +96,46 @@ class BuildResult:
     warnings: list[str] = field(default_factory=list)
 
 
+def build_resumable(
+    checkpoint: Checkpoint,
+    output: Path,
+    settings: BuildSettings,
+    base: BaseModel,
+    work: WorkFolder,
+    *,
+    calibration: Calibration | None = None,
+    force: bool = False,
+    progress: Progress | None = None,
+) -> BuildResult:
+    """Build a pack as `build` does, going on with what an interrupted build left in ``work``.
+
+    What lies beside the transformer may be another than it was: the layers do not depend on it.
+
+    Raises:
+        UsageError: as `build`, or the unfinished build had another source or other settings.
+        CheckpointError: a tensor is damaged.
+        ResourceError: the disk is full; what is finished is kept.
+    """
+    check_output(output, force=force)
+    source = Source(files=tuple(checkpoint.source_files()))
+    known = None if calibration is None else hashlib.sha256(dump_json(calibration)).hexdigest()
+    work.open(make_plan(source, settings, calibration=known))
+    with work.removed_when_refused():
+        result = build(
+            checkpoint,
+            output,
+            settings,
+            base,
+            calibration=calibration,
+            force=force,
+            progress=progress,
+            work=work,
+            source=source,
+        )
+    work.remove()
+    return result
+
+
 @torch.inference_mode()
 def build(
     checkpoint: Checkpoint,
@@ -99,6 +146,8 @@ def build(
     calibration: Calibration | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    work: WorkFolder | None = None,
+    source: Source | None = None,
 ) -> BuildResult:
     """Build a pack at ``output``; the same inputs and settings give the same bytes.
 
@@ -111,6 +160,8 @@ def build(
             activation bits.
         force: replace an older pack.
         progress: told about every layer.
+        work: an open work folder: what it holds is taken over, what is finished is added.
+        source: the checkpoint's files, where the caller has hashed them already.
 
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
@@ -133,20 +184,21 @@ def build(
         if settings.weight_allocation == "uniform":
             bits = dict.fromkeys(inventory.quantized, int(settings.target.weight_bits))
         else:
-            bits = weight_bits(measure(checkpoint, inventory, settings, progress), settings)
+            bits = weight_bits(measure(checkpoint, inventory, settings, progress, work), settings)
 
         channels = {} if calibration is None else calibration.channels
         records: dict[str, LayerRecord] = {}
         for name in progress.track(inventory.quantized, "quantize"):
-            layer = quantize_layer(
+            layer, file = finished_layer(
+                checkpoint,
                 name,
-                checkpoint.tensor(f"{name}.weight"),
-                checkpoint.tensor(f"{name}.bias"),
+                linears[name].in_features,
                 bits[name],
                 settings,
                 channels.get(name),
+                work,
             )
-            writer.add_layer(layer.weight)
+            writer.add_layer(layer.weight, file)
             record = layer.record
             shown = "exact" if record.error_db is None else f"{record.error_db:.1f} dB"
             progress.note(f"{name} {bits[name]} bits, {shown}")
@@ -165,7 +217,7 @@ def build(
         grid, grid_warnings = make_grid(settings, bits, steps, calibration)
         manifest = Manifest(
             producer=Producer(name="qplan", version=version("qdit4sr")),
-            source=Source(files=tuple(checkpoint.source_files())),
+            source=source or Source(files=tuple(checkpoint.source_files())),
             model=ModelRecord(variant=settings.variant, config=checkpoint.config),
             rotation=RotationRecord(
                 enabled=settings.rotation,
@@ -198,19 +250,49 @@ def measure(
     inventory: Inventory,
     settings: BuildSettings,
     progress: Progress | None = None,
+    work: WorkFolder | None = None,
 ) -> list[LayerStatistics]:
     """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
     progress = progress or Silent()
     linears = block_linears(checkpoint.config)
+    variances = {} if work is None else work.variances()
+    for name in progress.track(inventory.quantized, "measure"):
+        if name not in variances:
+            # No name for the weight: it would hold on to it while the next is read.
+            variances[name] = allocation_variance(checkpoint.tensor(f"{name}.weight"), settings)
+            if work is not None:
+                work.keep_variances(variances)
     return [
         LayerStatistics(
-            name,
-            linears[name].out_features * linears[name].in_features,
-            # No name for the weight: it would hold on to it while the next is read.
-            allocation_variance(checkpoint.tensor(f"{name}.weight"), settings),
+            name, linears[name].out_features * linears[name].in_features, variances[name]
         )
-        for name in progress.track(inventory.quantized, "measure")
+        for name in inventory.quantized
     ]
+
+
+def finished_layer(
+    checkpoint: Checkpoint,
+    name: str,
+    in_features: int,
+    bits: int,
+    settings: BuildSettings,
+    channels: ChannelStatistics | None,
+    work: WorkFolder | None,
+) -> tuple[QuantizedLayer, Header | None]:
+    """One quantized layer, and the file in ``work`` that holds it; made if it is not there."""
+    if work is not None:
+        kept = work.layer(name, bits, *rotation_for(in_features, settings))
+        if kept is not None:
+            return QuantizedLayer(kept.weight, kept.record), kept.header
+    layer = quantize_layer(
+        name,
+        checkpoint.tensor(f"{name}.weight"),
+        checkpoint.tensor(f"{name}.bias"),
+        bits,
+        settings,
+        channels,
+    )
+    return layer, None if work is None else work.keep_layer(layer)
 
 
 def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:

@@ -1,50 +1,45 @@
 """Build with calibration images: quantize the weights, run the network, then decide.
 
-    weights.qpack        the weights as quantized, with the same activation bits everywhere
-    image-00000 ...      what single images gave
-    plan.json            what all of this is for
-
-lie in a work folder until the end. A command that is interrupted, or killed, goes on from them when
-it is repeated. Recipes that smooth are the other way round: there the unquantized network is
-measured first, and the weights are quantized with what was learned.
+The weights as quantized, with the same activation bits everywhere, and what single images gave lie
+in a work folder until the end (`planner.work_folder`). A command that is interrupted, or killed,
+goes on from them when it is repeated. Recipes that smooth are the other way round: there the
+unquantized network is measured first, and the weights are quantized with what was learned.
 """
 
+import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from artifacts.checkpoint import Checkpoint
-from artifacts.pack import Pack, open_pack
-from artifacts.pack_writer import PackWriter
+from artifacts.pack import Pack, open_pack, verify_pack
+from artifacts.pack_files import VAE_FILES, sha256_of
+from artifacts.pack_writer import PackWriter, check_output, remove_stale_partials
+from artifacts.safetensors_io import TensorSpec, tensor_bytes
 from planner.base_model import BaseModel
 from planner.build import BuildResult, Progress, Silent, build, layer_warnings
 from planner.calibration import (
     CalibrationSettings,
-    ChosenImages,
     calibrate,
     choose_images,
     default_crop_px,
     estimate_cost,
     full_precision_pipeline,
     quantized_pipeline,
+    vae_folder,
 )
 from planner.grid import make_grid, mean_activation_bits, rounded_down
 from planner.inventory import take_inventory
 from planner.model_card import model_card
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
+from planner.work_folder import WEIGHTS, WorkFolder, make_plan, work_folder
 from schemas.calibration import Calibration
-from schemas.errors import PackError, ResourceError, UsageError
-from schemas.json_io import format_json, read_json_file
+from schemas.errors import PackError
 from schemas.manifest import CalibrationRecord, Recipe, Source
-
-PLAN = "plan.json"
-WEIGHTS = "weights.qpack"
 
 
 @dataclass(frozen=True)
@@ -55,16 +50,22 @@ class CalibrationRun:
         folder: low-resolution images.
         settings: how they are drawn.
         device, dtype: where and how the network runs.
-        restart: throw away an unfinished pass instead of going on with it.
-        report: told the predicted cost, one line.
+        resume: say so where there is no unfinished build to go on with.
+        restart: throw away an unfinished build instead of going on with it.
+        report: told what is gone on with, and the predicted cost, one line each.
     """
 
     folder: Path
     settings: CalibrationSettings = field(default_factory=CalibrationSettings)
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
     dtype: torch.dtype = torch.float32
+    resume: bool = False
     restart: bool = False
     report: Callable[[str], None] = lambda _line: None
+
+    def work(self, path: Path) -> WorkFolder:
+        """The work folder at ``path``, treated as this run says."""
+        return WorkFolder(path, resume=self.resume, restart=self.restart, report=self.report)
 
 
 @dataclass(frozen=True)
@@ -81,11 +82,6 @@ class Measured:
     calibration: Calibration
     weights: Path | None
     warnings: tuple[str, ...]
-
-
-def work_folder(output: Path) -> Path:
-    """Where an unfinished pass for ``output`` is kept."""
-    return output.absolute().with_name(f".{output.absolute().name}.calibration")
 
 
 def build_calibrated(
@@ -106,8 +102,9 @@ def build_calibrated(
         UsageError: as `build` and `measure_inputs`.
         ResourceError: the disk is full.
     """
-    work = work_folder(output)
-    measured = measure_inputs(checkpoint, settings, base, run, work, progress=progress)
+    check_output(output, force=force)
+    work = run.work(work_folder(output))
+    measured = measure_inputs(checkpoint, settings, base, run, work.path, progress=progress)
     if measured.weights is None:
         result = build(
             checkpoint,
@@ -117,12 +114,14 @@ def build_calibrated(
             calibration=measured.calibration,
             force=force,
             progress=progress,
+            work=work,
+            source=measured.calibration.source,
         )
     else:
         pack = open_pack(measured.weights)
         result = regrid(pack, output, settings, measured.calibration, force=force)
         result.warnings.extend(base.warnings)
-    shutil.rmtree(work, ignore_errors=True)
+    work.remove()
     return BuildResult(result.manifest, [*measured.warnings, *result.warnings])
 
 
@@ -173,7 +172,7 @@ def measure_inputs(
         progress: told about every layer and image.
 
     Raises:
-        UsageError: there are no images, no VAE, or ``work`` belongs to another calibration.
+        UsageError: there are no images, no VAE, or ``work`` belongs to another build.
         ImageError: an image is damaged.
         ResourceError: the disk is full.
     """
@@ -189,7 +188,19 @@ def measure_inputs(
         shift=base.sampling.shift,
     )
     source = Source(files=tuple(checkpoint.source_files()))
-    _open_work(work, _plan(source, settings, run, images, record), restart=run.restart)
+    folder = run.work(work)
+    folder.open(
+        make_plan(
+            source,
+            settings,
+            calibration={
+                **record.model_dump(mode="json"),
+                "drawn": [image.model_dump(mode="json") for image in images.records],
+                "device": f"{run.device.type} {run.dtype}",
+                "base": _digest(base),
+            },
+        )
+    )
 
     weights = None
     if settings.smoothing:
@@ -199,9 +210,20 @@ def measure_inputs(
         )
     else:
         weights = work / WEIGHTS
-        if not _is_pack(weights):
+        if not _is_sound(weights):
             shutil.rmtree(weights, ignore_errors=True)
-            build(checkpoint, weights, settings, base, progress=progress)
+            remove_stale_partials(weights)
+            with folder.removed_when_refused():
+                build(
+                    checkpoint,
+                    weights,
+                    settings,
+                    base,
+                    progress=progress,
+                    work=folder,
+                    source=source,
+                )
+            folder.remove_layers()
         pack = open_pack(weights)
         layers = tuple(pack.layer_names)
         pipeline = quantized_pipeline(pack, base, run.device, run.dtype)
@@ -229,52 +251,25 @@ def measure_inputs(
     return Measured(calibration, weights, images.warnings)
 
 
-def _plan(
-    source: Source,
-    settings: BuildSettings,
-    run: CalibrationRun,
-    images: ChosenImages,
-    record: CalibrationRecord,
-) -> dict[str, Any]:
-    """Everything that the results in a work folder depend on."""
-    return {
-        "source": [file.sha256 for file in source.files],
-        "recipe": {"name": settings.recipe, **settings.recorded()},
-        "sampling": record.model_dump(mode="json"),
-        "images": [image.model_dump(mode="json") for image in images.records],
-        "device": f"{run.device.type} {run.dtype}",
-        "versions": [version("qdit4sr"), torch.__version__],
-    }
+def _digest(base: BaseModel) -> str:
+    """Hash of what a calibration runs beside the transformer: autoencoder and prompts.
+
+    Raises:
+        UsageError: one of them is missing.
+    """
+    digest = hashlib.sha256()
+    folder = vae_folder(base).parent
+    for name in VAE_FILES:
+        digest.update(sha256_of(folder / name).encode())
+    for name, tensor in sorted((base.prompts or {}).items()):
+        digest.update(f"{name} {TensorSpec.of(tensor)}".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()
 
 
-def _open_work(work: Path, plan: dict[str, Any], *, restart: bool) -> None:
-    """Make the work folder, or make sure that what it holds belongs to ``plan``."""
-    file = work / PLAN
-    if restart:
-        shutil.rmtree(work, ignore_errors=True)
-    if file.is_file():
-        known = read_json_file(file, where=str(file), error=UsageError)
-        differing = [
-            key for key in plan if not isinstance(known, dict) or known.get(key) != plan[key]
-        ]
-        if differing:
-            raise UsageError(
-                f"an unfinished calibration for this output had other {', '.join(differing)}",
-                hint="repeat its command to go on with it, or start anew with --restart",
-            )
-        return
+def _is_sound(path: Path) -> bool:
     try:
-        work.mkdir(exist_ok=True)
-        partial = work / f"{PLAN}.partial"
-        partial.write_text(format_json(plan), encoding="utf-8")
-        partial.replace(file)
-    except OSError as cause:
-        raise ResourceError(f"{work}: cannot be written: {cause.strerror or cause}") from cause
-
-
-def _is_pack(path: Path) -> bool:
-    try:
-        open_pack(path)
+        verify_pack(path)
     except PackError:
         return False
     return True

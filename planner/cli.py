@@ -1,9 +1,8 @@
-"""The command ``qplan``: estimate, build, calibrate, inspect and verify.
+"""The command ``qplan``: estimate, build, calibrate, inspect, diff and verify.
 
 Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -11,6 +10,7 @@ import typer
 
 from artifacts.command_line import exit_on_error
 from planner.cli_build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
+from planner.cli_diff import DIFF_EXAMPLE, diff
 from planner.cli_options import (
     Debug,
     Json,
@@ -18,6 +18,7 @@ from planner.cli_options import (
     MinimumBits,
     TargetOption,
     Variant,
+    console,
     print_json,
     recipe_options,
 )
@@ -101,7 +102,7 @@ def estimate(
         if json_output:
             print_json(result.to_json())
         else:
-            _console().print(render(result))
+            console().print(render(result))
 
 
 @app.command(epilog=INSPECT_EXAMPLE)
@@ -125,7 +126,10 @@ def inspect(
             layers = layer_facts(opened, names)
             print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
         else:
-            _console().print(render(opened, names))
+            console().print(render(opened, names))
+
+
+app.command(epilog=DIFF_EXAMPLE)(diff)
 
 
 @app.command(epilog=VERIFY_EXAMPLE)
@@ -149,10 +153,3 @@ def _config(checkpoint: Path | None) -> Any:
     from schemas.transformer_config import TransformerConfig
 
     return TransformerConfig() if checkpoint is None else open_checkpoint(checkpoint).config
-
-
-def _console() -> Any:
-    from rich.console import Console
-
-    # Piped output has no width of its own; the tables are made for 100 columns.
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)

@@ -4,41 +4,22 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 """
 
 import sys
-from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated
 
 import typer
 
 from artifacts.command_line import exit_on_error
-from planner.cli_options import (
-    Allocator,
-    Debug,
-    GlobalRank,
-    Json,
-    Keep,
-    LocalRank,
-    MaximumBits,
-    MinimumBits,
-    RotationOption,
-    RotationSigns,
-    Seed,
-    Segments,
-    TargetOption,
-    Variant,
-    Vasmp,
-    Vatmp,
-    WeightStatistic,
-    allocation,
-    print_json,
-    recipe_options,
+from artifacts.option_groups import grouped_options
+from planner.cli_build_options import (
+    BaseOptions,
+    MethodOptions,
+    PassOptions,
+    QuantizerOptions,
+    UnfinishedOptions,
 )
+from planner.cli_options import Debug, Json, Segments, Vatmp, allocation, print_json
 from schemas.errors import UsageError
-
-if TYPE_CHECKING:
-    from artifacts.checkpoint import Checkpoint
-    from planner.base_model import BaseModel
-    from planner.calibrated_build import CalibrationRun
 
 BUILD_EXAMPLE = """
 Examples:
@@ -60,48 +41,16 @@ qplan build dit4sr/ --target W4A4 --calibration calibration.json
 CheckpointArgument = Annotated[
     Path, typer.Argument(metavar="CHECKPOINT", help="A diffusers folder or a .safetensors file.")
 ]
-RecipeOption = Annotated[
-    str,
-    typer.Option(
-        help="q-dit4sr, q-dit4sr-residual, rtn, quarot, svdquant,"
-        " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
-    ),
-]
-Base = Annotated[
-    Path | None,
-    typer.Option(help="Stable Diffusion 3.5 medium folder: VAE, scheduler, text encoders."),
-]
-Prompt = Annotated[str | None, typer.Option(help="Positive prompt instead of ours.")]
-NegativePrompt = Annotated[str | None, typer.Option(help="Negative prompt instead of ours.")]
-PromptsFile = Annotated[
-    Path | None, typer.Option(help="Prompt embeddings (.safetensors) instead of text.")
-]
-Steps = Annotated[
-    int | None, typer.Option(min=1, max=10000, help="Sampling steps (default: the model's).")
-]
-Guidance = Annotated[
-    float | None, typer.Option(min=0, help="Guidance scale (default: the model's).")
-]
-CalibrationImages = Annotated[int, typer.Option(help="Use at most this many images.")]
-CalibrationCrop = Annotated[
-    int | None, typer.Option(help="Side of the crops in px (default: one tile's, 128 for DiT4SR).")
-]
-CalibrationSeed = Annotated[int, typer.Option(help="Seed of images, crops and noise.")]
-Device = Annotated[str, typer.Option(help="Where the calibration runs: auto, cpu or cuda.")]
-Restart = Annotated[
-    bool, typer.Option("--restart", help="Throw away an unfinished calibration of this output.")
-]
 
 
+@grouped_options
 def build(
     checkpoint: CheckpointArgument,
     *,
-    target: TargetOption = "W4A4",
-    recipe: RecipeOption = "q-dit4sr",
+    method: MethodOptions,
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The pack. Default: CHECKPOINT-w4a4.qpack.")
     ] = None,
-    base: Base = None,
     calib: Annotated[
         Path | None,
         typer.Option(metavar="DIR", help="Low-resolution images to calibrate with."),
@@ -109,30 +58,12 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `qplan calibrate` found, instead.")
     ] = None,
-    calib_images: CalibrationImages = 32,
-    calib_crop: CalibrationCrop = None,
-    calib_seed: CalibrationSeed = 0,
-    device: Device = "auto",
-    restart: Restart = False,
-    prompt: Prompt = None,
-    negative_prompt: NegativePrompt = None,
-    prompts: PromptsFile = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    variant: Variant = "q",
-    global_rank: GlobalRank = None,
-    local_rank: LocalRank = None,
-    min_bits: MinimumBits = 2,
-    max_bits: MaximumBits = 8,
-    vasmp: Vasmp = None,
-    weight_statistic: WeightStatistic = None,
-    allocator: Allocator = None,
+    calibration_pass: PassOptions,
+    base: BaseOptions,
+    quantizer: QuantizerOptions,
     vatmp: Vatmp = None,
     segments: Segments = None,
-    rotation: RotationOption = None,
-    rotation_signs: RotationSigns = None,
-    keep: Keep = None,
-    seed: Seed = 0,
+    unfinished: UnfinishedOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace an older pack.")] = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -140,66 +71,58 @@ def build(
     """Build a pack from a checkpoint.
 
     Without --calib or --calibration nothing but weights is read, and every timestep gets the same
-    activation bits. An interrupted calibration goes on when the same command is repeated.
+    activation bits. An interrupted build goes on when the same command is repeated, with or without
+    --resume; the pack is the same as if it had not been interrupted.
     """
     with exit_on_error(debug=debug):
         from artifacts.checkpoint import open_checkpoint
         from artifacts.pack_writer import check_output
         from planner.calibration_file import read_calibration
+        from planner.inspection import size_text, summary
         from planner.progress import BarProgress
+        from planner.work_folder import claimed
 
-        settings = recipe_options(
-            recipe,
-            target,
-            min_bits=min_bits,
-            max_bits=max_bits,
-            variant=variant,
-            global_rank=global_rank,
-            local_rank=local_rank,
-            weight_allocation=allocation(vasmp, "vasmp"),
-            weight_statistic=weight_statistic,
-            allocator=allocator,
-            timestep_allocation=allocation(vatmp, "vatmp"),
-            segments=segments,
-            rotation=rotation,
-            rotation_signs=rotation_signs,
-            keep=None if keep is None else tuple(keep),
-            seed=seed,
+        settings = quantizer.settings(
+            method, timestep_allocation=allocation(vatmp, "vatmp"), segments=segments
         )
         if calib is not None and calibration is not None:
             raise UsageError("a calibration is given twice", hint="--calib or --calibration")
+        unfinished.check()
         opened = open_checkpoint(checkpoint)
         output = out or _default_output(checkpoint, str(settings.target))
         check_output(output, force=force)  # before any weight is read
-        known = None if calibration is None else read_calibration(calibration)
-        model = _base_model(opened, base, prompts, prompt, negative_prompt, steps, guidance)
-        if (calib or calibration) and not settings.uses_calibration:
-            _warn(f"at {settings.target} recipe {recipe} does not use a calibration; --vatmp does")
-            calib = known = None
-        with BarProgress(enabled=not json_output) as progress:
-            if calib is None:
-                from planner.build import build as build_pack
-
-                result = build_pack(
-                    opened,
-                    output,
-                    settings,
-                    model,
-                    calibration=known,
-                    force=force,
-                    progress=progress,
+        with claimed(output):
+            known = None if calibration is None else read_calibration(calibration)
+            model = base.find(opened)
+            if (calib or calibration) and not settings.uses_calibration:
+                _warn(
+                    f"at {settings.target} recipe {method.recipe} does not use a calibration;"
+                    " --vatmp does"
                 )
-            else:
-                from planner.calibrated_build import build_calibrated
+                calib = known = None
+            with BarProgress(enabled=not json_output) as progress:
+                if calib is None:
+                    from planner.build import build_resumable
 
-                run = _run(calib, calib_images, calib_crop, calib_seed, device, restart, progress)
-                result = build_calibrated(
-                    opened, output, settings, model, run, force=force, progress=progress
-                )
+                    result = build_resumable(
+                        opened,
+                        output,
+                        settings,
+                        model,
+                        unfinished.work(output, progress.say),
+                        calibration=known,
+                        force=force,
+                        progress=progress,
+                    )
+                else:
+                    from planner.calibrated_build import build_calibrated
+
+                    run = calibration_pass.run(calib, unfinished, progress.say)
+                    result = build_calibrated(
+                        opened, output, settings, model, run, force=force, progress=progress
+                    )
         for warning in result.warnings:
             _warn(warning)
-        from planner.inspection import size_text, summary
-
         if json_output:
             facts = {"pack": str(output), "warnings": result.warnings}
             print_json({**facts, **summary(result.manifest)})
@@ -212,6 +135,7 @@ def build(
             )
 
 
+@grouped_options
 def calibrate(
     checkpoint: CheckpointArgument,
     *,
@@ -221,31 +145,11 @@ def calibrate(
     out: Annotated[Path, typer.Option("-o", "--out", help="The calibration file.")] = Path(
         "calibration.json"
     ),
-    target: TargetOption = "W4A4",
-    recipe: RecipeOption = "q-dit4sr",
-    base: Base = None,
-    calib_images: CalibrationImages = 32,
-    calib_crop: CalibrationCrop = None,
-    calib_seed: CalibrationSeed = 0,
-    device: Device = "auto",
-    restart: Restart = False,
-    prompt: Prompt = None,
-    negative_prompt: NegativePrompt = None,
-    prompts: PromptsFile = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    variant: Variant = "q",
-    global_rank: GlobalRank = None,
-    local_rank: LocalRank = None,
-    min_bits: MinimumBits = 2,
-    max_bits: MaximumBits = 8,
-    vasmp: Vasmp = None,
-    weight_statistic: WeightStatistic = None,
-    allocator: Allocator = None,
-    rotation: RotationOption = None,
-    rotation_signs: RotationSigns = None,
-    keep: Keep = None,
-    seed: Seed = 0,
+    method: MethodOptions,
+    calibration_pass: PassOptions,
+    base: BaseOptions,
+    quantizer: QuantizerOptions,
+    unfinished: UnfinishedOptions,
     force: Annotated[bool, typer.Option("--force", help="Replace an older file.")] = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -254,44 +158,32 @@ def calibrate(
 
     The weights are quantized first, as `qplan build` would with the same options; activations are
     not. The file serves any activation target. An interrupted calibration goes on when the same
-    command is repeated.
+    command is repeated, with or without --resume.
     """
     with exit_on_error(debug=debug):
-        import shutil
-
         from artifacts.checkpoint import open_checkpoint
-        from planner.calibrated_build import measure_inputs, work_folder
+        from planner.calibrated_build import measure_inputs
         from planner.calibration_file import write_calibration
         from planner.progress import BarProgress
+        from planner.work_folder import claimed, work_folder
 
-        settings = recipe_options(
-            recipe,
-            target,
-            min_bits=min_bits,
-            max_bits=max_bits,
-            variant=variant,
-            global_rank=global_rank,
-            local_rank=local_rank,
-            weight_allocation=allocation(vasmp, "vasmp"),
-            weight_statistic=weight_statistic,
-            allocator=allocator,
-            rotation=rotation,
-            rotation_signs=rotation_signs,
-            keep=None if keep is None else tuple(keep),
-            seed=seed,
-        )
+        settings = quantizer.settings(method)
         if out.exists() and not force:
             raise UsageError(f"{out} exists", hint="choose another output, or use --force")
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
+        unfinished.check()
         opened = open_checkpoint(checkpoint)
-        model = _base_model(opened, base, prompts, prompt, negative_prompt, steps, guidance)
-        work = work_folder(out)
-        with BarProgress(enabled=not json_output) as progress:
-            run = _run(calib, calib_images, calib_crop, calib_seed, device, restart, progress)
-            measured = measure_inputs(opened, settings, model, run, work, progress=progress)
-        write_calibration(out, measured.calibration)
-        shutil.rmtree(work, ignore_errors=True)
+        with claimed(out):
+            model = base.find(opened)
+            with BarProgress(enabled=not json_output) as progress:
+                run = calibration_pass.run(calib, unfinished, progress.say)
+                work = run.work(work_folder(out))
+                measured = measure_inputs(
+                    opened, settings, model, run, work.path, progress=progress
+                )
+            write_calibration(out, measured.calibration)
+            work.remove()
         for warning in measured.warnings:
             _warn(warning)
         images, layers = len(measured.calibration.images), len(measured.calibration.mean_squares)
@@ -308,54 +200,6 @@ def calibrate(
             )
         else:
             print(f"{out}: {layers} layers, {steps_run} steps, {images} images")
-
-
-def _base_model(
-    checkpoint: "Checkpoint",
-    base: Path | None,
-    prompts: Path | None,
-    prompt: str | None,
-    negative_prompt: str | None,
-    steps: int | None,
-    guidance: float | None,
-) -> "BaseModel":
-    """What goes beside the transformer, sampled the way the options say."""
-    from planner.base_model import find_base_model
-    from planner.prompts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
-
-    texts = None
-    if prompt is not None or negative_prompt is not None:
-        texts = PromptTexts(
-            DEFAULT_POSITIVE if prompt is None else prompt,
-            DEFAULT_NEGATIVE if negative_prompt is None else negative_prompt,
-        )
-    model = find_base_model(checkpoint, base, embeddings=prompts, texts=texts)
-    asked: dict[str, Any] = {"steps": steps, "guidance": guidance}
-    changes = {name: value for name, value in asked.items() if value is not None}
-    return replace(model, sampling=model.sampling.model_copy(update=changes))
-
-
-def _run(
-    folder: Path,
-    images: int,
-    crop_px: int | None,
-    seed: int,
-    device: str,
-    restart: bool,
-    progress: Any,
-) -> "CalibrationRun":
-    from planner.calibrated_build import CalibrationRun
-    from planner.calibration import CalibrationSettings, choose_device
-
-    torch_device, dtype = choose_device(device)
-    return CalibrationRun(
-        folder,
-        CalibrationSettings(images=images, crop_px=crop_px, seed=seed),
-        device=torch_device,
-        dtype=dtype,
-        restart=restart,
-        report=progress.say,
-    )
 
 
 def _default_output(checkpoint: Path, target: str) -> Path:

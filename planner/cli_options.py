@@ -3,11 +3,14 @@
 Nothing heavy is imported here: ``--help`` goes through this module.
 """
 
+import sys
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from planner.settings import BuildSettings
 
 TargetOption = Annotated[
@@ -97,3 +100,11 @@ def print_json(content: object) -> None:
     from schemas.json_io import format_json
 
     print(format_json(content), end="")
+
+
+def console() -> "Console":
+    """Where tables are printed: stdout."""
+    from rich.console import Console
+
+    # Piped output has no width of its own; the tables are made for 100 columns.
+    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)

@@ -18,7 +18,6 @@ from planner.calibrated_build import (
     CalibrationRun,
     build_calibrated,
     measure_inputs,
-    work_folder,
 )
 from planner.calibration import (
     CalibrationSettings,
@@ -32,6 +31,7 @@ from planner.recipes import recipe_settings
 from planner.target import parse_target
 from planner.timesteps import sampling_timesteps
 from planner.vatmp import allocate_timesteps
+from planner.work_folder import work_folder
 from runtime.image_io import read_image
 from runtime.load import load_pack
 from runtime.sampler import initial_noise, sample
@@ -228,14 +228,22 @@ def test_a_damaged_intermediate_result_is_measured_again(measured, checkpoint, b
     (work / "weights.qpack" / "manifest.json").unlink()
     again = measure_inputs(checkpoint, settings(), base, run, work)
     assert again.calibration == measured.calibration
+    tensors = work / "weights.qpack" / "transformer.safetensors"
+    sound = tensors.read_bytes()
+    tensors.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    measure_inputs(checkpoint, settings(), base, run, work)
+    assert tensors.read_bytes() == sound
 
 
 def test_unfinished_work_of_another_calibration_is_not_mixed_in(checkpoint, base, run, tmp_path):
     work = tmp_path / "w"
     measure_inputs(checkpoint, settings(), base, run, work)
-    with pytest.raises(UsageError, match="had other recipe") as error:
+    with pytest.raises(UsageError, match=r"differs in seed 0 \(now 1\)") as error:
         measure_inputs(checkpoint, settings(seed=1), base, run, work)
     assert "--restart" in error.value.hint
+    prompts = {name: tensor + 1 for name, tensor in base.prompts.items()}
+    with pytest.raises(UsageError, match="differs in base"):
+        measure_inputs(checkpoint, settings(), replace(base, prompts=prompts), run, work)
     other = replace(run, restart=True)
     restarted = measure_inputs(checkpoint, settings(seed=1), base, other, work)
     assert restarted.calibration.recipe.settings["seed"] == 1

@@ -16,7 +16,7 @@ from tests.planner.make_base import make_base, make_embeddings
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
-COMMANDS = ("estimate", "build", "inspect", "verify")
+COMMANDS = ("estimate", "build", "calibrate", "inspect", "diff", "verify")
 
 
 def as_json(*arguments):

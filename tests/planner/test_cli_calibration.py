@@ -5,10 +5,10 @@ import json
 import pytest
 
 from artifacts.pack import open_pack
-from planner.calibrated_build import work_folder
 from planner.calibration_file import read_calibration
-from planner.cli_build import RecipeOption
+from planner.cli_build_options import MethodOptions
 from planner.recipes import RECIPES
+from planner.work_folder import work_folder
 from tests.planner.calibration_setup import make_setup
 from tests.planner.run_qplan import assert_fails, run_qplan
 from tests.planner.test_build import files
@@ -41,6 +41,40 @@ def test_a_calibration_and_the_build_that_uses_it_equal_the_build_from_images(se
     built = run_qplan(*arguments(setup, "build", "--calibration", file, "-o", two))
     assert built.exit_code == 0, built.output
     assert files(one) == files(two)
+
+
+@pytest.mark.parametrize("recipe", ["q-dit4sr", "svdquant"])
+def test_a_build_from_images_goes_on_with_the_layers_it_has(setup, tmp_path, monkeypatch, recipe):
+    from planner.build import quantize_layer
+
+    options = ("--calib", setup.images, "--recipe", recipe)
+    if recipe == "svdquant":
+        options += ("--local-rank", 0)
+    names, whole, output = [], tmp_path / "whole.qpack", tmp_path / "a.qpack"
+
+    def counted(name, *args):
+        if len(names) == 5:
+            raise KeyboardInterrupt
+        names.append(name)
+        return quantize_layer(name, *args)
+
+    assert run_qplan(*arguments(setup, "build", *options, "-o", whole)).exit_code == 0
+    command = arguments(setup, "build", *options, "-o", output)
+    with monkeypatch.context() as patched:
+        patched.setattr("planner.build.quantize_layer", counted)
+        stopped = run_qplan(*command)
+    assert stopped.exit_code == 130
+    images = " and 3 calibration images" if recipe == "svdquant" else ""
+    said = f"interrupted: 5 quantized layers{images} kept; the same command goes on from there"
+    assert stopped.stderr.splitlines()[-1] == said
+    # Without images it is another build.
+    plain = run_qplan(*arguments(setup, "build", "-o", output))
+    assert_fails(plain, 2, "calibration")
+    resumed = run_qplan(*command, "--resume")
+    assert resumed.exit_code == 0, resumed.output
+    assert f"going on with an unfinished build: 5 quantized layers{images} kept" in resumed.stderr
+    assert files(output) == files(whole)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.qpack", "whole.qpack"]
 
 
 def test_calibrate_as_json(setup, tmp_path):
@@ -143,7 +177,7 @@ def test_an_existing_calibration_is_not_replaced_unasked(setup, tmp_path):
 
 def test_the_help_names_every_recipe():
     # The option's own text: on a narrow terminal long words are broken.
-    said = RecipeOption.__metadata__[0].help
+    said = MethodOptions.__annotations__["recipe"].__metadata__[0].help
     for name in RECIPES:
         stem, _, part = name.partition("-no-")
         assert stem in said

@@ -1,0 +1,74 @@
+"""Options that several commands share, listed once: a dataclass stands for all of its fields.
+
+    @dataclass(frozen=True)
+    class Sampling:
+        steps: Annotated[int, typer.Option(help="Sampling steps.")] = 40
+        seed: Annotated[int, typer.Option(help="Seed of the noise.")] = 0
+
+    @app.command()
+    @grouped_options
+    def upscale(image: Path, *, sampling: Sampling, force: bool = False) -> None:
+        ...
+
+The command takes ``--steps`` and ``--seed``, in their place between the others; the function gets a
+``Sampling``. typer reads a function's signature and annotations, and nothing else of it, so the two
+are all that is changed. Nothing heavy is imported here: ``--help`` goes through this module.
+"""
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, get_type_hints
+
+
+def grouped_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Give ``command`` one keyword-only option for every field of its dataclass parameters.
+
+    Raises:
+        TypeError: two options have one name, or a field has a default factory, which a command
+            line could not show.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: dict[str, inspect.Parameter] = {}
+    groups: dict[str, type[Any]] = {}
+    for name, parameter in inspect.signature(command).parameters.items():
+        hint = hints[name]
+        if dataclasses.is_dataclass(hint) and isinstance(hint, type):
+            groups[name] = hint
+            added = _options(hint)
+        else:
+            added = [parameter.replace(annotation=hint)]
+        for option in added:
+            if option.name in parameters:
+                raise TypeError(f"{command.__name__}: two options are called {option.name}")
+            parameters[option.name] = option
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            fields = [field.name for field in dataclasses.fields(group)]
+            values[name] = group(**{field: values.pop(field) for field in fields})
+        command(**values)
+
+    run.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
+    run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
+    return run
+
+
+def _options(group: type[Any]) -> list[inspect.Parameter]:
+    hints = get_type_hints(group, include_extras=True)
+    found = []
+    for field in dataclasses.fields(group):
+        if field.default_factory is not dataclasses.MISSING:
+            raise TypeError(f"{group.__name__}.{field.name} has a default factory")
+        required = field.default is dataclasses.MISSING
+        found.append(
+            inspect.Parameter(
+                field.name,
+                inspect.Parameter.KEYWORD_ONLY,
+                default=inspect.Parameter.empty if required else field.default,
+                annotation=hints[field.name],
+            )
+        )
+    return found

@@ -1,0 +1,81 @@
+"""One writer at a time for one output: a lock that ends with the process that holds it.
+
+    with output_lock(path):
+        ...                     # whoever else asks for `path` meanwhile is refused at once
+
+The lock is the system's own, on a hidden file beside the output. A process that is killed leaves
+the file, but not the lock, so nothing has to be cleared away by hand.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from schemas.errors import ResourceError
+
+try:
+    import fcntl
+except ImportError:  # pragma: no cover  (Windows, where nothing stands in for it)
+    fcntl = None  # type: ignore[assignment]
+
+
+def lock_file(output: Path) -> Path:
+    """The file that the lock of ``output`` is on."""
+    return output.absolute().with_name(f".{output.absolute().name}.lock")
+
+
+@contextlib.contextmanager
+def output_lock(output: Path) -> Iterator[None]:
+    """Have ``output`` for this process alone while the block runs.
+
+    Where the system or the file system knows no locks, the block runs without.
+
+    Raises:
+        ResourceError: on entering: another process has it, or the directory cannot be written.
+    """
+    if fcntl is None:  # pragma: no cover
+        yield  # type: ignore[unreachable]
+        return
+    file = lock_file(output)
+    try:
+        descriptor = _take(file, output)
+    except OSError as cause:
+        raise ResourceError(f"{file}: cannot be written: {cause.strerror or cause}") from cause
+    try:
+        yield
+    finally:
+        # Removed before it is let go: afterwards it might be another's.
+        file.unlink(missing_ok=True)
+        os.close(descriptor)
+
+
+def _take(file: Path, output: Path) -> int:
+    """Open and lock ``file``; returns its descriptor."""
+    while True:
+        descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
+            os.close(descriptor)
+            process = f"process {holder}" if holder else "another process"
+            raise ResourceError(
+                f"{output}: {process} is writing it (lock {file})",
+                hint="wait until it has finished, or choose another output",
+            ) from None
+        except OSError:  # a file system without locks
+            return descriptor
+        # Between opening and locking, the one before may have removed the file.
+        if _is_at(file, descriptor):
+            os.ftruncate(descriptor, 0)
+            os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
+            return descriptor
+        os.close(descriptor)
+
+
+def _is_at(file: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(os.fstat(descriptor), file.stat())
+    except FileNotFoundError:
+        return False
