@@ -9,7 +9,7 @@ are there, so a run that is cut off loses little:
     parity     every kernel against plain torch; one failure ends the run with exit code 1
     products   single layers against cuBLAS in bfloat16
     step       24 blocks of full width against eager and compiled bfloat16
-    tune       only with --tune: refreshes the table of tile sizes, first of all
+    tune       only with --tune: refreshes the table of tile sizes that ships, first of all
 """
 
 import argparse
@@ -53,6 +53,12 @@ def main() -> int:
     def save() -> None:
         _write(arguments.out, name, result)
 
+    from runtime.backends.triton.table_file import user_file  # noqa: PLC0415
+
+    own = user_file()
+    if own is not None and own.exists():
+        note(f"tile sizes of {own} lie over those that ship; remove it to measure the latter")
+
     failed = 0
     with torch.inference_mode():
         if arguments.tune:
@@ -92,7 +98,9 @@ def _arguments() -> argparse.Namespace:
         default=PHASES,
         help=f"which of {','.join(PHASES)}, separated by commas",
     )
-    parser.add_argument("--tune", action="store_true", help="refresh the table of tile sizes")
+    parser.add_argument(
+        "--tune", action="store_true", help="refresh the table of tile sizes that ships"
+    )
     parser.add_argument(
         "--tune-seconds", type=float, default=400, help="no further shape after this long"
     )
@@ -130,16 +138,16 @@ def _tune(
     began: float,
     note: Any,
 ) -> None:
-    from benchmarks.gpu.tune import tune  # noqa: PLC0415
-    from runtime.backends.triton import tuning  # noqa: PLC0415
+    from runtime.backends.triton.table_file import SHIPPED  # noqa: PLC0415
+    from runtime.backends.triton.tune import tune  # noqa: PLC0415 brings the kernels
 
     result["tune"] = tune(
         device,
+        table=SHIPPED,
         rounds=arguments.rounds,
         until=lambda: time.monotonic() - began > arguments.tune_seconds,
         note=note,
     )
-    tuning.forget()
 
 
 def _write(folder: Path | None, device: str, result: dict[str, Any]) -> None:

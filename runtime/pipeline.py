@@ -2,11 +2,13 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.dit4sr import DiT4SR
 from runtime.projection import ActivationBits
 from runtime.settings import UpscaleSettings
@@ -14,6 +16,9 @@ from schemas.errors import PackError
 
 BitsAt = Callable[[float], ActivationBits | None]
 """Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
+
+Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, ActivationBits | None], Tensor]
+"""`DiT4SR.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +84,21 @@ class Pipeline:
     sampling: UpscaleSettings
     device: torch.device
     dtype: torch.dtype
+
+    @cached_property
+    def velocity(self) -> Network:
+        """What a sampler calls: the network itself, or its CUDA graphs where there can be some.
+
+        Made when first asked for and kept, so that all tiles and images share the graphs. Whoever
+        watches the network's layers calls `network`.
+        """
+        if can_be_graphed(self.network, self.device):
+            return GraphedNetwork(self.network)
+        return self.network
+
+    def release_graphs(self) -> bool:
+        """Give up the CUDA graphs for good; whether that gave memory back."""
+        return isinstance(self.velocity, GraphedNetwork) and self.velocity.release()
 
     @property
     def patch_size(self) -> int:

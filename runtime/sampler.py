@@ -5,22 +5,23 @@ At every step the velocity is extrapolated from the negative prompt's to the pos
 (classifier-free guidance), and assembled from overlapping tiles where the latent is large.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
-from runtime.pipeline import BitsAt, Prompts
+from runtime.pipeline import BitsAt, Network, Prompts
 from runtime.projection import ActivationBits
 from runtime.settings import UpscaleSettings
-from runtime.tiling import Tile, apply_tiled, tiles_of
-
-Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, ActivationBits | None], Tensor]
-"""`DiT4SR.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
+from runtime.tiling import Tile, blend_tiles, tiles_of
 
 Progress = Callable[[int, int], None]
 """Called after every step with the steps done and the steps in all."""
+
+TOKENS_AT_ONCE = 4096
+"""Small tiles share a pass up to this many tokens: short ones spend their time between operations.
+One tile of DiT4SR, 2381 tokens in each branch, is a pass of its own."""
 
 
 def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -38,6 +39,7 @@ def sample(
     noise: Tensor,
     patch_size: int,
     bits_at: BitsAt = lambda _timestep: None,
+    tokens_at_once: int = TOKENS_AT_ONCE,
     progress: Progress | None = None,
 ) -> Tensor:
     """Sample a latent.
@@ -51,6 +53,7 @@ def sample(
             before a step is taken: the scheduler would round the latent to a narrower one.
         patch_size: side of the network's patches, in latent pixels; tiles keep to their grid.
         bits_at: activation bits at a timestep.
+        tokens_at_once: tiles are batched up to this many tokens; a larger one goes alone.
         progress: called after every step.
 
     Returns:
@@ -63,12 +66,13 @@ def sample(
     height, width = latent.shape[-2:]
     tiles = tiles_of(height, width, settings.tile, settings.overlap, patch_size)
     velocity = GuidedVelocity(network, control, prompts, settings.guidance)
+    at_once = max(1, tokens_at_once // velocity.tokens_of(tiles[0], patch_size))
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     scheduler.set_timesteps(settings.steps)
 
     for step, timestep in enumerate(scheduler.timesteps, start=1):
-        of_tile = velocity.on(latent, timestep, bits_at(timestep.item()))
-        whole = apply_tiled(of_tile, like=latent, tiles=tiles)
+        of_tiles = velocity.on(latent, timestep, bits_at(timestep.item()), tiles, at_once)
+        whole = blend_tiles(of_tiles, like=latent, tiles=tiles)
         latent = scheduler.step(whole, timestep, latent, return_dict=False)[0]
         if progress is not None:
             progress(step, settings.steps)
@@ -95,29 +99,43 @@ class GuidedVelocity:
         self.embeds = torch.stack(embeds)  # [1 or 2, m, J]
         self.pooled = torch.stack(pooled)  # [1 or 2, P]
 
+    def tokens_of(self, tile: Tile, patch_size: int) -> int:
+        """Tokens that one tile brings into a pass: image, control and text of every branch."""
+        image = tile.height * tile.width // patch_size**2
+        branches, text, _ = self.embeds.shape
+        return int(branches * (2 * image + text))
+
     def on(
-        self, latent: Tensor, timestep: Tensor, bits: ActivationBits | None
-    ) -> Callable[[Tile], Tensor]:
-        """Return the velocity of ``latent`` [1, C, h, w] at ``timestep`` [], as a function of tile.
+        self,
+        latent: Tensor,
+        timestep: Tensor,
+        bits: ActivationBits | None,
+        tiles: Sequence[Tile],
+        at_once: int,
+    ) -> Iterator[Tensor]:
+        """Yield the velocity of every tile of ``latent`` [1, C, h, w] at ``timestep`` [].
 
-        The velocity is in the dtype of ``latent``.
+        Each is [1, C, tile height, tile width] in the dtype of ``latent``; ``at_once`` tiles go
+        through the network as one batch.
         """
-        branches = len(self.embeds)
-        timesteps = timestep.to(latent.device).expand(branches)
-
-        def of_tile(tile: Tile) -> Tensor:
-            noisy = tile.of(latent).to(self.control.dtype)
+        for start in range(0, len(tiles), at_once):
+            part = tiles[start : start + at_once]
+            noisy = torch.cat([tile.of(latent) for tile in part]).to(self.control.dtype)
+            control = torch.cat([tile.of(self.control) for tile in part])
+            n, branches = len(part), len(self.embeds)
             predicted = self.network(
-                noisy.expand(branches, -1, -1, -1),
-                tile.of(self.control).expand(branches, -1, -1, -1),
-                self.embeds,
-                self.pooled,
-                timesteps,
+                noisy.repeat(branches, 1, 1, 1),
+                control.repeat(branches, 1, 1, 1),
+                self.embeds.repeat_interleave(n, 0),
+                self.pooled.repeat_interleave(n, 0),
+                timestep.to(latent.device).expand(branches * n),
                 bits,
             ).to(latent.dtype)
-            if branches == 1:
-                return predicted
-            negative, positive = predicted.chunk(2)
-            return negative + self.guidance * (positive - negative)
+            yield from self._guided(predicted).split(1)
 
-        return of_tile
+    def _guided(self, predicted: Tensor) -> Tensor:
+        """``predicted`` [branches * n, C, h, w] -> [n, C, h, w]."""
+        if len(self.embeds) == 1:
+            return predicted
+        negative, positive = predicted.chunk(2)
+        return negative + self.guidance * (positive - negative)

@@ -5,7 +5,7 @@ their results are averaged with Gaussian weights, so that a tile counts most at 
 the network saw the most context. A tile that is as large as the latent is the latent itself.
 """
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from itertools import product
 from typing import NamedTuple
 
@@ -81,21 +81,26 @@ def gaussian_weights(height: int, width: int) -> Tensor:
     return along(height)[:, None] * along(width)
 
 
-def apply_tiled(function: Callable[[Tile], Tensor], like: Tensor, tiles: list[Tile]) -> Tensor:
-    """Average what ``function`` returns for every tile into a tensor shaped as ``like``.
+def blend_tiles(results: Iterable[Tensor], like: Tensor, tiles: Sequence[Tile]) -> Tensor:
+    """Average the results of tiles into a tensor shaped as ``like``.
 
     Args:
-        function: gives the result [..., tile height, tile width] of one tile.
+        results: [..., tile height, tile width] of every tile, in the order of ``tiles``; may be
+            computed as they are asked for.
         like: shape [..., H, W], dtype and device of the sums; float32 or wider, because weights
             span eleven orders of magnitude.
         tiles: tiles of one size that together cover ``like``.
+
+    Raises:
+        ValueError: there are more or fewer results than tiles.
     """
     if len(tiles) == 1:
-        return function(tiles[0]).to(like.dtype)
+        (only,) = results
+        return only.to(like.dtype)
     weights = gaussian_weights(tiles[0].height, tiles[0].width).to(like)
     total = torch.zeros_like(like)
     weight_sum = torch.zeros(like.shape[-2:], dtype=like.dtype, device=like.device)
-    for tile in tiles:
-        tile.of(total).add_(weights * function(tile))
+    for tile, result in zip(tiles, results, strict=True):
+        tile.of(total).add_(weights * result)
         tile.of(weight_sum).add_(weights)
     return total / weight_sum

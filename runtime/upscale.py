@@ -8,7 +8,7 @@ The order is DiT4SR's:
 4. sampling (`runtime.sampler`), in tiles where the latent is large;
 5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
 
-Memory that runs out is answered with smaller tiles.
+Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles.
 """
 
 import logging
@@ -31,7 +31,7 @@ from runtime.image_io import (
     write_image,
 )
 from runtime.pipeline import Pipeline
-from runtime.sampler import Progress, initial_noise, sample
+from runtime.sampler import TOKENS_AT_ONCE, Progress, initial_noise, sample
 from runtime.settings import UpscaleSettings
 from schemas.errors import ResourceError
 
@@ -154,6 +154,7 @@ def prepare(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> Prepa
         VAE_TILE_FLOOR_PX,
         vae_tile_unit(pipeline),
         "VAE encoding",
+        pipeline.release_graphs,
     )
     return Prepared(target, enlarged, control)
 
@@ -171,22 +172,26 @@ def sample_latent(
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
+    # A tile that no side needs would have to be halved in vain before anything shrinks.
+    largest = min(settings.tile, max(control.shape[-2:]))
     return with_smaller_tiles(
         lambda tile: sample(
-            pipeline.network,
+            pipeline.velocity,
             control.to(pipeline.dtype),
             pipeline.prompts,
             settings if tile == settings.tile else settings.with_tile(tile, pipeline.patch_size),
             noise=initial_noise(tuple(control.shape), settings.seed),
             patch_size=pipeline.patch_size,
             bits_at=pipeline.bits_at,
+            # Where memory ran out, smaller tiles are to take less of it, not to come in batches.
+            tokens_at_once=TOKENS_AT_ONCE if tile == largest else 0,
             progress=progress,
         ),
-        # A tile that no side needs would have to be halved in vain before anything shrinks.
-        min(settings.tile, max(control.shape[-2:])),
+        largest,
         TILE_FLOOR,
         pipeline.patch_size,
         "sampling",
+        pipeline.release_graphs,
     )
 
 
@@ -206,6 +211,7 @@ def finish(
         VAE_TILE_FLOOR_PX,
         vae_tile_unit(pipeline),
         "VAE decoding",
+        pipeline.release_graphs,
     )
     enlarged = prepared.enlarged
     decoded = decoded[..., : enlarged.shape[-2], : enlarged.shape[-1]]
@@ -289,7 +295,12 @@ def _tile_vae(pipeline: Pipeline, tile_px: int) -> None:
 
 
 def with_smaller_tiles(
-    run: Callable[[int], Result], tile: int, floor: int, unit: int, what: str
+    run: Callable[[int], Result],
+    tile: int,
+    floor: int,
+    unit: int,
+    what: str,
+    make_room: Callable[[], bool] = lambda: False,
 ) -> Result:
     """Return ``run(tile)``, halving the tile whenever memory runs out.
 
@@ -299,6 +310,8 @@ def with_smaller_tiles(
         floor: side that is not gone below.
         unit: sides stay multiples of this.
         what: names the work in the log.
+        make_room: gives back memory that the work can do without and says whether there was any;
+            where there was, the same tile is tried once more.
 
     Raises:
         ResourceError: memory ran out with tiles of ``floor``.
@@ -309,15 +322,18 @@ def with_smaller_tiles(
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
-            smaller = max(floor, tile // 2)
-            smaller -= smaller % unit
-            if not 0 < smaller < tile:
-                raise ResourceError(
-                    f"{what}: out of memory, even with tiles of {tile}",
-                    hint="close other programs, use a smaller image, or --device cpu",
-                ) from error
+            smaller = tile
+            if not make_room():
+                smaller = max(floor, tile // 2)
+                smaller -= smaller % unit
+                if not 0 < smaller < tile:
+                    raise ResourceError(
+                        f"{what}: out of memory, even with tiles of {tile}",
+                        hint="close other programs, use a smaller image, or --device cpu",
+                    ) from error
         # Only here is the failed attempt's traceback gone, and with it the tensors it held.
-        logger.warning("%s: out of memory with tiles of %d; trying %d", what, tile, smaller)
+        next_try = f"trying {smaller}" if smaller < tile else "trying without CUDA graphs"
+        logger.warning("%s: out of memory with tiles of %d; %s", what, tile, next_try)
         tile = smaller
         if torch.cuda.is_available():
             torch.cuda.empty_cache()

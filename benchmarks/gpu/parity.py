@@ -7,12 +7,12 @@ import torch
 from torch import Tensor
 
 from artifacts.hadamard import Rotation
-from benchmarks.gpu.layers import BLOCK_GRIDS, RULE, full_layer, random_layer, relative_error
 from runtime.backends.triton import plain
 from runtime.backends.triton.finite_watch import number_of, raise_if_seen
 from runtime.backends.triton.graphs import GraphedForward
 from runtime.backends.triton.launch import prepare_tokens, product
 from runtime.backends.triton.linear import LayerTensors, TritonLinear
+from runtime.backends.triton.random_layers import BLOCK_GRIDS, RULE, full_layer, random_layer
 from runtime.backends.triton.resident import Residency, doubled_offsets, make_resident
 from runtime.backends.triton.rotation_plan import plan_for
 from runtime.projection import project_all
@@ -257,7 +257,15 @@ def _graphs(device: torch.device) -> Result:
 
     graphed = GraphedForward(forward)
     wrong = 0
-    for seed, (tokens, bits) in enumerate(((5, 4), (5, 4), (9, 4), (5, 8), (9, 4))):
+    # A pass is captured when it comes for the second time.
+    passes = ((5, 4), (5, 4), (5, 4), (9, 4), (9, 4), (5, 8), (5, 8), (9, 4), (5, 4))
+    for seed, (tokens, bits) in enumerate(passes):
         x = _seeded(device, 2, tokens, 1536, seed=seed).bfloat16()
         wrong += not torch.equal(graphed(x, bits={"graphed": bits}), layer(x, bits))
-    return wrong == 0, f"{wrong} of 5 differ"
+    return wrong == 0, f"{wrong} of {len(passes)} differ"
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference over the norm; infinite where something is not finite."""
+    error = (found.double() - expected.double()).norm() / expected.double().norm()
+    return float(error) if bool(torch.isfinite(error)) else float("inf")

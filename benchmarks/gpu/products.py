@@ -7,9 +7,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from benchmarks.gpu.layers import RULE, full_layer
-from benchmarks.gpu.timing import as_json, captured, interleaved
 from runtime.backends.triton.linear import TritonLinear
+from runtime.backends.triton.random_layers import RULE, full_layer
+from runtime.backends.triton.timing import as_json, captured, interleaved
 
 SHAPES = ((6144, 1536), (1536, 1536), (1536, 6144))
 TOKENS = (4096, 2381, 1024, 333, 77, 2, 1)

@@ -7,10 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from benchmarks.gpu.block import Step, linears, run_blocks
-from benchmarks.gpu.layers import RULE, full_layer
-from benchmarks.gpu.timing import as_json, captured, interleaved
 from runtime.backends.triton.linear import TritonLinear
+from runtime.backends.triton.random_layers import RULE, full_layer
 from runtime.backends.triton.resident import Residency
+from runtime.backends.triton.timing import as_json, captured, interleaved
 
 BATCH, GRID, TEXT_TOKENS = 2, (32, 32), 333
 """Both guidance branches of a 512x512 picture: 1024 image, 1024 control, 333 text tokens."""

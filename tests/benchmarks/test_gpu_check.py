@@ -11,10 +11,12 @@ from torch import nn
 from benchmarks import gpu_check
 from benchmarks.gpu import parity
 from benchmarks.gpu.block import Block, Step, linears, run_blocks
-from benchmarks.gpu.layers import RULE, random_layer, relative_error
+from benchmarks.gpu.parity import relative_error
 from benchmarks.gpu.report import page
-from benchmarks.gpu.tune import configurations
+from runtime.backends.triton import tune as tune_module
 from runtime.backends.triton.linear import TritonLinear
+from runtime.backends.triton.random_layers import RULE, random_layer
+from runtime.backends.triton.table_file import SHIPPED
 from runtime.blocks import ControlBlock
 from schemas.transformer_config import TransformerConfig
 from tests.runtime.triton_device import DEVICE, seeded
@@ -195,23 +197,41 @@ def test_a_page_holds_what_was_measured():
         assert part in text
 
 
-@pytest.mark.parametrize("kernel", ["prepare", "thin", "product8"])
-def test_configurations_are_powers_of_two(kernel):
-    for tokens in (2, 4096):
-        rows = list(configurations(kernel, tokens))
-        assert len(rows) == len({tuple(row.items()) for row in rows}) > 4
-        for row in rows:
-            assert all(v & v - 1 == 0 for key, v in row.items() if key != "num_stages")
-
-
-def test_a_run_writes_both_files_and_ends_with_the_failures(monkeypatch, capsys, tmp_path):
-    """The whole command with the device's parts replaced."""
+@pytest.fixture
+def some_gpu(monkeypatch, tmp_path):
+    """The device's parts replaced; all comparisons are made up, one of them fails."""
     checks = [parity.Check("one", True, "equal"), parity.Check("two", False, "3 of 9 wrong")]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU 80GB")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
     monkeypatch.setattr(parity, "checks", lambda device, quick: iter(checks))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+
+
+def test_tuning_writes_the_table_that_ships(some_gpu, monkeypatch, capsys, tmp_path):
+    asked = {}
+
+    def tune(device, **options):
+        asked.update(options)
+        return {"90/prepare/16/1536/1536": {}}
+
+    own = tmp_path / "cache" / "qdit4sr" / "triton-table.json"
+    own.parent.mkdir(parents=True)
+    own.write_text("{}")
+    monkeypatch.setattr(tune_module, "tune", tune)
+    monkeypatch.setattr(sys, "argv", ["gpu_check", "--tune", "--phases", ""])
+    assert gpu_check.main() == 0
+    assert asked["table"] == SHIPPED
+    printed = capsys.readouterr().out
+    assert "1 rows of `table.json` were refreshed" in printed
+    assert f"tile sizes of {own} lie over those that ship" in printed
+
+
+def test_a_run_writes_both_files_and_ends_with_the_failures(
+    some_gpu, monkeypatch, capsys, tmp_path
+):
+    """The whole command."""
     monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(tmp_path), "--quick"])
     assert gpu_check.main() == 1
     printed = capsys.readouterr().out

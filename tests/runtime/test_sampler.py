@@ -113,7 +113,7 @@ def prompts():
     )
 
 
-def run(network, prompts, *, size=(8, 8), **changes):
+def run(network, prompts, *, size=(8, 8), tokens_at_once=0, **changes):
     control = torch.randn(1, 4, *size, generator=torch.Generator().manual_seed(5))
     return sample(
         network,
@@ -122,6 +122,7 @@ def run(network, prompts, *, size=(8, 8), **changes):
         replace(SETTINGS, **changes),
         noise=initial_noise((1, 4, *size), seed=0),
         patch_size=2,
+        tokens_at_once=tokens_at_once,
     )
 
 
@@ -167,6 +168,18 @@ def test_pointwise_network_gives_the_same_in_tiles(prompts):
     tiled = run(network, prompts, size=(20, 28), tile=8, overlap=4)
     assert {shape[-2:] for shape, *_ in network.calls} == {(8, 8)}
     torch.testing.assert_close(tiled, run(Recorder(), prompts, size=(20, 28)))
+
+
+@pytest.mark.parametrize("guidance", [1.0, 3.0])
+@pytest.mark.parametrize(("tiles_at_once", "batches"), [(1, [1] * 24), (5, [5] * 4 + [4])])
+def test_tiles_in_batches_give_the_same(prompts, guidance, tiles_at_once, batches):
+    network = Recorder()
+    branches = 1 if guidance == 1 else 2
+    of_tile = branches * (2 * 16 + 3)  # image and control tokens, and three of the prompt
+    common = {"size": (20, 28), "tile": 8, "overlap": 4, "guidance": guidance, "steps": 2}
+    batched = run(network, prompts, **common, tokens_at_once=tiles_at_once * of_tile + 1)
+    assert [shape[0] for shape, *_ in network.calls] == [branches * n for n in batches] * 2
+    torch.testing.assert_close(batched, run(Recorder(), prompts, **common))
 
 
 def test_tile_larger_than_the_latent_is_one_call_a_step(prompts):

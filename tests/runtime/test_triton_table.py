@@ -1,10 +1,19 @@
-"""The table of tile sizes that ships with the project."""
+"""The table of tile sizes that ships with the project, and a user's own rows over it."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from runtime.backends.triton import tuning
+from runtime.backends.triton import table_file, tuning
+from runtime.backends.triton.table_file import (
+    SHIPPED,
+    Origin,
+    Table,
+    read_file,
+    user_file,
+    write_rows,
+)
 from runtime.backends.triton.tuning import M_BUCKETS, config_for, m_bucket, read_table, row_name
 
 NAMES = {
@@ -16,8 +25,22 @@ NAMES = {
 SHARED_BYTES = {80: 164 << 10, 86: 100 << 10, 89: 100 << 10, 90: 228 << 10, 120: 100 << 10}
 
 
+ROW = {"BM": 32, "BK": 64, "num_warps": 4, "num_stages": 3}
+HERE = Origin("Some GPU", "3.6.0")
+
+
+@pytest.fixture(autouse=True)
+def own(tmp_path, monkeypatch):
+    """The file of a user's own rows, which is not there yet."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(tuning, "triton_version", lambda: HERE.triton)
+    tuning.forget()
+    yield tmp_path / "cache" / "qdit4sr" / "triton-table.json"
+    tuning.forget()
+
+
 def test_every_row_is_complete():
-    for name, row in read_table().items():
+    for name, row in read_file(SHIPPED).rows.items():
         capability, kernel, m, *_ = name.split("/")
         assert set(row) == NAMES[kernel]
         assert int(m) in M_BUCKETS
@@ -37,33 +60,169 @@ def test_tiles_fit_the_shared_memory(capability, kernel):
                 assert tiles * row["BK"] * row["num_stages"] < SHARED_BYTES[capability]
 
 
-def test_the_most_exact_row_wins(tmp_path, monkeypatch):
+def test_the_most_exact_row_wins(monkeypatch):
     rows = {
         row_name(80, "thin", 64, None, None): {"BM": 1},
         row_name(80, "thin", 64, 8, None): {"BM": 2},
         row_name(80, "thin", 64, 8, 4): {"BM": 3},
         row_name(90, "thin", 4096, None, None): {"BM": 4},
     }
-    file = tmp_path / "table.json"
-    file.write_text(json.dumps(rows))
-    monkeypatch.setattr(tuning, "read_table", lambda: read_table(file))
-    config_for.cache_clear()
-    try:
-        found = [
-            config_for(level, "thin", m, n, k)["BM"]
-            for level, m, n, k in (
-                (80, 64, 8, 4),
-                (86, 17, 8, 5),
-                (89, 5000, 9, 9),
-                (90, 64, 8, 4),
-                (100, 1, 1, 1),
-            )
-        ]
-        assert found == [3, 2, 1, 4, 4]
-        with pytest.raises(ValueError, match="no row for kernel thin on capability 75"):
-            config_for(75, "thin", 1, 1, 1)
-    finally:
-        config_for.cache_clear()
+    monkeypatch.setattr(tuning, "user_file", lambda: None)
+    monkeypatch.setattr(tuning, "read_file", lambda file: Table(rows))
+    found = [
+        config_for(level, "thin", m, n, k)["BM"]
+        for level, m, n, k in (
+            (80, 64, 8, 4),
+            (86, 17, 8, 5),
+            (89, 5000, 9, 9),
+            (90, 64, 8, 4),
+            (100, 1, 1, 1),
+        )
+    ]
+    assert found == [3, 2, 1, 4, 4]
+    with pytest.raises(ValueError, match="no row for kernel thin on capability 75"):
+        config_for(75, "thin", 1, 1, 1)
+
+
+def test_a_users_rows_lie_over_those_that_ship(own, caplog):
+    shipped = dict(read_table())
+    row = {**ROW, "BM": 64}
+    write_rows(own, {"90/thin/4096/*/*": row, "90/thin/64/*/1536": row}, 90, HERE)
+    write_rows(own, {"120/thin/64/*/1536": ROW}, 120, Origin("Another GPU", "3.6.0"))
+    tuning.forget()
+    assert read_table() == {
+        **shipped,
+        "90/thin/4096/*/*": row,
+        "90/thin/64/*/1536": row,
+        "120/thin/64/*/1536": ROW,
+    }
+    assert config_for(90, "thin", 64, 32, 1536) == row
+    assert config_for(90, "thin", 64, 32, 6144) == shipped["90/thin/64/*/*"]
+    assert not caplog.records
+
+
+def test_rows_of_another_triton_are_left_out(own, caplog):
+    write_rows(own, {"90/thin/64/*/1536": ROW}, 90, Origin("Some GPU", "3.5.0"))
+    write_rows(own, {"80/thin/64/*/1536": ROW}, 80, HERE)
+    tuning.forget()
+    assert set(read_table()) - set(read_file(SHIPPED).rows) == {"80/thin/64/*/1536"}
+    assert [record.getMessage() for record in caplog.records] == [
+        f"1 of 2 rows of {own} were not measured with Triton 3.6.0 and are left out;"
+        " `qrun tune` measures anew"
+    ]
+
+
+GOOD = {"measured": {"90": {"device": "a", "triton": "b"}}, "rows": {"90/thin/64/*/*": ROW}}
+
+
+def with_row(**changes):
+    return {"measured": {}, "rows": {"90/thin/64/*/*": {**ROW, **changes}}}
+
+
+BAD = {
+    "no JSON": b"{",
+    "no text": b"\xff\xfe\x00",
+    "nested": b"[" * 100_000,
+    "long": b" " * 2_000_000 + json.dumps(GOOD).encode(),
+    "list": [],
+    "rows alone": {"rows": {}},
+    "more": {**GOOD, "more": 1},
+    "rows a list": {**GOOD, "rows": []},
+    "capability": {**GOOD, "measured": {"9.0": {"device": "a", "triton": "b"}}},
+    "origin": {**GOOD, "measured": {"90": {"device": "a"}}},
+    "version": {**GOOD, "measured": {"90": {"device": "a", "triton": 3}}},
+    "kernel": {**GOOD, "rows": {"90/fat/64/*/*": ROW}},
+    "name": {**GOOD, "rows": {"90/thin/64/*": ROW}},
+    "row": {**GOOD, "rows": {"90/thin/64/*/*": 3}},
+    "setting missing": {**GOOD, "rows": {"90/thin/64/*/*": {"BM": 32}}},
+    "setting unknown": with_row(BN=32),
+    "text": with_row(BM="32"),
+    "bool": with_row(num_stages=True),
+    "fraction": with_row(BK=64.0),
+    "small": with_row(BM=8),
+    "large": with_row(BM=2048),
+    "no power": with_row(BM=48),
+    "warps": with_row(num_warps=64),
+}
+
+
+@pytest.mark.parametrize("content", BAD.values(), ids=BAD)
+def test_a_damaged_table_is_told_once_and_passed_over(own, caplog, content):
+    own.parent.mkdir(parents=True)
+    own.write_bytes(content if isinstance(content, bytes) else json.dumps(content).encode())
+    with pytest.raises(ValueError, match="is no table of tile sizes: "):
+        read_file(own)
+    for _ in range(2):
+        assert read_table() == read_file(SHIPPED).rows
+        config_for(90, "thin", 64, 32, 6144)
+    (record,) = caplog.records
+    assert f"tile sizes as shipped: {own} is no table" in record.getMessage()
+    assert "\n" not in record.getMessage()
+
+
+def test_a_table_that_cannot_be_read_is_passed_over(own, caplog):
+    own.mkdir(parents=True)
+    assert read_table() == read_file(SHIPPED).rows
+    assert "tile sizes as shipped" in caplog.text
+
+
+def test_writing_keeps_what_is_not_replaced(own):
+    write_rows(own, {"90/thin/64/*/1536": ROW, "90/thin/16/*/*": ROW}, 90, HERE)
+    write_rows(own, {"80/thin/64/*/1536": ROW}, 80, HERE)
+    write_rows(own, {"90/thin/256/*/1536": ROW}, 90, HERE)
+    assert set(read_file(own).rows) == {
+        "90/thin/64/*/1536",
+        "90/thin/16/*/*",
+        "80/thin/64/*/1536",
+        "90/thin/256/*/1536",
+    }
+    # What another device measured would stand under this one's name.
+    other = Origin("Another GPU", "3.6.0")
+    write_rows(own, {"90/thin/1024/*/1536": ROW}, 90, other)
+    assert read_file(own) == Table(
+        dict.fromkeys(["90/thin/16/*/*", "80/thin/64/*/1536", "90/thin/1024/*/1536"], ROW),
+        {90: other, 80: HERE},
+    )
+    assert [path.name for path in own.parent.iterdir()] == [own.name]
+
+
+def test_writing_into_the_table_that_ships_keeps_its_form(tmp_path):
+    copy = tmp_path / "table.json"
+    copy.write_bytes(SHIPPED.read_bytes())
+    before = copy.read_text().splitlines()
+    name = "90/product8/4096/6144/1536"
+    write_rows(copy, {name: read_file(SHIPPED).rows[name]}, 90, HERE)
+    after = copy.read_text().splitlines()
+    assert [line for line in after if line not in before] == [
+        '  "measured": {',
+        '    "90": {"device": "Some GPU", "triton": "3.6.0"}',
+        "  },",
+    ]
+    assert [line for line in before if line not in after] == ['  "measured": {},']
+
+
+def test_a_damaged_table_is_not_written_over(own):
+    own.parent.mkdir(parents=True)
+    own.write_text("{")
+    with pytest.raises(ValueError, match="is no table"):
+        write_rows(own, {"90/thin/64/*/1536": ROW}, 90, HERE)
+    assert own.read_text() == "{"
+
+
+def test_where_the_users_table_lies(monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", "/some/cache")
+    assert user_file() == Path("/some/cache/qdit4sr/triton-table.json")
+    monkeypatch.setenv("HOME", "/home/somebody")
+    for ignored in ("", "relative"):
+        monkeypatch.setenv("XDG_CACHE_HOME", ignored)
+        assert user_file() == Path("/home/somebody/.cache/qdit4sr/triton-table.json")
+
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(table_file.Path, "home", homeless)
+    assert user_file() is None
+    assert read_table() == read_file(SHIPPED).rows
 
 
 def test_buckets():

@@ -14,9 +14,10 @@ from runtime.backends.triton.product_kernel import product_kernel
 from runtime.backends.triton.resident import ResidentCodes
 from runtime.backends.triton.rotation_plan import RotationPlan, padded
 from runtime.backends.triton.scale_rule import ScaleRule, step_for
+from runtime.backends.triton.table_file import Config
 from runtime.backends.triton.thin_kernel import thin_kernel
 from runtime.backends.triton.token_rows import TokenRows, token_rows
-from runtime.backends.triton.tuning import Config, config_for
+from runtime.backends.triton.tuning import config_for
 
 _ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as the reference rounds them."""

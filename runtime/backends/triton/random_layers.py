@@ -6,6 +6,7 @@ from artifacts.hadamard import Rotation, random_signs
 from runtime.backends.triton.linear import LayerTensors
 from runtime.backends.triton.scale_rule import ScaleRule
 
+RULE: ScaleRule = "gaussian"
 GLOBAL_RANK = 32
 BLOCK_GRIDS = {
     (1536, 1536): (8, 6),
@@ -79,12 +80,3 @@ def full_layer(
     """A layer of the network with factors of ranks 32 and 8."""
     grid = BLOCK_GRIDS[out_features, in_features]
     return random_layer(name, out_features, in_features, bits=bits, grid=grid, device=device)
-
-
-def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
-    """Norm of the difference over the norm; infinite where something is not finite."""
-    error = (found.double() - expected.double()).norm() / expected.double().norm()
-    return float(error) if bool(torch.isfinite(error)) else float("inf")
-
-
-RULE: ScaleRule = "gaussian"
