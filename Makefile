@@ -25,15 +25,15 @@ $(VENV)/.dev: pyproject.toml
 demo: $(VENV)/.core
 	mkdir -p $(OUT)
 	$(BIN)/qplan build $(MODEL) --target W4A4 --global-rank 4 --local-rank 2 \
-	    -o $(OUT)/model.qpack --force
+	    -o $(OUT)/model.qpack --force --restart
 	$(BIN)/qplan inspect $(OUT)/model.qpack --layer 'blocks.0.attn.to'
 	$(BIN)/qrun upscale artifacts/demo/photo.png --pack $(OUT)/model.qpack \
 	    -o $(OUT)/photo_x4.png --force
 	@echo "The photo enlarged by the W4A4 pack: $(OUT)/photo_x4.png"
 
-# One thread: the tests' matrices are so small that a second one costs more than it does.
+# One thread each: the tests' matrices are so small that a second one costs more than it does.
 test: $(VENV)/.dev
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist loadfile
 
 lint: $(VENV)/.dev
 	$(BIN)/ruff check .

@@ -1,4 +1,4 @@
-"""The command ``qrun``: upscale images with a pack, measure results, look at the machine.
+"""The command ``qrun``: upscale images with a pack, measure results and speed, see the machine.
 
 One module for each command; this one puts them together. Heavy imports stand inside the functions
 that need them, so that ``--help`` and a mistyped path are answered at once.
@@ -6,9 +6,11 @@ that need them, so that ``--help`` and a mistyped path are answered at once.
 
 import typer
 
+from runtime.cli_bench import BENCH_EXAMPLE, bench
 from runtime.cli_doctor import DOCTOR_EXAMPLE, doctor
 from runtime.cli_eval import EVAL_EXAMPLE, evaluate
 from runtime.cli_model import load_pipeline as _load_pipeline
+from runtime.cli_tune import TUNE_EXAMPLE, tune
 from runtime.cli_upscale import UPSCALE_EXAMPLE, upscale
 
 app = typer.Typer(
@@ -34,3 +36,5 @@ def qrun(context: typer.Context) -> None:
 app.command(epilog=UPSCALE_EXAMPLE)(upscale)
 app.command("eval", epilog=EVAL_EXAMPLE)(evaluate)
 app.command(epilog=DOCTOR_EXAMPLE)(doctor)
+app.command(epilog=BENCH_EXAMPLE)(bench)
+app.command(epilog=TUNE_EXAMPLE)(tune)

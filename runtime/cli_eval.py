@@ -13,26 +13,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.command_line import exit_on_error
-from runtime.batch import DEFAULT_MAX_PIXELS, check_writable
-from runtime.cli_model import SamplingOptions, check_model_options
-from runtime.cli_options import (
-    ActivationBits,
-    Backend,
-    Base,
-    ColorFix,
-    Debug,
-    Device,
-    Dtype,
-    FullPrecision,
-    Guidance,
-    Json,
-    MaxPixels,
-    Overlap,
-    Seed,
-    Steps,
-    Tile,
-    Variant,
-)
+from artifacts.option_groups import grouped_options
+from runtime.batch import check_writable
+from runtime.cli_model import NetworkOptions
+from runtime.cli_options import Debug, Json
 from runtime.cli_screen import Screen, print_json
 from runtime.evaluation.datasets import DataSet, open_datasets, result_files
 from schemas.errors import BatchError, UsageError
@@ -52,6 +36,7 @@ qrun eval test_LR/ --truth test_HR/ --results other=their_results/ --csv scores.
 """
 
 
+@grouped_options
 def evaluate(
     context: typer.Context,
     folders: Annotated[
@@ -70,7 +55,6 @@ def evaluate(
     pack: Annotated[
         list[Path] | None, typer.Option(help="A .qpack folder to run. Repeatable.")
     ] = None,
-    full_precision: FullPrecision = None,
     results: Annotated[
         list[str] | None,
         typer.Option(metavar="NAME=DIR", help="Judge the pictures in DIR as they are. Repeatable."),
@@ -98,19 +82,7 @@ def evaluate(
     csv_file: Annotated[
         Path | None, typer.Option("--csv", metavar="FILE", help="Write every value to a table.")
     ] = None,
-    variant: Variant = None,
-    base: Base = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    seed: Seed = 0,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    color_fix: ColorFix = None,
-    activation_bits: ActivationBits = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    network: NetworkOptions,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -122,10 +94,9 @@ def evaluate(
     """
     with exit_on_error(debug=debug):
         packs, truths = list(pack or []), list(truth or [])
-        check_model_options(
-            full_precision=full_precision, variant=variant, device=device, dtype=dtype
-        )
-        if activation_bits is not None and not packs:
+        network.check()
+        full_precision, max_pixels = network.full_precision, network.max_pixels
+        if network.activation_bits is not None and not packs:
             raise UsageError("--activation-bits: there is no --pack to apply it to")
         if csv_file is not None and csv_file.is_dir():
             raise UsageError(f"{csv_file} is a folder", hint="--csv takes a file")
@@ -156,19 +127,21 @@ def evaluate(
         bad = check_images(datasets, finished, max_pixels=max_pixels)
         options = ModelOptions(
             load_pipeline=context.obj,
-            sampling=SamplingOptions(steps, guidance, tile, overlap, color_fix, seed),
-            base=base,
-            device=device,
-            dtype=dtype,
-            backend=backend,
-            activation_bits=activation_bits,
+            sampling=network.sampling,
+            base=network.base,
+            device=network.device,
+            dtype=network.dtype,
+            backend=network.backend,
+            activation_bits=network.activation_bits,
             max_pixels=max_pixels,
         )
         methods = [bicubic_method(max_pixels)] if bicubic else []
         if full_precision is not None:
             lender = packs[0] if packs else None
             methods.append(
-                full_precision_method(full_precision, pack=lender, variant=variant, options=options)
+                full_precision_method(
+                    full_precision, pack=lender, variant=network.variant, options=options
+                )
             )
         methods += [*pack_methods(packs, options), *finished]
         _check_method_names(methods)

@@ -8,7 +8,26 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from runtime.cli_options import DEVICES, DTYPES, VARIANTS
+from runtime.batch import DEFAULT_MAX_PIXELS
+from runtime.cli_options import (
+    DEVICES,
+    DTYPES,
+    VARIANTS,
+    ActivationBits,
+    Backend,
+    Base,
+    ColorFix,
+    Device,
+    Dtype,
+    FullPrecision,
+    Guidance,
+    MaxPixels,
+    Overlap,
+    Seed,
+    Steps,
+    Tile,
+    Variant,
+)
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,20 +74,44 @@ class SamplingOptions:
         return settings
 
 
-def check_model_options(
-    *, full_precision: Path | None, variant: str | None, device: str, dtype: str
-) -> None:
-    """Check what can be checked without reading anything.
+@dataclass(frozen=True)
+class NetworkOptions:
+    """Options of every command that samples: which network beside packs, how, and where."""
 
-    Raises:
-        UsageError: an option has a value that it cannot have.
-    """
-    one_of("--device", device, DEVICES)
-    one_of("--dtype", dtype, DTYPES)
-    if variant is not None:
-        one_of("--variant", variant, VARIANTS)
-        if full_precision is None:
-            raise UsageError("--variant goes with --full-precision: a pack knows its own")
+    full_precision: FullPrecision = None
+    variant: Variant = None
+    base: Base = None
+    steps: Steps = None
+    guidance: Guidance = None
+    seed: Seed = 0
+    tile: Tile = None
+    overlap: Overlap = None
+    color_fix: ColorFix = None
+    activation_bits: ActivationBits = None
+    device: Device = "auto"
+    dtype: Dtype = "auto"
+    backend: Backend = "auto"
+    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
+
+    @property
+    def sampling(self) -> SamplingOptions:
+        """Those that say how to sample."""
+        return SamplingOptions(
+            self.steps, self.guidance, self.tile, self.overlap, self.color_fix, self.seed
+        )
+
+    def check(self) -> None:
+        """Check what can be checked without reading anything.
+
+        Raises:
+            UsageError: an option has a value that it cannot have.
+        """
+        one_of("--device", self.device, DEVICES)
+        one_of("--dtype", self.dtype, DTYPES)
+        if self.variant is not None:
+            one_of("--variant", self.variant, VARIANTS)
+            if self.full_precision is None:
+                raise UsageError("--variant goes with --full-precision: a pack knows its own")
 
 
 def one_of(option: str, value: str, allowed: tuple[str, ...]) -> None:
@@ -94,7 +137,9 @@ def load_pipeline(
     """Load the model that the options name, onto the device they name."""
     from runtime.load import load_full_precision, load_pack
 
-    torch_device, torch_dtype = device_and_dtype(device, dtype)
+    torch_device, torch_dtype = device_and_dtype(
+        device, dtype, backend=None if full_precision is not None else backend
+    )
     if full_precision is not None:
         return load_full_precision(
             full_precision,
@@ -108,11 +153,21 @@ def load_pipeline(
     return load_pack(pack, base=base, device=torch_device, dtype=torch_dtype, backend=backend)
 
 
-def device_and_dtype(device: str, dtype: str) -> "tuple[torch.device, torch.dtype]":
-    """Choose where and how to compute: a GPU where there is one, in bfloat16; else float32.
+def device_and_dtype(
+    device: str, dtype: str, *, backend: str | None = None
+) -> "tuple[torch.device, torch.dtype]":
+    """Choose where and how to compute.
+
+    A GPU where there is one, and bfloat16 there. The CPU computes in float32, but in bfloat16 where
+    that is around the integer products of the backend ``cpu`` and the processor multiplies it.
+
+    Args:
+        device: as on the command line.
+        dtype: as on the command line.
+        backend: of the quantized layers; None for a network without such.
 
     Raises:
-        UsageError: a GPU is asked for and there is none.
+        UsageError: a GPU is asked for and there is none, or the backend cannot run there.
     """
     import torch
 
@@ -123,10 +178,21 @@ def device_and_dtype(device: str, dtype: str) -> "tuple[torch.device, torch.dtyp
         )
     if device == "auto":
         device = "cuda" if has_gpu else "cpu"
-    if dtype == "auto":
-        dtype = "bfloat16" if device == "cuda" else "float32"
-    chosen: torch.dtype = getattr(torch, dtype)
-    return torch.device(device), chosen
+    chosen = torch.device(device)
+    if dtype != "auto":
+        explicit: torch.dtype = getattr(torch, dtype)
+        return chosen, explicit
+    if chosen.type == "cuda":
+        return chosen, torch.bfloat16
+    from runtime.backends import select_backend
+    from runtime.processor import multiplies_bfloat16
+
+    narrow = (
+        backend is not None
+        and multiplies_bfloat16()
+        and select_backend(backend, chosen).name == "cpu"
+    )
+    return chosen, torch.bfloat16 if narrow else torch.float32
 
 
 def check_activation_bits(bits: int) -> None:

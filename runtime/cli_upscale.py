@@ -12,31 +12,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.command_line import exit_on_error
-from runtime.batch import DEFAULT_MAX_PIXELS, Job, Outcome, plan_jobs, run_jobs
-from runtime.cli_model import (
-    Loader,
-    SamplingOptions,
-    check_model_options,
-    with_activation_bits,
-)
-from runtime.cli_options import (
-    ActivationBits,
-    Backend,
-    Base,
-    ColorFix,
-    Debug,
-    Device,
-    Dtype,
-    FullPrecision,
-    Guidance,
-    Json,
-    MaxPixels,
-    Overlap,
-    Seed,
-    Steps,
-    Tile,
-    Variant,
-)
+from artifacts.option_groups import grouped_options
+from runtime.batch import Job, Outcome, plan_jobs, run_jobs
+from runtime.cli_model import Loader, NetworkOptions, with_activation_bits
+from runtime.cli_options import Debug, Json
 from runtime.cli_screen import Screen, print_json
 from schemas.errors import BatchError, ImageError, UsageError
 
@@ -53,6 +32,7 @@ qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
 """
 
 
+@grouped_options
 def upscale(
     context: typer.Context,
     inputs: Annotated[
@@ -66,20 +46,7 @@ def upscale(
             "-o", "--out", help="A folder; for one input also a file. Default: beside the input."
         ),
     ] = None,
-    full_precision: FullPrecision = None,
-    variant: Variant = None,
-    base: Base = None,
-    steps: Steps = None,
-    guidance: Guidance = None,
-    seed: Seed = 0,
-    tile: Tile = None,
-    overlap: Overlap = None,
-    color_fix: ColorFix = None,
-    activation_bits: ActivationBits = None,
-    device: Device = "auto",
-    dtype: Dtype = "auto",
-    backend: Backend = "auto",
-    max_pixels: MaxPixels = DEFAULT_MAX_PIXELS,
+    network: NetworkOptions,
     force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -91,28 +58,25 @@ def upscale(
     other inputs are left out.
     """
     with exit_on_error(debug=debug):
-        if pack is None and full_precision is None:
+        if pack is None and network.full_precision is None:
             raise UsageError("no model: give --pack or --full-precision")
-        check_model_options(
-            full_precision=full_precision, variant=variant, device=device, dtype=dtype
-        )
+        network.check()
         jobs = plan_jobs(inputs, out)
-        sampling = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed)
         load_pipeline: Loader = context.obj
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = load_pipeline(
                 pack=pack,
-                full_precision=full_precision,
-                variant=variant,
-                base=base,
-                device=device,
-                dtype=dtype,
-                backend=backend,
+                full_precision=network.full_precision,
+                variant=network.variant,
+                base=network.base,
+                device=network.device,
+                dtype=network.dtype,
+                backend=network.backend,
             )
-            if activation_bits is not None:
-                pipeline = with_activation_bits(pipeline, activation_bits)
-            settings = sampling.settings(
+            if network.activation_bits is not None:
+                pipeline = with_activation_bits(pipeline, network.activation_bits)
+            settings = network.sampling.settings(
                 pipeline.sampling,
                 patch_size=pipeline.patch_size,
                 largest_tile=pipeline.largest_tile,
@@ -120,7 +84,7 @@ def upscale(
             return pipeline, settings
 
         with Screen(len(jobs), quiet=json_output) as screen:
-            outcomes = _upscale_jobs(jobs, load, screen, max_pixels=max_pixels, force=force)
+            outcomes = _upscale_jobs(jobs, load, screen, max_pixels=network.max_pixels, force=force)
         if json_output:
             print_json({"files": [_as_json(outcome) for outcome in outcomes]})
         failed = sum(outcome.status == "failed" for outcome in outcomes)

@@ -48,23 +48,33 @@ class CpuRotation:
         """The rotation of a layer's record; the same object for the same contents."""
         return _shared(rotation, _content(signs), _content(smoothing))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``x`` [tokens, size] -> float32 [tokens, size], which the caller may overwrite."""
-        z = x.float()
+    def __call__(self, x: Tensor, room: tuple[Tensor, Tensor] | None = None) -> Tensor:
+        """Rotate tokens.
+
+        Args:
+            x: [tokens, size], any floating-point dtype.
+            room: two float32 vectors of ``tokens * size`` numbers to work in; new ones by default.
+
+        Returns:
+            float32 [tokens, size], in one of the two; the caller may overwrite it.
+        """
+        room = room or (torch.empty(x.numel()), torch.empty(x.numel()))
+        z, free = (part.view(x.shape) for part in room)
+        z.copy_(x)
         if self._dense is not None:
-            return z @ self._dense
+            return torch.mm(z, self._dense, out=free)
         if self._gain is not None:
-            z = z * self._gain if z is x else z.mul_(self._gain)
-        elif not self._factors and z is x:
-            return z.clone()
+            z.mul_(self._gain)
         right = self._rotation.block_size  # entries that the factors still to come act on
         for factor in self._factors:
             right //= len(factor)
             if right == 1:
-                z = z.view(-1, len(factor)) @ factor
+                torch.mm(z.view(-1, len(factor)), factor, out=free.view(-1, len(factor)))
             else:
-                z = torch.matmul(factor.T, z.view(-1, len(factor), right))
-        return z.view(x.shape)
+                blocks = (-1, len(factor), right)
+                torch.matmul(factor.T, z.view(blocks), out=free.view(blocks))
+            z, free = free, z
+        return z
 
     def fold_into(self, rows: Tensor) -> Tensor:
         """Rows [r, size] of the rotated domain -> float32 rows that act alike on plain inputs.

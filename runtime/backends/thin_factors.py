@@ -39,9 +39,12 @@ class ThinFactors(NamedTuple):
         """The same in ``dtype``."""
         return ThinFactors(*(part.to(dtype) for part in self))
 
-    def __call__(self, x: Tensor) -> Tensor:
-        """``x`` [tokens, in] -> [tokens, out], in the dtype of both."""
-        return F.linear(F.linear(x, self.down, self.constant), self.up)
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Add the branches' result for ``x`` [tokens, in] to ``y`` [tokens, out]; one dtype.
+
+        The second product adds to ``y`` itself: its result alone would be written and read again.
+        """
+        torch.addmm(y, F.linear(x, self.down, self.constant), self.up.T, out=y)
 
 
 class FactorParts(NamedTuple):

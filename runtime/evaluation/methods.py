@@ -88,9 +88,13 @@ class ModelOptions:
             defaults, patch_size=patch, largest_tile=config.pos_embed_max_size * patch
         )
 
-    def where(self) -> dict[str, str]:
-        """Where and in which number format networks compute, for an identity."""
-        device, dtype = device_and_dtype(self.device, self.dtype)
+    def where(self, backend: str | None) -> dict[str, str]:
+        """Where and in which number format a network computes, for an identity.
+
+        Args:
+            backend: of its quantized layers; None where it has none.
+        """
+        device, dtype = device_and_dtype(self.device, self.dtype, backend=backend)
         return {"device": device.type, "dtype": str(dtype).removeprefix("torch.")}
 
 
@@ -144,7 +148,7 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
         "parts": _lent_parts(pack, [options.base], f"{path} holds the transformer alone"),
         "backend": select_backend(options.backend, device).name,
         "activation_bits": options.activation_bits,
-        **_run_facts(settings, options),
+        **_run_facts(settings, options, options.backend),
     }
 
     label = f"{name} ({_bits(manifest.target, options.activation_bits)})"
@@ -175,7 +179,7 @@ def full_precision_method(
         "files": [file.model_dump() for file in checkpoint.source_files()],
         "variant": variant or (lender.variant if lender is not None else "q"),
         "parts": _lent_parts(lender, [options.base, checkpoint.parts_dir], f"{path} is alone"),
-        **_run_facts(settings, options),
+        **_run_facts(settings, options, None),
     }
 
     load = _loader(settings, options, pack=pack, full_precision=path, variant=variant)
@@ -228,8 +232,10 @@ def _loader(
     return load
 
 
-def _run_facts(settings: UpscaleSettings, options: ModelOptions) -> dict[str, Any]:
-    return {"settings": asdict(settings), **options.where(), "program": program_version()}
+def _run_facts(
+    settings: UpscaleSettings, options: ModelOptions, backend: str | None
+) -> dict[str, Any]:
+    return {"settings": asdict(settings), **options.where(backend), "program": program_version()}
 
 
 def _lent_parts(pack: Pack | None, folders: Sequence[Path | None], what: str) -> dict[str, str]:

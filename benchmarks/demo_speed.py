@@ -1,0 +1,93 @@
+"""The demo's photo on the CPU: the fast backend against the reference.
+
+    make demo
+    python -m benchmarks.demo_speed --pack out/demo/model.qpack
+
+Each backend is loaded as `qrun upscale` loads it, in the number format it would take. They take
+turns at the whole photo, from pixels to pixels; reading, writing and the start of Python are not in
+it. Prints medians, in seconds, of the whole and of sampling alone, with the lowest and the highest.
+"""
+
+import argparse
+import json
+import statistics
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from runtime.bench.machine import machine_facts
+from runtime.cli_model import load_pipeline
+from runtime.image_io import read_image
+from runtime.upscale import finish, prepare, sample_latent
+
+PHOTO = Path("artifacts/demo/photo.png")
+BACKENDS = ("cpu", "reference")
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--pack", type=Path, required=True)
+    parser.add_argument("--photo", type=Path, default=PHOTO)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    arguments = parser.parse_args()
+
+    pipelines = {
+        name: load_pipeline(
+            pack=arguments.pack,
+            full_precision=None,
+            variant=None,
+            base=None,
+            device="cpu",
+            dtype="auto",
+            backend=name,
+        )
+        for name in BACKENDS
+    }
+    rgb = read_image(arguments.photo).rgb
+    times: dict[str, dict[str, list[float]]] = {
+        name: {"whole": [], "sampling": []} for name in BACKENDS
+    }
+    for turn in range(arguments.rounds + 1):
+        for name, pipeline in pipelines.items():
+            settings = pipeline.sampling.override(patch_size=pipeline.patch_size)
+            began = time.perf_counter()
+            prepared = prepare(pipeline, rgb, settings)
+            between = time.perf_counter()
+            latent = sample_latent(pipeline, prepared.control, settings)
+            sampled = time.perf_counter()
+            finish(pipeline, prepared, latent, settings)
+            ended = time.perf_counter()
+            if turn:  # the first warms up
+                times[name]["whole"].append(ended - began)
+                times[name]["sampling"].append(sampled - between)
+
+    result: dict[str, Any] = {"machine": machine_facts(torch.device("cpu")), "seconds": {}}
+    for name, parts in times.items():
+        dtype = str(pipelines[name].dtype).removeprefix("torch.")
+        result["seconds"][f"{name}, {dtype}"] = {
+            part: {
+                "median": round(statistics.median(values), 3),
+                "lowest": round(min(values), 3),
+                "highest": round(max(values), 3),
+            }
+            for part, values in parts.items()
+        }
+    fast, slow = (times[name] for name in BACKENDS)
+    result["times_faster"] = {
+        part: round(statistics.median(slow[part]) / statistics.median(fast[part]), 2)
+        for part in fast
+    }
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""One transformer block with its inputs, filled by a candidate's layers."""
+
+import math
+from collections.abc import Callable
+from functools import partial
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from artifacts.layout import unread_tensors
+from runtime.backends.triton.graphs import GraphedForward
+from runtime.bench.random_layers import WEIGHT_SIZE
+from runtime.bench.workload import BlockKind, Streams
+from runtime.blocks import ControlBlock
+from runtime.load import Unread
+from runtime.projection import ActivationBits, QuantizableLinear
+from schemas.transformer_config import TransformerConfig, Variant
+
+VARIANT: Variant = "q"
+_GRAPH_CALLS = 3
+"""Calls after which a graph exists: the first ones compile kernels."""
+
+Convert = Callable[[str, nn.Linear], nn.Module]
+"""From a layer's name and the plain layer, without content, to what stands in its place."""
+
+
+class Inputs(NamedTuple):
+    """What a block reads: tokens [B, 2n, C], text [B, m, C], conditioning vector [B, C]."""
+
+    latent: Tensor
+    text: Tensor
+    temb: Tensor
+
+
+class BenchBlock:
+    """A block of random weights.
+
+    Args:
+        config: the network that it is a block of.
+        kind: which of its blocks.
+        streams: sizes of the inputs.
+        device: where it runs.
+        dtype: of the inputs and of everything that is not quantized.
+        convert: makes quantized layers; None leaves all layers plain.
+        activation_bits: of quantized layers.
+
+    Attributes:
+        block: the module.
+        inputs: random inputs.
+        layer_names: linear layers that a forward pass applies, by their names in the block.
+        weights: how many weights these have.
+    """
+
+    def __init__(
+        self,
+        config: TransformerConfig,
+        kind: BlockKind,
+        streams: Streams,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        convert: Convert | None = None,
+        activation_bits: int = 4,
+    ) -> None:
+        with torch.device("meta"):
+            self.block = ControlBlock(config, VARIANT, dual=kind.dual, last=kind.last)
+        prefix = f"transformer_blocks.{kind.index}."
+        unread = {
+            name.removeprefix(prefix).rpartition(".")[0]
+            for name in unread_tensors(config, VARIANT)
+            if name.startswith(prefix)
+        }
+        for name in sorted(unread):  # as in a pack: no candidate holds what nobody reads
+            self.block.set_submodule(name, Unread(name))
+        layers = {
+            name: module
+            for name, module in self.block.named_modules()
+            if isinstance(module, nn.Linear)
+        }
+        self.layer_names = list(layers)
+        self.weights = sum(layer.in_features * layer.out_features for layer in layers.values())
+        if convert is not None:
+            for name, layer in layers.items():
+                self.block.set_submodule(name, convert(name, layer).to(device))
+        generator = torch.Generator(device).manual_seed(0)
+        state = {
+            name: random_weight(parameter.shape, device, dtype, generator)
+            for name, parameter in self.block.named_parameters()
+        }
+        self.block.load_state_dict(state, assign=True)
+        self.block.eval().requires_grad_(False)
+        self.inputs = random_inputs(config.hidden_size, streams, device, dtype, generator)
+        self._grid = streams.grid
+        self._bits = activation_bits
+
+    @property
+    def layers(self) -> list[nn.Module]:
+        """The linear layers as they are now, whatever they were converted to."""
+        return [self.block.get_submodule(name) for name in self.layer_names]
+
+    @property
+    def column(self) -> ActivationBits | None:
+        """Activation bits of the quantized layers by name; None without any."""
+        names = [layer.name for layer in self.layers if isinstance(layer, QuantizableLinear)]
+        return dict.fromkeys(names, self._bits) if names else None
+
+    def work(self, *, compiled: bool = False, graphed: bool = False) -> Callable[[], object]:
+        """One forward pass, to be called again and again, warm.
+
+        Args:
+            compiled: through ``torch.compile``.
+            graphed: through a CUDA graph, inputs and result copied.
+
+        Raises:
+            RuntimeError: a graph is asked for and the device refuses it; whatever compiling or
+                running raises.
+        """
+        forward: Callable[..., tuple[Tensor, Tensor]] = self.block
+        if compiled:
+            forward = torch.compile(self.block, dynamic=False)
+        inputs, grid, column = self.inputs, self._grid, self.column
+
+        def run(latent: Tensor, text: Tensor, temb: Tensor, bits: ActivationBits | None) -> Tensor:
+            return forward(latent, text, temb, grid, bits)[0]
+
+        if not graphed:
+            work = partial(run, *inputs, column)
+            work()
+            return work
+        graph = GraphedForward(run)
+        for _ in range(_GRAPH_CALLS):
+            graph(*inputs, bits=column)
+        if graph.gave_up:
+            raise RuntimeError("the device refuses to capture it as a graph")
+        return partial(graph, *inputs, bits=column)
+
+
+def random_weight(
+    shape: torch.Size, device: torch.device, dtype: torch.dtype, generator: torch.Generator
+) -> Tensor:
+    """Uniform values of a weight's usual size; a normal distribution takes longer to draw."""
+    side = WEIGHT_SIZE * math.sqrt(3)
+    values = torch.empty(shape, device=device)
+    return values.uniform_(-side, side, generator=generator).to(dtype)
+
+
+def random_inputs(
+    width: int,
+    streams: Streams,
+    device: torch.device,
+    dtype: torch.dtype,
+    generator: torch.Generator,
+) -> Inputs:
+    """Normal values in the shapes of a block's inputs."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(shape, generator=generator, device=device).to(dtype)
+
+    return Inputs(
+        normal(streams.batch, 2 * streams.image_tokens, width),
+        normal(streams.batch, streams.text_tokens, width),
+        normal(streams.batch, width),
+    )
