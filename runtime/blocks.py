@@ -17,7 +17,6 @@ from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.normalization import RMSNorm
 from torch import Tensor, nn
 
 from runtime.projection import ActivationBits, modulate, project, project_all
@@ -88,10 +87,10 @@ class FeedForward(nn.Module):
             on_grid = control.transpose(1, 2).unflatten(2, grid)  # [B, 4C, rows, columns]
             mixed = self._convolve(on_grid).flatten(2).transpose(1, 2)
             if torch.is_grad_enabled():
-                image = image + CONTROL_CONV_GAIN * mixed
+                image = torch.add(image, mixed, alpha=CONTROL_CONV_GAIN)
                 h = image if image_only else torch.cat([image, control], dim=1)
             else:  # the same in place: this is the largest tensor of a block
-                image += CONTROL_CONV_GAIN * mixed
+                image.add_(mixed, alpha=CONTROL_CONV_GAIN)
                 h = image if image_only else h
         return project(self.net["2"], h, bits)
 
@@ -137,7 +136,7 @@ class ControlAttention(nn.Module):
         )
         self.to_add_out = nn.Linear(width, width) if text_output else None
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = (
-            RMSNorm(head, NORM_EPS) for _ in range(4)
+            nn.RMSNorm(head, NORM_EPS) for _ in range(4)
         )
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -244,11 +243,11 @@ class ControlBlock(nn.Module):
             modulate(self._norm(text), shift_text, scale_text),
             bits,
         )
-        latent = latent + gate[:, None] * attended.latent
+        latent = torch.addcmul(latent, gate[:, None], attended.latent)
         if self.attn2 is not None:
             shift2, scale2, gate2 = second
             attended2 = self.attn2(modulate(normed, shift2, scale2), None, bits)
-            latent = latent + gate2[:, None] * attended2.latent
+            latent = torch.addcmul(latent, gate2[:, None], attended2.latent)
 
         hidden = self.ff(
             modulate(self._norm(latent), shift_ff, scale_ff),
@@ -256,10 +255,10 @@ class ControlBlock(nn.Module):
             grid=grid,
             image_only=self.last,
         )
-        latent = latent[:, : hidden.shape[1]] + gate_ff[:, None] * hidden
+        latent = torch.addcmul(latent[:, : hidden.shape[1]], gate_ff[:, None], hidden)
 
         if self.ff_context is not None:
-            text = text + gate_text[:, None] * attended.text
+            text = torch.addcmul(text, gate_text[:, None], attended.text)
             hidden = self.ff_context(modulate(self._norm(text), shift_text_ff, scale_text_ff), bits)
-            text = text + gate_text_ff[:, None] * hidden
+            text = torch.addcmul(text, gate_text_ff[:, None], hidden)
         return latent, text

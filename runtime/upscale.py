@@ -272,7 +272,8 @@ def encode(pipeline: Pipeline, image: Tensor, tile_px: int) -> Tensor:
     """
     vae = pipeline.vae
     _tile_vae(pipeline, tile_px)
-    moments = vae.encode((2 * image - 1).to(pipeline.device, vae.dtype))
+    with _narrow_products(pipeline):
+        moments = vae.encode((2 * image - 1).to(pipeline.device, vae.dtype))
     latent: Tensor = moments.latent_dist.mode().float()
     control: Tensor = (latent - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
     return control
@@ -283,8 +284,19 @@ def decode(pipeline: Pipeline, latent: Tensor, tile_px: int) -> Tensor:
     vae = pipeline.vae
     _tile_vae(pipeline, tile_px)
     scaled = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0)
-    decoded: Tensor = vae.decode(scaled.to(vae.dtype)).sample
+    with _narrow_products(pipeline):
+        decoded: Tensor = vae.decode(scaled.to(vae.dtype)).sample
     return decoded.float().cpu() / 2 + 0.5
+
+
+def _narrow_products(pipeline: Pipeline) -> torch.autocast:
+    """The VAE's convolutions and attention in bfloat16, where the network computes in it.
+
+    Its norms and sums stay in float32. float16 would overflow.
+    """
+    return torch.autocast(
+        pipeline.device.type, torch.bfloat16, enabled=pipeline.dtype == torch.bfloat16
+    )
 
 
 def _tile_vae(pipeline: Pipeline, tile_px: int) -> None:

@@ -6,10 +6,13 @@ One W4A4 pack is calibrated; its bit grid takes VaTMP's activation bits for laye
 the target's for all others. Prints, for every kind of layer whose bits VaTMP changes at all: how
 many layers that is, how much the distortion that VaTMP minimises goes down, and the final latent's
 error against the unquantized network from the same noise, in dB, beside that of the grid with equal
-bits everywhere.
+bits everywhere. Three more columns tell which steps matter: with only those of its bits that lie
+above the target's (more storage), with only those below (less), and with the steps in reverse order
+(the same bits at other times).
 """
 
 import argparse
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
@@ -28,6 +31,9 @@ from runtime.load import network_from_pack
 MODEL = Path("artifacts/demo/dit4sr-mini")
 TARGET = parse_target("W4A4")
 RANKS = {"global_rank": 4, "local_rank": 2}
+
+Change = Callable[[Sequence[int]], tuple[int, ...]]
+"""From the bits that VaTMP chose for a layer to those that it gets."""
 
 
 def main() -> None:
@@ -59,10 +65,10 @@ def main() -> None:
     chosen = allocate_timesteps(fed, TARGET.activation_bits)
     changed = [name for name in fed if chosen[name] != equal[name]]
 
-    def error_db(names: list[str]) -> float:
+    def error_db(names: Sequence[str], change: Change = tuple) -> float:
         layers = {
             name: layer.model_copy(
-                update={"activation_bits": (chosen if name in names else equal)[name]}
+                update={"activation_bits": change(chosen[name]) if name in names else equal[name]}
             )
             for name, layer in pack.bit_grid.layers.items()
         }
@@ -71,8 +77,16 @@ def main() -> None:
         per_case = [sum(row) / len(row) for row in values["latent_db"]]
         return sum(per_case) / len(per_case)
 
-    print(f"{'VaTMP for':24} {'layers':>6} {'distortion':>10} {'latent error, dB':>17}", flush=True)
-    print(f"{'none':24} {0:6} {1:10.3f} {error_db([]):17.2f}", flush=True)
+    target = int(TARGET.activation_bits)
+    changes: list[Change] = [
+        tuple,
+        lambda bits: tuple(max(width, target) for width in bits),
+        lambda bits: tuple(min(width, target) for width in bits),
+        lambda bits: tuple(reversed(bits)),
+    ]
+    print(f"{'':42} latent error, dB")
+    print(f"{'VaTMP for':24} {'layers':>6} {'distortion':>10} {'':>8} raised lowered reversed")
+    print(f"{'none':24} {0:6} {1:10.3f} {error_db([]):8.2f}", flush=True)
     kinds = sorted({kind_of(name) for name in changed})
     for kind in ["all", *kinds]:
         names = [name for name in changed if kind in ("all", kind_of(name))]
@@ -80,9 +94,14 @@ def main() -> None:
             sum(activation_distortion(fed[name], bits[name]) for name in names)
             for bits in (equal, chosen)
         )
-        print(
-            f"{kind:24} {len(names):6} {after / before:10.3f} {error_db(names):17.2f}", flush=True
-        )
+        errors = [error_db(names, change) for change in changes]
+        found = "{:8.2f} {:6.2f} {:7.2f} {:8.2f}".format(*errors)
+        print(f"{kind:24} {len(names):6} {after / before:10.3f} {found}", flush=True)
+    print("\nmean square of the input and bits by step, of one layer of each kind:")
+    for kind in kinds:
+        first = next(name for name in changed if kind_of(name) == kind)
+        print(first, " ".join(f"{value:.2g}" for value in fed[first]))
+        print(f"{'':{len(first)}}", " ".join(map(str, chosen[first])))
 
 
 if __name__ == "__main__":

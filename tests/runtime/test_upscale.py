@@ -161,6 +161,24 @@ def test_bicubic_is_that_of_image_editors():
     torch.testing.assert_close(enlarged, (kernel / 2).clamp(0, 1), rtol=0, atol=1e-5)
 
 
+def test_vae_multiplies_in_the_networks_bfloat16_and_in_nothing_narrower(pipeline):
+    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    seen = []
+    hook = pipeline.vae.decoder.conv_in.register_forward_hook(lambda *call: seen.append(call[2]))
+    wide, narrow, float16 = (
+        decode(same, encode(same, image, 1024), 1024)
+        for dtype in (torch.float32, torch.bfloat16, torch.float16)
+        for same in [replace(pipeline, dtype=dtype)]
+    )
+    hook.remove()
+    assert [y.dtype for y in seen] == [torch.float32, torch.bfloat16, torch.float32]
+    assert torch.equal(float16, wide)
+    assert narrow.dtype == torch.float32
+    assert not torch.equal(narrow, wide)
+    # Eight bits in every factor of some ten convolutions one after the other.
+    assert (narrow - wide).norm() < 0.03 * wide.norm()
+
+
 def test_vae_in_tiles_is_near_the_vae_at_once(pipeline):
     """Group norms see one tile at a time, so the two differ; they must not differ in place.
 
