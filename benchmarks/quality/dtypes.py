@@ -8,21 +8,18 @@ unquantized float32 network from the same noise, in dB, mean over crops; then th
 VAE's pictures of the same latents in both number formats.
 """
 
-import argparse
 from dataclasses import replace
-from pathlib import Path
 
 import torch
 
 from benchmarks.cases import psnr_db
-from benchmarks.quality.measure import Bench, Sampling, make_bench, measure
-from benchmarks.quality.packs import PackMaker
+from benchmarks.quality.measure import Bench
 from benchmarks.quality.rows import Row
+from benchmarks.quality.small_run import latent_error_db, start
 from runtime.bit_schedule import BitSchedule
 from runtime.load import network_from_pack
 from runtime.upscale import finish
 
-MODEL = Path("artifacts/demo/dit4sr-mini")
 ROW = Row(
     "W4A4",
     "dtypes",
@@ -40,32 +37,16 @@ CANDIDATES = (
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, default=Path("out/quality"))
-    parser.add_argument("--crops", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=8)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-
-    sampling = Sampling(MODEL, arguments.crops, 128, arguments.seeds, arguments.steps, 1.0, False)
-    bench = make_bench(sampling, arguments.work, lambda _done, _total: None)
-    maker = PackMaker(MODEL, arguments.work, steps=sampling.steps, guidance=1.0)
+    _, bench, maker = start(__doc__, crops=16)
     cpu = torch.device("cpu")
     with maker.pack(ROW) as pack:
         for backend, dtype in CANDIDATES:
             network = network_from_pack(pack, device=cpu, dtype=dtype, backend=backend)
             prompts = bench.pipeline.prompts.to(cpu, dtype)
             pipeline = replace(bench.pipeline, dtype=dtype, prompts=prompts)
-            values = measure(
-                replace(bench, pipeline=pipeline),
-                network,
-                BitSchedule(pack.bit_grid),
-                lambda _done, _total: None,
-            )["latent_db"]
-            mean = sum(sum(row) / len(row) for row in values) / len(values)
+            mean = latent_error_db(
+                replace(bench, pipeline=pipeline), network, BitSchedule(pack.bit_grid)
+            )
             print(f"{backend} {str(dtype).removeprefix('torch.'):9} {mean:6.2f} dB", flush=True)
     print(f"VAE, bfloat16 against float32: {vae_psnr_db(bench):.2f} dB")
 

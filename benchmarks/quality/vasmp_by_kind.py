@@ -12,19 +12,17 @@ against the unquantized network from the same noise, in dB. A kind whose holding
 number is one that VaSMP judges wrongly.
 """
 
-import argparse
 import shutil
 from collections.abc import Mapping
-from pathlib import Path
 from unittest import mock
 
 import torch
 
 from artifacts.pack import open_pack
 from benchmarks.quality.kinds import KINDS, kind_of
-from benchmarks.quality.measure import Bench, Sampling, make_bench
-from benchmarks.quality.measure import measure as measure_latents
+from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker
+from benchmarks.quality.small_run import latent_error_db, start
 from planner import build as planner_build
 from planner.build import measure, weight_bits
 from planner.inventory import take_inventory
@@ -33,7 +31,6 @@ from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.vasmp import LayerStatistics, predicted_distortion
 
-MODEL = Path("artifacts/demo/dit4sr-mini")
 TARGET = parse_target("W4A4")
 RANKS = {"global_rank": 4, "local_rank": 2}
 
@@ -47,7 +44,7 @@ def held(
     return bits | (weight_bits(free, settings) if free else {})
 
 
-def latent_error_db(
+def pack_error_db(
     bench: Bench, maker: PackMaker, settings: BuildSettings, bits: Mapping[str, int]
 ) -> float:
     """Mean over crops and noises of the final latent's error, of a pack with these weight bits."""
@@ -58,30 +55,17 @@ def latent_error_db(
         quantized = maker.load(open_pack(output))
     finally:
         shutil.rmtree(output, ignore_errors=True)
-    values = measure_latents(
-        bench, quantized.network, quantized.bits_at, lambda _done, _total: None
-    )
-    per_case = [sum(row) / len(row) for row in values["latent_db"]]
-    return sum(per_case) / len(per_case)
+    return latent_error_db(bench, quantized.network, quantized.bits_at)
 
 
 @torch.inference_mode()
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    arguments, bench, maker = start(
+        __doc__,
+        crops=16,
+        more=lambda parser: parser.add_argument("--recipe", default="q-dit4sr"),
     )
-    parser.add_argument("--recipe", default="q-dit4sr")
-    parser.add_argument("--work", type=Path, default=Path("out/quality"))
-    parser.add_argument("--crops", type=int, default=16)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=8)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-
-    sampling = Sampling(MODEL, arguments.crops, 128, arguments.seeds, arguments.steps, 1.0, False)
-    bench = make_bench(sampling, arguments.work, lambda _done, _total: None)
-    maker = PackMaker(MODEL, arguments.work, steps=sampling.steps, guidance=1.0)
     ranks = {} if arguments.recipe == "q-dit4sr-no-hsvd" else RANKS
     settings = recipe_settings(arguments.recipe, TARGET, **ranks, timestep_allocation="uniform")
     statistics = measure(maker.checkpoint, take_inventory(maker.checkpoint, settings), settings)
@@ -97,7 +81,7 @@ def main() -> None:
         mean = sum(layer.parameters * free_bits[layer.name] for layer in of_kind)
         given = f"{mean / weight:11.2f}" if weight else f"{'':11}"
         distortion = predicted_distortion(statistics, bits) / equal
-        error = latent_error_db(bench, maker, settings, bits)
+        error = pack_error_db(bench, maker, settings, bits)
         print(f"{name:24} {given} {distortion:10.3f} {error:17.2f}", flush=True)
 
 

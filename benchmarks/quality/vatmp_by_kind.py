@@ -11,16 +11,14 @@ above the target's (more storage), with only those below (less), and with the st
 (the same bits at other times).
 """
 
-import argparse
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import torch
 
 from artifacts.pack import open_pack
 from benchmarks.quality.kinds import kind_of
-from benchmarks.quality.measure import Sampling, make_bench, measure
-from benchmarks.quality.packs import BACKEND, PackMaker
+from benchmarks.quality.packs import BACKEND
+from benchmarks.quality.small_run import latent_error_db, start
 from planner.calibrated_build import CalibrationRun, measure_inputs
 from planner.recipes import recipe_settings
 from planner.target import parse_target
@@ -28,7 +26,6 @@ from planner.vatmp import activation_distortion, allocate_timesteps
 from runtime.bit_schedule import BitSchedule
 from runtime.load import network_from_pack
 
-MODEL = Path("artifacts/demo/dit4sr-mini")
 TARGET = parse_target("W4A4")
 RANKS = {"global_rank": 4, "local_rank": 2}
 
@@ -38,19 +35,7 @@ Change = Callable[[Sequence[int]], tuple[int, ...]]
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--work", type=Path, default=Path("out/quality"))
-    parser.add_argument("--crops", type=int, default=8)
-    parser.add_argument("--seeds", type=int, default=1)
-    parser.add_argument("--steps", type=int, default=8)
-    arguments = parser.parse_args()
-    arguments.work.mkdir(parents=True, exist_ok=True)
-
-    sampling = Sampling(MODEL, arguments.crops, 128, arguments.seeds, arguments.steps, 1.0, False)
-    bench = make_bench(sampling, arguments.work, lambda _done, _total: None)
-    maker = PackMaker(MODEL, arguments.work, steps=sampling.steps, guidance=1.0)
+    arguments, bench, maker = start(__doc__, crops=8)
     settings = recipe_settings("q-dit4sr", TARGET, **RANKS)
     run = CalibrationRun(maker.images)
     work = arguments.work / "vatmp-by-kind"
@@ -61,7 +46,7 @@ def main() -> None:
         pack, device=torch.device("cpu"), dtype=torch.float32, backend=BACKEND
     )
     fed = measured.calibration.mean_squares
-    equal = dict.fromkeys(fed, (int(TARGET.activation_bits),) * sampling.steps)
+    equal = dict.fromkeys(fed, (int(TARGET.activation_bits),) * arguments.steps)
     chosen = allocate_timesteps(fed, TARGET.activation_bits)
     changed = [name for name in fed if chosen[name] != equal[name]]
 
@@ -73,9 +58,7 @@ def main() -> None:
             for name, layer in pack.bit_grid.layers.items()
         }
         grid = pack.bit_grid.model_copy(update={"layers": layers})
-        values = measure(bench, network, BitSchedule(grid), lambda _done, _total: None)
-        per_case = [sum(row) / len(row) for row in values["latent_db"]]
-        return sum(per_case) / len(per_case)
+        return latent_error_db(bench, network, BitSchedule(grid))
 
     target = int(TARGET.activation_bits)
     changes: list[Change] = [
