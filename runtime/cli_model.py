@@ -184,13 +184,13 @@ def device_and_dtype(
         return chosen, explicit
     if chosen.type == "cuda":
         return chosen, torch.bfloat16
-    from runtime.backends import select_backend
+    from runtime.backends import find_backend
     from runtime.processor import multiplies_bfloat16
 
     narrow = (
         backend is not None
         and multiplies_bfloat16()
-        and select_backend(backend, chosen).name == "cpu"
+        and find_backend(backend, chosen).name == "cpu"
     )
     return chosen, torch.bfloat16 if narrow else torch.float32
 

@@ -82,25 +82,33 @@ BACKENDS: dict[str, Backend] = {
 
 
 def select_backend(name: str, device: torch.device) -> Backend:
+    """Find the backend called ``name``, and log it; as `find_backend` otherwise.
+
+    Raises:
+        UsageError: there is no such backend, or this machine cannot run it.
+    """
+    chosen = find_backend(name, device)
+    passed_over = ""
+    if name == "auto" and chosen.name == "reference":  # slow: say why it has to be
+        reasons = {each.name: each.missing(device) for each in BACKENDS.values()}
+        passed_over = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
+    logger.info("backend %s on %s%s", chosen.name, device, passed_over and f" ({passed_over})")
+    return chosen
+
+
+def find_backend(name: str, device: torch.device) -> Backend:
     """Find the backend called ``name``, or the first that runs on ``device`` for ``auto``.
 
     Raises:
         UsageError: there is no such backend, or this machine cannot run it.
     """
-    passed_over = ""
     if name == "auto":
-        reasons = {each.name: each.missing(device) for each in BACKENDS.values()}
-        chosen = next(each for each in BACKENDS.values() if not reasons[each.name])
-        if chosen.name == "reference":  # slow: say why it has to be
-            passed_over = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
-    elif name in BACKENDS:
-        chosen = BACKENDS[name]
-        reason = chosen.missing(device)
-        if reason:
-            raise UsageError(f"backend {name} cannot run on {device}: {reason}")
-    else:
+        return next(each for each in BACKENDS.values() if not each.missing(device))
+    if name not in BACKENDS:
         raise UsageError(
             f"there is no backend {name!r}", hint=f"one of: auto, {', '.join(BACKENDS)}"
         )
-    logger.info("backend %s on %s%s", chosen.name, device, passed_over and f" ({passed_over})")
-    return chosen
+    reason = BACKENDS[name].missing(device)
+    if reason:
+        raise UsageError(f"backend {name} cannot run on {device}: {reason}")
+    return BACKENDS[name]

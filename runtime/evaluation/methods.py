@@ -16,7 +16,7 @@ from artifacts.checkpoint import open_checkpoint
 from artifacts.pack import Pack, open_pack
 from artifacts.pack_files import PROMPTS, sha256_of
 from artifacts.sampling_defaults import read_sampling_defaults
-from runtime.backends import select_backend
+from runtime.backends import find_backend
 from runtime.batch import DEFAULT_MAX_PIXELS
 from runtime.cli_model import (
     Loader,
@@ -146,7 +146,7 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
         "reached": manifest.reached.model_dump(),
         "recipe": manifest.recipe.name,
         "parts": _lent_parts(pack, [options.base], f"{path} holds the transformer alone"),
-        "backend": select_backend(options.backend, device).name,
+        "backend": find_backend(options.backend, device).name,
         "activation_bits": options.activation_bits,
         **_run_facts(settings, options, options.backend),
     }

@@ -64,3 +64,11 @@ def test_scratch_is_used_again_and_serves_every_mode():
     assert again.shape == (50,)
     again.add_(1)  # outside inference mode
     assert scratch(10_000_000)[0].shape == (10_000_000,)
+
+
+@needs_kernels
+def test_the_backend_is_looked_up_in_silence(caplog):
+    """Loading logs it; once is enough."""
+    caplog.set_level("INFO")
+    device_and_dtype("cpu", "auto", backend="auto")
+    assert "backend" not in caplog.text
