@@ -20,7 +20,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from benchmarks.quality.rows import MAIN_TARGETS, Ranks, plan
+from benchmarks.quality.rows import MAIN_TARGETS, plan
+from runtime.bench.workload import Ranks
 from schemas.errors import INTERRUPTED_EXIT_CODE, QPackError
 
 MODEL = Path("artifacts/demo/dit4sr-mini")

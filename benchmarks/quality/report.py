@@ -18,8 +18,9 @@ from benchmarks.quality.intervals import (
     per_image,
 )
 from benchmarks.quality.measure import Values
-from benchmarks.quality.rows import Ranks, Row
+from benchmarks.quality.rows import Row
 from benchmarks.quality.store import Content
+from runtime.bench.workload import Ranks
 
 NOTES = "quality_notes.md"
 NOTES_MARK = "<!-- notes -->"

@@ -4,22 +4,13 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any
 
+from runtime.bench.workload import Ranks
+
 MAIN_TARGETS = ("W4A4", "W4A6", "W3A4", "W8A8")
 WEIGHT_ONLY_TARGET = "W4A16"
 DIAGNOSTIC_TARGET = "W8A4"
 SWEEP_TARGETS = ("W2A16", "W3A16", "W5A16", "W6A16", "W8A16")
 PEER_TARGETS = (WEIGHT_ONLY_TARGET,)
-
-
-@dataclass(frozen=True)
-class Ranks:
-    """Ranks of the global and the local factors."""
-
-    global_rank: int
-    local_rank: int
-
-    def __str__(self) -> str:
-        return f"{self.global_rank}+{self.local_rank}"
 
 
 @dataclass(frozen=True)

@@ -10,8 +10,9 @@ pytest.importorskip("vl_convert")
 from benchmarks.quality import plots
 from benchmarks.quality.kinds import KINDS
 from benchmarks.quality.report import analyse
-from benchmarks.quality.rows import MAIN_TARGETS, Ranks, plan
+from benchmarks.quality.rows import MAIN_TARGETS, plan
 from planner.vasmp import LayerStatistics
+from runtime.bench.workload import Ranks
 
 LAYERS = {
     "modulation": "norm1.linear",

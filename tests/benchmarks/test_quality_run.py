@@ -11,9 +11,10 @@ from benchmarks.quality.compare import Comparison
 from benchmarks.quality.measure import Sampling, make_bench
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.report import analyse, to_json, to_markdown
-from benchmarks.quality.rows import Ranks, recipe_rows
+from benchmarks.quality.rows import recipe_rows
 from benchmarks.quality.run import _command
 from benchmarks.quality.store import RowStore
+from runtime.bench.workload import Ranks
 
 SAMPLING = Sampling(
     command.MODEL, crops=1, crop_px=128, seeds=1, steps=2, guidance=1.0, pictures=False
