@@ -18,11 +18,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from artifacts.pack import open_pack
+from artifacts.pack.reader import open_pack
 from benchmarks.cases import Case, contact_sheet, psnr_db, to_tensor
 from runtime.load import load_full_precision, load_pack
 from runtime.pipeline import Pipeline
-from runtime.settings import UpscaleSettings
+from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import resize, upscale
 from training.degradation import SCALE, Degradation
 from training.photos import held_out_photos

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from runtime.bench.machine import machine_facts
-from runtime.cli_model import load_pipeline
-from runtime.image_io import read_image
+from runtime.cli.model import load_pipeline
+from runtime.images.image_io import read_image
 from runtime.upscale import finish, prepare, sample_latent
 
 PHOTO = Path("artifacts/demo/photo.png")

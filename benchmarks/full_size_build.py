@@ -22,9 +22,9 @@ from pathlib import Path
 
 import torch
 
-from artifacts.layout import POSITION_TABLE, tensor_shapes
-from artifacts.pos_table import sincos_table
-from artifacts.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
+from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
+from artifacts.dit4sr.position_table import sincos_table
+from artifacts.files.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
 from schemas.transformer_config import TransformerConfig
 
 SEED = 0
@@ -74,7 +74,7 @@ def main() -> None:
     if not checkpoint.exists():
         write_random_checkpoint(checkpoint, TransformerConfig())
 
-    qplan = [sys.executable, "-c", "from planner.cli import main; main()"]
+    qplan = [sys.executable, "-c", "from planner.cli.app import main; main()"]
     target = ["--target", arguments.target, "-o", str(pack), "--force"]
     build = run([*qplan, "build", str(checkpoint), *target])
     verify = run([*qplan, "verify", str(pack)])

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Literal, get_args
 
+from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
+from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import UNQUANTIZED_BITS, Target
-from planner.vasmp import MAXIMUM_BITS, MINIMUM_BITS
-from planner.vatmp import SEGMENTS, USED_BELOW_BITS
 from schemas.errors import UsageError
 from schemas.manifest import ScaleRule, SettingOrList
 from schemas.transformer_config import Variant

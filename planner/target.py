@@ -3,7 +3,7 @@
 import re
 from dataclasses import dataclass
 
-from planner.vasmp import MAXIMUM_BITS, MINIMUM_BITS
+from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError
 

@@ -7,18 +7,18 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from artifacts.checkpoint import Checkpoint, open_checkpoint
-from artifacts.layout import POSITION_TABLE
-from artifacts.pack import Pack, open_pack
-from artifacts.pack_files import PROMPTS
-from artifacts.pos_table import sincos_table
-from artifacts.safetensors_io import read_header
-from artifacts.sampling_defaults import read_sampling_defaults
+from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
+from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
+from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.dit4sr.position_table import sincos_table
+from artifacts.files.safetensors_io import read_header
+from artifacts.pack.file_names import PROMPTS
+from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
-from runtime.bit_schedule import BitSchedule
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Pipeline, Prompts
-from runtime.settings import UpscaleSettings
+from runtime.sampling.bit_schedule import BitSchedule
+from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
 from schemas.json_io import read_json_file
 from schemas.transformer_config import Variant

@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
-from runtime.dit4sr import DiT4SR
-from runtime.projection import ActivationBits
-from runtime.settings import UpscaleSettings
+from runtime.dit4sr.network import DiT4SR
+from runtime.network.projection import ActivationBits
+from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
 
 BitsAt = Callable[[float], ActivationBits | None]

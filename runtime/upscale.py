@@ -5,7 +5,7 @@ The order is DiT4SR's:
 1. bicubic enlargement; where its shorter side is under ``min_side_px`` it is scaled up further;
 2. reflection up to whole patches of latent pixels (DiT4SR cuts instead, which loses edges);
 3. VAE encoding to the control latent, ``(z - shift_factor) * scaling_factor``;
-4. sampling (`runtime.sampler`), in tiles where the latent is large;
+4. sampling (`runtime.sampling.sampler`), in tiles where the latent is large;
 5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
 
 Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles.
@@ -22,17 +22,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from runtime.batch import DEFAULT_MAX_PIXELS
-from runtime.color import correct_color
-from runtime.image_io import (
+from runtime.images.batch import DEFAULT_MAX_PIXELS
+from runtime.images.color import correct_color
+from runtime.images.image_io import (
     check_output_size,
     read_header,
     read_image,
     write_image,
 )
 from runtime.pipeline import Pipeline
-from runtime.sampler import TOKENS_AT_ONCE, Progress, initial_noise, sample
-from runtime.settings import UpscaleSettings
+from runtime.sampling.sampler import TOKENS_AT_ONCE, Progress, initial_noise, sample
+from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import ResourceError
 
 logger = logging.getLogger(__name__)

@@ -70,7 +70,7 @@ class ModelRecord(StrictModel):
 
 
 class RotationSize(StrictModel):
-    """How inputs of one size are rotated; see `artifacts.hadamard` for the constructions.
+    """How inputs of one size are rotated; see `artifacts.codec.hadamard` for the constructions.
 
     Attributes:
         construction: which orthonormal matrix stands in each block.

@@ -2,7 +2,7 @@
 
 import pytest
 
-from runtime import cli
+from runtime.cli import app as cli
 from tests.runtime.tiny_pipeline import make_tiny_pipeline
 
 

@@ -18,8 +18,8 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
-from artifacts.layout import POSITION_TABLE
-from runtime.dit4sr import DiT4SR
+from artifacts.dit4sr.layout import POSITION_TABLE
+from runtime.dit4sr.network import DiT4SR
 from schemas.json_io import dump_json
 from schemas.manifest import SamplingDefaults
 from training.degradation import Degradation

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from schemas.transformer_config import TransformerConfig
 from training.loop import CosineTraining, Crops
 

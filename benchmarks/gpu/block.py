@@ -1,4 +1,4 @@
-"""A network of DiT4SR's width in plain torch, mirroring `runtime.blocks` without its dependencies.
+"""A network of DiT4SR's width in plain torch, as `runtime.dit4sr.blocks` without its dependencies.
 
 Two blocks of random weights, one with two attentions and one with one, stand for all: a step runs
 the first 13 times and the second 11 times. A block's weights are several times larger than the
@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from runtime.projection import ActivationBits, modulate, project, project_all
+from runtime.network.projection import ActivationBits, modulate, project, project_all
 
 HIDDEN, HEADS = 1536, 24
 DUAL_BLOCKS, SINGLE_BLOCKS = 13, 11

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from artifacts.hadamard import Rotation
+from artifacts.codec.hadamard import Rotation
 from runtime.backends.triton import plain
 from runtime.backends.triton.finite_watch import number_of, raise_if_seen
 from runtime.backends.triton.graphs import GraphedForward
@@ -15,7 +15,7 @@ from runtime.backends.triton.linear import LayerTensors, TritonLinear
 from runtime.backends.triton.random_layers import BLOCK_GRIDS, RULE, full_layer, random_layer
 from runtime.backends.triton.resident import Residency, doubled_offsets, make_resident
 from runtime.backends.triton.rotation_plan import plan_for
-from runtime.projection import project_all
+from runtime.network.projection import project_all
 
 RESIDENCIES: tuple[Residency, ...] = ("int8", "packed")
 LAYER_BOUNDS = {torch.float32: 2e-5, torch.bfloat16: 2**-7, torch.float16: 2**-7}

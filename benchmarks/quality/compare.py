@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from artifacts.pack import Pack
+from artifacts.pack.reader import Pack
 from benchmarks.quality import measure as measuring
 from benchmarks.quality import peer
 from benchmarks.quality.measure import Bench
@@ -18,7 +18,7 @@ from benchmarks.quality.packs import PackMaker, content_of
 from benchmarks.quality.rows import Row
 from benchmarks.quality.storage import stored_bits_per_weight
 from benchmarks.quality.store import Content, RowStore, key_of
-from planner.network_probe import active_linears
+from planner.build.network_probe import active_linears
 from runtime.load import load_full_precision
 
 ROOT = Path(__file__).parents[2]

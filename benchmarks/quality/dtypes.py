@@ -16,8 +16,8 @@ from benchmarks.cases import psnr_db
 from benchmarks.quality.measure import Bench
 from benchmarks.quality.rows import Row
 from benchmarks.quality.small_run import latent_error_db, start
-from runtime.bit_schedule import BitSchedule
 from runtime.load import network_from_pack
+from runtime.sampling.bit_schedule import BitSchedule
 from runtime.upscale import finish
 
 ROW = Row(

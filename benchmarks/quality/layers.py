@@ -15,15 +15,15 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from artifacts.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
 from benchmarks.quality.intervals import EXACT_DB
 from benchmarks.quality.kinds import KINDS, kind_of
 from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker, Quantized
 from benchmarks.quality.rows import Row
-from planner.network_probe import active_linears
+from planner.build.network_probe import active_linears
 from runtime.backends.reference import UNQUANTIZED, ReferenceLinear
-from runtime.image_io import read_image
+from runtime.images.image_io import read_image
 from runtime.upscale import SCALE, prepare, sample_latent
 from schemas.json_io import format_json
 

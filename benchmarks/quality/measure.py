@@ -16,14 +16,14 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from artifacts.checkpoint import open_checkpoint
+from artifacts.checkpoint.reader import open_checkpoint
 from benchmarks.cases import Case, held_out_cases, psnr_db
 from benchmarks.quality.intervals import relative_error_db
 from benchmarks.quality.store import key_of
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from runtime.load import load_full_precision
 from runtime.pipeline import BitsAt, Pipeline
-from runtime.settings import UpscaleSettings
+from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import Prepared, finish, prepare, resize, sample_latent
 
 CASE_SEED = 2026

@@ -12,21 +12,21 @@ from typing import Any
 
 import torch
 
-from artifacts.checkpoint import Checkpoint, open_checkpoint
-from artifacts.pack import Pack, open_pack
+from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
+from artifacts.pack.reader import Pack, open_pack
 from benchmarks.quality.calibration_images import write_calibration_images
 from benchmarks.quality.rows import Row
-from planner.base_model import BaseModel, find_base_model
-from planner.build import build
-from planner.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
-from planner.calibration_file import read_calibration, write_calibration
+from planner.build.base_model import BaseModel, find_base_model
+from planner.build.build import build
+from planner.build.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
+from planner.calibrate.calibration_file import read_calibration, write_calibration
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings
 from planner.target import parse_target
-from runtime.bit_schedule import BitSchedule
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from runtime.load import network_from_pack
 from runtime.pipeline import BitsAt
+from runtime.sampling.bit_schedule import BitSchedule
 from schemas.calibration import Calibration
 from schemas.errors import UsageError
 

@@ -12,7 +12,7 @@ from PIL import Image
 
 from benchmarks.quality.kinds import KINDS, block_of, kind_of
 from benchmarks.quality.report import Measured
-from planner.vasmp import LayerStatistics
+from planner.allocate.vasmp import LayerStatistics
 
 INK = "#222222"
 FAINT = "#8a8a8a"

@@ -17,8 +17,8 @@ from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.report import Measured
 from benchmarks.quality.rows import Row
 from benchmarks.quality.store import RowStore, key_of
-from planner.build import measure as weight_statistics
-from planner.inventory import take_inventory
+from planner.build.build import measure as weight_statistics
+from planner.build.inventory import take_inventory
 from schemas.json_io import format_json
 
 CROP_PX = 128

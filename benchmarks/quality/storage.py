@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from artifacts.quantized_weight import expected_tensors
+from artifacts.codec.quantized_weight import expected_tensors
 from schemas.manifest import LayerRecord
 
 FACTOR_BITS = 16

@@ -18,18 +18,18 @@ from unittest import mock
 
 import torch
 
-from artifacts.pack import open_pack
+from artifacts.pack.reader import open_pack
 from benchmarks.quality.kinds import KINDS, kind_of
 from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.small_run import latent_error_db, start
-from planner import build as planner_build
-from planner.build import measure, weight_bits
-from planner.inventory import take_inventory
+from planner.allocate.vasmp import LayerStatistics, predicted_distortion
+from planner.build import build as planner_build
+from planner.build.build import measure, weight_bits
+from planner.build.inventory import take_inventory
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings
 from planner.target import parse_target
-from planner.vasmp import LayerStatistics, predicted_distortion
 
 TARGET = parse_target("W4A4")
 RANKS = {"global_rank": 4, "local_rank": 2}

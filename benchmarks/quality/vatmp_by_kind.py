@@ -15,16 +15,16 @@ from collections.abc import Callable, Sequence
 
 import torch
 
-from artifacts.pack import open_pack
+from artifacts.pack.reader import open_pack
 from benchmarks.quality.kinds import kind_of
 from benchmarks.quality.packs import BACKEND
 from benchmarks.quality.small_run import latent_error_db, start
-from planner.calibrated_build import CalibrationRun, measure_inputs
+from planner.allocate.vatmp import activation_distortion, allocate_timesteps
+from planner.build.calibrated_build import CalibrationRun, measure_inputs
 from planner.recipes import recipe_settings
 from planner.target import parse_target
-from planner.vatmp import activation_distortion, allocate_timesteps
-from runtime.bit_schedule import BitSchedule
 from runtime.load import network_from_pack
+from runtime.sampling.bit_schedule import BitSchedule
 
 TARGET = parse_target("W4A4")
 RANKS = {"global_rank": 4, "local_rank": 2}

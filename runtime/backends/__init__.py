@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Literal
 
 import torch
 
-from runtime.projection import QuantizableLinear
+from runtime.network.projection import QuantizableLinear
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:  # the Triton kernels are also tried where pydantic is not installed
-    from artifacts.quantized_weight import QuantizedWeight
+    from artifacts.codec.quantized_weight import QuantizedWeight
     from schemas.manifest import QuantizerRecord
 
 logger = logging.getLogger(__name__)
@@ -45,13 +45,13 @@ def _reference_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") ->
 
 
 def _cpu_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
-    from runtime.backends.cpu import CpuLinear  # noqa: PLC0415
+    from runtime.backends.cpu.linear import CpuLinear  # noqa: PLC0415
 
     return CpuLinear(weight, quantizer.activation_scale)
 
 
 def _cpu_missing(device: torch.device) -> str | None:
-    from runtime.backends.int8_weight import inexact_reason  # noqa: PLC0415
+    from runtime.backends.cpu.int8_weight import inexact_reason  # noqa: PLC0415
 
     return inexact_reason() if device.type == "cpu" else "it runs on the CPU alone"
 

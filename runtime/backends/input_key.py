@@ -5,8 +5,8 @@ from collections.abc import Hashable
 
 from torch import Tensor
 
-from artifacts.quantized_weight import QuantizedWeight
-from artifacts.safetensors_io import tensor_bytes
+from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.files.safetensors_io import tensor_bytes
 from schemas.manifest import ScaleRule
 
 

@@ -15,10 +15,10 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from artifacts.gaussian_quantizer import quantize_rows
-from artifacts.quantized_weight import QuantizedWeight
+from artifacts.codec.gaussian_quantizer import quantize_rows
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.input_key import input_key
-from runtime.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
 from schemas.manifest import ScaleRule
 
 _EXACT_IN_FLOAT32 = 2**24

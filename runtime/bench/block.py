@@ -8,13 +8,13 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from artifacts.layout import unread_tensors
+from artifacts.dit4sr.layout import unread_tensors
 from runtime.backends.triton.graphs import GraphedForward
 from runtime.bench.random_layers import WEIGHT_SIZE
 from runtime.bench.workload import BlockKind, Streams
-from runtime.blocks import ControlBlock
+from runtime.dit4sr.blocks import ControlBlock
 from runtime.load import Unread
-from runtime.projection import ActivationBits, QuantizableLinear
+from runtime.network.projection import ActivationBits, QuantizableLinear
 from schemas.transformer_config import TransformerConfig, Variant
 
 VARIANT: Variant = "q"

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor, nn
 
 from runtime.bench.workload import Streams
-from runtime.blocks import ControlBlock
-from runtime.projection import PreparedInput, QuantizableLinear
+from runtime.dit4sr.blocks import ControlBlock
+from runtime.network.projection import PreparedInput, QuantizableLinear
 from schemas.transformer_config import TransformerConfig, Variant
 
 

@@ -12,7 +12,7 @@ from runtime.bench.candidates import Candidate, attempt
 from runtime.bench.counting import count_block
 from runtime.bench.timing import Spread, Timer, Work, interleaved
 from runtime.bench.workload import Bits, BlockKind, Ranks, Streams
-from runtime.projection import QuantizableLinear
+from runtime.network.projection import QuantizableLinear
 from schemas.transformer_config import TransformerConfig, Variant
 
 

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 
-from runtime.backends.int8_weight import Int8Weight, inexact_reason
+from runtime.backends.cpu.int8_weight import Int8Weight, inexact_reason
 from runtime.bench.timing import Timer, Work
 from runtime.bench.workload import Streams
 
 PARTS = (
-    ("rotation", "runtime.backends.cpu_rotation", "CpuRotation.__call__"),
-    ("codes", "runtime.backends.cpu", "CpuLinear._quantize"),
-    ("codes", "runtime.backends.cpu", "CpuLinear.prepare"),
-    ("integer products", "runtime.backends.int8_weight", "Int8Weight.product"),
-    ("factors", "runtime.backends.cpu", "CpuLinear._add_unquantized_part"),
-    ("sums", "runtime.backends.cpu", "CpuLinear.apply_to"),
+    ("rotation", "runtime.backends.cpu.rotation", "CpuRotation.__call__"),
+    ("codes", "runtime.backends.cpu.linear", "CpuLinear._quantize"),
+    ("codes", "runtime.backends.cpu.linear", "CpuLinear.prepare"),
+    ("integer products", "runtime.backends.cpu.int8_weight", "Int8Weight.product"),
+    ("factors", "runtime.backends.cpu.linear", "CpuLinear._add_unquantized_part"),
+    ("sums", "runtime.backends.cpu.linear", "CpuLinear.apply_to"),
     ("attention", "torch.nn.functional", "scaled_dot_product_attention"),
     ("gelu", "torch.nn.functional", "gelu"),
 )

@@ -6,9 +6,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from artifacts.bitpack import pack_codes
-from artifacts.hadamard import Rotation, random_signs
-from artifacts.quantized_weight import QuantizedWeight
+from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.hadamard import Rotation, random_signs
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.bench.workload import Ranks
 
 WEIGHT_SIZE = 0.02

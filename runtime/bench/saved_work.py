@@ -7,7 +7,7 @@ tokens of its stream.
 from collections import Counter
 from dataclasses import dataclass
 
-from artifacts.layout import block_linears
+from artifacts.dit4sr.layout import block_linears
 from runtime.bench.counting import count_block
 from runtime.bench.workload import Streams
 from schemas.transformer_config import TransformerConfig, Variant

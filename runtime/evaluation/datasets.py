@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.batch import INPUT_SUFFIXES
+from runtime.images.batch import INPUT_SUFFIXES
 from schemas.errors import UsageError
 
 NO_TRUTH = Path("-")

@@ -12,22 +12,22 @@ from typing import Any
 
 import torch
 
-from artifacts.checkpoint import open_checkpoint
-from artifacts.pack import Pack, open_pack
-from artifacts.pack_files import PROMPTS, sha256_of
-from artifacts.sampling_defaults import read_sampling_defaults
+from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
+from artifacts.pack.file_names import PROMPTS, sha256_of
+from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import find_backend
-from runtime.batch import DEFAULT_MAX_PIXELS
-from runtime.cli_model import (
+from runtime.cli.model import (
     Loader,
     SamplingOptions,
     check_activation_bits,
     device_and_dtype,
     with_activation_bits,
 )
-from runtime.image_io import read_image, write_image
-from runtime.sampler import Progress
-from runtime.settings import UpscaleSettings
+from runtime.images.batch import DEFAULT_MAX_PIXELS
+from runtime.images.image_io import read_image, write_image
+from runtime.sampling.sampler import Progress
+from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import SCALE, resize, upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError

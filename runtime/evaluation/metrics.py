@@ -20,7 +20,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifacts.command_line import one_line
+from artifacts.cli.exit_codes import one_line
 from runtime.evaluation.fidelity import psnr, psnr_luma, ssim, ssim_luma
 from runtime.evaluation.network import WEIGHTS_URL, bounded_downloads
 from schemas.errors import UsageError

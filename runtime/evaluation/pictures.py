@@ -11,7 +11,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from artifacts.pack_files import sha256_of
+from artifacts.pack.file_names import sha256_of
 from runtime.evaluation.datasets import DataSet, Pair
 from runtime.evaluation.methods import Method
 from schemas.errors import QPackError, ResourceError

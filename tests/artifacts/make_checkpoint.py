@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
-from artifacts.layout import POSITION_TABLE, tensor_shapes
-from artifacts.pos_table import sincos_table
+from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
+from artifacts.dit4sr.position_table import sincos_table
 from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_pack import TINY
 

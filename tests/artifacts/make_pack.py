@@ -6,13 +6,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artifacts.bitpack import pack_codes
-from artifacts.gaussian_quantizer import quantize_rows
-from artifacts.hadamard import Rotation, random_signs
-from artifacts.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
-from artifacts.pack_writer import SHARD_BYTES, PackWriter
-from artifacts.quantized_weight import QuantizedWeight
-from artifacts.safetensors_io import Entry, write_safetensors
+from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.gaussian_quantizer import quantize_rows
+from artifacts.codec.hadamard import Rotation, random_signs
+from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
+from artifacts.files.safetensors_io import Entry, write_safetensors
+from artifacts.pack.writer import SHARD_BYTES, PackWriter
 from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
 from schemas.manifest import (
     LayerRecord,

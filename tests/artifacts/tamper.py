@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.pack_files import sha256_of
+from artifacts.pack.file_names import sha256_of
 from schemas.json_io import dump_json, format_json
 from schemas.manifest import Manifest
 

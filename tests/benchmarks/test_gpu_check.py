@@ -17,7 +17,7 @@ from runtime.backends.triton import tune as tune_module
 from runtime.backends.triton.linear import TritonLinear
 from runtime.backends.triton.random_layers import RULE, random_layer
 from runtime.backends.triton.table_file import SHIPPED
-from runtime.blocks import ControlBlock
+from runtime.dit4sr.blocks import ControlBlock
 from schemas.transformer_config import TransformerConfig
 from tests.runtime.triton_device import DEVICE, seeded
 

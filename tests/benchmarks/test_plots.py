@@ -11,7 +11,7 @@ from benchmarks.quality import plots
 from benchmarks.quality.kinds import KINDS
 from benchmarks.quality.report import analyse
 from benchmarks.quality.rows import MAIN_TARGETS, plan
-from planner.vasmp import LayerStatistics
+from planner.allocate.vasmp import LayerStatistics
 from runtime.bench.workload import Ranks
 
 LAYERS = {

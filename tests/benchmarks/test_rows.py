@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 
-from artifacts.layout import block_linears
+from artifacts.dit4sr.layout import block_linears
 from benchmarks.quality.kinds import KINDS, block_of, kind_of
 from benchmarks.quality.rows import MAIN_TARGETS, plan, recipe_rows
 from planner.recipes import RECIPES, recipe_settings

@@ -5,7 +5,7 @@ import sys
 
 import pytest
 
-LIGHT = ["planner.cli", "runtime.cli", "schemas.errors", "artifacts.command_line"]
+LIGHT = ["planner.cli.app", "runtime.cli.app", "schemas.errors", "artifacts.cli.exit_codes"]
 HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy", "pyiqa"}
 
 
@@ -28,19 +28,19 @@ def test_commands_start_without_heavy_imports(module):
 
 
 def test_the_runtime_never_loads_the_planner():
-    loaded = modules_after("import runtime.load, runtime.upscale, runtime.cli")
-    assert "runtime.dit4sr" in loaded
+    loaded = modules_after("import runtime.load, runtime.upscale, runtime.cli.app")
+    assert "runtime.dit4sr.network" in loaded
     assert not any(name.split(".")[0] == "planner" for name in loaded)
 
 
 def test_importing_everything_does_not_touch_cuda():
-    code = "import runtime.load, planner.build, torch; assert not torch.cuda.is_initialized()"
-    assert "planner.build" in modules_after(code)
+    code = "import runtime.load, planner.build.build, torch; assert not torch.cuda.is_initialized()"
+    assert "planner.build.build" in modules_after(code)
 
 
 @pytest.mark.parametrize("command", ["qplan", "qrun"])
 def test_help_of_every_command_has_an_example(command):
-    module = {"qplan": "planner.cli", "qrun": "runtime.cli"}[command]
+    module = {"qplan": "planner.cli.app", "qrun": "runtime.cli.app"}[command]
     run = [sys.executable, "-c", f"from {module} import main; main()"]
     top = subprocess.run([*run, "--help"], capture_output=True, text=True, check=True).stdout
     commands = {

@@ -11,9 +11,9 @@ import pytest
 import torch
 from PIL import Image
 
-from artifacts.checkpoint import open_checkpoint
-from artifacts.gaussian_quantizer import dequantize_rows, quantize_rows
-from artifacts.pack import open_pack
+from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.pack.reader import open_pack
 from runtime.backends.reference import ReferenceLinear
 from training.degradation import SCALE, Degradation
 from training.photos import held_out_photos
@@ -24,7 +24,7 @@ RANKS = ("--global-rank", "4", "--local-rank", "2")
 
 def run(module, *arguments):
     """Run ``qplan`` or ``qrun`` as a command of its own; returns its stdout."""
-    command = [sys.executable, "-c", f"from {module}.cli import main; main()", *map(str, arguments)]
+    command = [sys.executable, "-c", f"from {module}.cli.app import main; main()", *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     return done.stdout
@@ -99,7 +99,7 @@ def test_integer_path_equals_the_reference_decoder_times_quantized_activations(p
         expected = dequantize_rows(codes, scale, 4).double() @ weight.residual(torch.float64).T
         expected += z.double() @ weight.low_rank(torch.float64).T + weight.bias.double()
         actual = ReferenceLinear(weight, "gaussian")(x, 4).double()
-        # Float32 sums of at most 768 terms; see tests/runtime/test_reference.py.
+        # Float32 sums of at most 768 terms; see tests/runtime/backends/test_reference.py.
         assert float((actual - expected).norm() / expected.norm()) < 1e-5, name
 
 

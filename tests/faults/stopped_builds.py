@@ -17,9 +17,9 @@ import sys
 from pathlib import Path
 
 # What the runs import anyway, once for all.
-import runtime.dit4sr  # noqa: F401
-from planner.build import sampling_timesteps
-from planner.cli import main
+import runtime.dit4sr.network  # noqa: F401
+from planner.build.build import sampling_timesteps
+from planner.cli.app import main
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

@@ -8,9 +8,9 @@ import sys
 import pytest
 import torch
 
-from artifacts.pack import verify_pack
-from planner.network_probe import active_linears
-from planner.work_folder import work_folder
+from artifacts.pack.reader import verify_pack
+from planner.build.network_probe import active_linears
+from planner.build.work_folder import work_folder
 from tests.artifacts.make_checkpoint import random_state, write_file
 from tests.artifacts.make_pack import TINY, make_pack
 from tests.planner.diverging_eigh import diverging_eigh
@@ -138,7 +138,7 @@ def test_a_full_disk_while_layers_are_written(source, tmp_path, monkeypatch):
     def full(_):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("artifacts.safetensors_io.tensor_bytes", full)
+    monkeypatch.setattr("artifacts.files.safetensors_io.tensor_bytes", full)
     assert_fails(run_qplan("build", source, *RANKS), 5, "No space left", "is kept")
     assert leftovers(tmp_path) == [".tiny-w4a4.qpack.unfinished"]
 
@@ -147,7 +147,7 @@ def test_memory_that_runs_out(source, tmp_path, monkeypatch):
     def greedy(*_args, **_kwargs):
         raise MemoryError
 
-    monkeypatch.setattr("planner.layer.decompose", greedy)
+    monkeypatch.setattr("planner.weights.layer.decompose", greedy)
     assert_fails(run_qplan("build", source, *RANKS), 5, "out of memory")
     assert leftovers(tmp_path) == [".tiny-w4a4.qpack.unfinished"]
 
@@ -186,7 +186,7 @@ def test_what_is_no_pack_is_not_replaced_even_by_force(source, tmp_path):
 
 def test_the_output_is_checked_before_any_weight_is_read(source, tmp_path, monkeypatch):
     (tmp_path / "out.qpack").mkdir()
-    monkeypatch.setattr("planner.base_model.find_base_model", lambda *_, **__: 1 / 0)
+    monkeypatch.setattr("planner.build.base_model.find_base_model", lambda *_, **__: 1 / 0)
     assert_fails(run_qplan("build", source, "-o", tmp_path / "out.qpack"), 2, "exists")
     result = run_qplan("build", source, "-o", tmp_path / "absent" / "out.qpack")
     assert_fails(result, 2, "does not exist")
@@ -201,7 +201,13 @@ def test_text_without_encoders(source, tmp_path):
 
 
 def test_a_shell_sees_the_exit_code_and_two_lines(source, tmp_path):
-    command = [sys.executable, "-c", "from planner.cli import main; main()", "build", str(source)]
+    command = [
+        sys.executable,
+        "-c",
+        "from planner.cli.app import main; main()",
+        "build",
+        str(source),
+    ]
     done = subprocess.run(
         [*command, "--target", "W1A4"], capture_output=True, text=True, check=False
     )

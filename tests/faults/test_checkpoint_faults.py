@@ -8,8 +8,8 @@ import sys
 import pytest
 import torch
 
-from artifacts.checkpoint import open_checkpoint
-from artifacts.pack import open_pack, verify_pack
+from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.pack.reader import open_pack, verify_pack
 from schemas.errors import CheckpointError
 from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_checkpoint import (
@@ -352,7 +352,7 @@ def test_sizes_without_a_hadamard_matrix_are_built_with_a_recorded_fallback(
 def test_a_shell_sees_the_exit_code_and_no_traceback(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(POINTER)
-    command = [sys.executable, "-c", "from planner.cli import main; main()", "build", str(path)]
+    command = [sys.executable, "-c", "from planner.cli.app import main; main()", "build", str(path)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert done.stdout == ""

@@ -15,7 +15,8 @@ import pyvips
 import torch
 from typer.testing import CliRunner
 
-from runtime import cli, upscale
+from runtime import upscale
+from runtime.cli import app as cli
 
 runner = CliRunner()
 
@@ -126,7 +127,7 @@ def test_bomb_takes_little_memory(tmp_path):
     script = (
         "import resource, sys\n"
         "from pathlib import Path\n"
-        "from runtime.image_io import read_image\n"
+        "from runtime.images.image_io import read_image\n"
         "from schemas.errors import ImageError\n"
         "peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024\n"
         "before = peak()\n"
@@ -160,7 +161,7 @@ def test_tiny_images_and_large_tiles_give_exactly_four_times(tmp_path, loads, si
     assert shape_of(tmp_path / "a_x4.png") == (4 * size[0], 4 * size[1])
 
 
-# Row 32: every kind by itself is in tests/runtime/test_image_io.py; here they go all the way.
+# Row 32: every kind by itself is in tests/runtime/images/test_image_io.py; here they go further.
 
 
 def test_kinds_of_images_are_kept_or_the_conversion_is_said(tmp_path, loads):
@@ -289,7 +290,7 @@ def test_interruption_while_writing_leaves_no_partial_file(tmp_path, loads, monk
         path.write_bytes(b"half a file")
         signal.raise_signal(signal.SIGINT)
 
-    monkeypatch.setattr("runtime.image_io._save", half)
+    monkeypatch.setattr("runtime.images.image_io._save", half)
     result = run(make_image(tmp_path / "a.png"))
     assert result.exit_code == 130
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]

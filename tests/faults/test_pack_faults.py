@@ -12,7 +12,7 @@ import struct
 import pytest
 import torch
 
-from artifacts.pack import open_pack, verify_pack
+from artifacts.pack.reader import open_pack, verify_pack
 from schemas.errors import PackError
 from tests.artifacts.make_pack import make_pack
 from tests.artifacts.tamper import edit_grid, edit_header, edit_manifest, reseal

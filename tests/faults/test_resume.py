@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from artifacts.output_lock import output_lock
-from artifacts.pack import verify_pack
-from planner.work_folder import work_folder
+from artifacts.files.output_lock import output_lock
+from artifacts.pack.reader import verify_pack
+from planner.build.work_folder import work_folder
 from tests.artifacts.make_checkpoint import random_state, write_file
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
@@ -65,7 +65,7 @@ def stop_at_layer(monkeypatch):
     """Raise an error in place of the factors of the so-many-th layer that is quantized."""
 
     def arrange(number, error):
-        from planner.layer import decompose
+        from planner.weights.layer import decompose
 
         count = 0
 
@@ -76,7 +76,7 @@ def stop_at_layer(monkeypatch):
                 raise error
             return decompose(*args, **kwargs)
 
-        monkeypatch.setattr("planner.layer.decompose", stopping)
+        monkeypatch.setattr("planner.weights.layer.decompose", stopping)
 
     return arrange
 
@@ -141,7 +141,7 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
     output = tmp_path / "a.qpack"
     stop_at_layer(8, KeyboardInterrupt())
     assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
-    from planner.build import quantize_layer
+    from planner.build.build import quantize_layer
 
     names = []
 
@@ -149,8 +149,8 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
         names.append(name)
         return quantize_layer(name, *args)
 
-    monkeypatch.setattr("planner.build.quantize_layer", counted)
-    monkeypatch.setattr("planner.build.allocation_variance", lambda *_: 1 / 0)
+    monkeypatch.setattr("planner.build.build.quantize_layer", counted)
+    monkeypatch.setattr("planner.build.build.allocation_variance", lambda *_: 1 / 0)
     result = run_qplan("build", source, *RANKS, "-o", output)
     assert result.exit_code == 0, result.output
     layers = verify_pack(output).layer_names
@@ -224,13 +224,13 @@ def test_a_second_builder_is_refused_at_once(source, whole, tmp_path, monkeypatc
     output, seconds = tmp_path / "a.qpack", []
 
     def build_again(*args, **kwargs):
-        from planner.hsvd import decompose
+        from planner.weights.hsvd import decompose
 
         if not seconds:
             seconds.append(run_qplan("build", source, *RANKS, "-o", output))
         return decompose(*args, **kwargs)
 
-    monkeypatch.setattr("planner.layer.decompose", build_again)
+    monkeypatch.setattr("planner.weights.layer.decompose", build_again)
     assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
     assert_fails(seconds[0], 5, str(output), f"process {os.getpid()}", ".a.qpack.lock")
     assert content(output) == whole

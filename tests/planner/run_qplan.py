@@ -4,7 +4,7 @@ from pathlib import Path
 
 from typer.testing import CliRunner, Result
 
-from planner.cli import app
+from planner.cli.app import app
 
 
 def run_qplan(*arguments: object) -> Result:

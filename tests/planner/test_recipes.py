@@ -2,10 +2,10 @@
 
 import pytest
 
-from artifacts.checkpoint import open_checkpoint
-from artifacts.pack import verify_pack
-from planner.base_model import BaseModel
-from planner.build import build
+from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.pack.reader import verify_pack
+from planner.build.base_model import BaseModel
+from planner.build.build import build
 from planner.recipes import RECIPES, recipe_settings
 from planner.target import parse_target
 from schemas.errors import UsageError

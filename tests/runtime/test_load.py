@@ -7,11 +7,11 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from artifacts.layout import POSITION_TABLE
-from artifacts.pack import open_pack
-from artifacts.pos_table import sincos_table
+from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.dit4sr.position_table import sincos_table
+from artifacts.pack.reader import open_pack
 from runtime.backends.reference import ReferenceLinear
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from runtime.load import Unread, load_full_precision, load_pack, network_from_pack
 from schemas.errors import CheckpointError, PackError, QPackError, UsageError
 from tests.artifacts.make_pack import TINY, make_pack

@@ -9,7 +9,7 @@ import pyvips
 import torch
 
 from runtime import upscale as module
-from runtime.image_io import read_image
+from runtime.images.image_io import read_image
 from runtime.upscale import (
     decode,
     encode,

@@ -3,9 +3,9 @@
 import torch
 from diffusers import AutoencoderKL
 
-from runtime.dit4sr import DiT4SR
+from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Pipeline, Prompts
-from runtime.settings import UpscaleSettings
+from runtime.sampling.settings import UpscaleSettings
 from schemas.transformer_config import TransformerConfig
 
 CONFIG = TransformerConfig(

@@ -2,12 +2,12 @@
 
 import logging
 
-from artifacts.quantized_weight import QuantizedWeight
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.input_key import input_key
 from runtime.backends.reference import ReferenceLinear
 from runtime.backends.triton.linear import LayerTensors, TritonLinear
 from runtime.backends.triton.resident import Residency
-from runtime.projection import QuantizableLinear
+from runtime.network.projection import QuantizableLinear
 from schemas.manifest import ScaleRule
 
 logger = logging.getLogger(__name__)

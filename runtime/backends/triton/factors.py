@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from artifacts.hadamard import Rotation
+from artifacts.codec.hadamard import Rotation
 
 _WIDTH_MULTIPLE = 8
 """Rows of thin vectors start at multiples of 16 bytes."""

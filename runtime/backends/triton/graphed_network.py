@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from runtime.backends.triton.graphs import GraphedForward, has_graphs
 from runtime.backends.triton.linear import TritonLinear
-from runtime.projection import UNQUANTIZED, ActivationBits, QuantizableLinear
+from runtime.network.projection import UNQUANTIZED, ActivationBits, QuantizableLinear
 
 
 class GraphedNetwork:
@@ -15,7 +15,7 @@ class GraphedNetwork:
     nor where a layer's activations stay unquantized, because such layers unpack on the way.
 
     Args:
-        network: a `runtime.dit4sr.DiT4SR` that passed `can_be_graphed`.
+        network: a `runtime.dit4sr.network.DiT4SR` that passed `can_be_graphed`.
     """
 
     def __init__(self, network: nn.Module) -> None:
@@ -32,7 +32,7 @@ class GraphedNetwork:
         timesteps: Tensor,
         bits: ActivationBits | None,
     ) -> Tensor:
-        """One pass; arguments, result and errors are those of `runtime.dit4sr.DiT4SR.forward`."""
+        """One pass; arguments, result and errors are those of the network's ``forward``."""
         inputs = (noisy, control, embeds, pooled, timesteps)
         if bits is None or UNQUANTIZED in bits.values() or self._is_watched():
             result: Tensor = self._network(*inputs, bits)

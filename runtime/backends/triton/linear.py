@@ -16,7 +16,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from artifacts.hadamard import Rotation
+from artifacts.codec.hadamard import Rotation
 from runtime.backends.triton import compiled_ops
 from runtime.backends.triton.factors import Factors, Fold
 from runtime.backends.triton.finite_watch import is_capturing, number_of, raise_if_seen
@@ -29,7 +29,7 @@ from runtime.backends.triton.resident import (
 )
 from runtime.backends.triton.rotation_plan import RotationPlan, check_row, plan_for
 from runtime.backends.triton.scale_rule import ScaleRule
-from runtime.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
 
 LARGEST_IN_FEATURES = 32767
 """Most inputs whose doubled product fits 32 bits."""

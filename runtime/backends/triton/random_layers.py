@@ -2,7 +2,7 @@
 
 import torch
 
-from artifacts.hadamard import Rotation, random_signs
+from artifacts.codec.hadamard import Rotation, random_signs
 from runtime.backends.triton.linear import LayerTensors
 from runtime.backends.triton.scale_rule import ScaleRule
 

@@ -1,7 +1,7 @@
 """The rotation as the preparing kernel computes it: one product from the left, one from the right.
 
 A token x of size n is laid out as a matrix X [L, R] (index = l R + r). Every rotation of
-`artifacts.hadamard` is ``(A ⊗ S) / sqrt(order)`` with a Sylvester matrix S of order R and some
+`artifacts.codec.hadamard` is ``(A ⊗ S) / sqrt(order)`` with a Sylvester matrix S of order R and a
 small matrix A of order L with entries +1, -1 and, for block-diagonal rotations, 0. So
 
     z = Aᵀ (X S) / sqrt(order)
@@ -17,7 +17,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from artifacts.hadamard import Rotation, paley_matrix, sylvester_matrix
+from artifacts.codec.hadamard import Rotation, paley_matrix, sylvester_matrix
 
 _LARGEST_RIGHT = 128
 """Order of the Sylvester matrix: the widest that keeps both products small at DiT4SR's widths."""

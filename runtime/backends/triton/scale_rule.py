@@ -1,4 +1,4 @@
-"""How many steps a token's scale is long: numbers of `artifacts.gaussian_quantizer`, as constants.
+"""How many steps a token's scale is long: from `artifacts.codec.gaussian_quantizer`, as constants.
 
 They stand here a second time because that module needs packages which a machine that only tries the
 kernels may lack; a test holds the two equal, bit for bit.

@@ -1,0 +1,1 @@
+"""Source checkpoints, read one tensor at a time."""

@@ -1,0 +1,1 @@
+"""The codes: scalar quantizer, bit planes, rotation, and the decoder that gives them meaning."""

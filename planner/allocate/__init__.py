@@ -1,0 +1,1 @@
+"""Where the bits go: VaSMP, VaTMP, the bit grid."""

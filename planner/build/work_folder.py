@@ -1,0 +1,256 @@
+"""What an unfinished build has finished, kept beside its output until the output is there.
+
+    plan.json        what all of this is for: source, settings, versions
+    variances.json   of the layers that were measured
+    layers/          quantized layers, one file each
+    weights.qpack    all of them, where a calibration follows
+    image-00000 ...  what single calibration images gave
+
+A command that is interrupted, or killed, goes on from here when it is repeated. Every file is
+written beside its place and then renamed, layers and variances carry a hash, and what is damaged is
+made anew. A folder without a readable plan is one whose making or removal was cut short; it is
+cleared.
+
+Numbers may differ in their last bits between processors, and with the number of threads. Neither is
+part of the plan: who goes on elsewhere gets a pack as good as any, but not the same bytes.
+"""
+
+import contextlib
+import hashlib
+import os
+import shutil
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from artifacts.codec.hadamard import Rotation
+from artifacts.files.output_lock import output_lock
+from artifacts.files.safetensors_io import Header
+from artifacts.pack.layer_file import StoredLayer, read_layer, write_layer
+from artifacts.pack.writer import remove_stale_partials
+from planner.settings import BuildSettings
+from planner.weights.layer import QuantizedLayer
+from schemas.errors import CheckpointError, PackError, ResourceError, UsageError
+from schemas.json_io import format_json, read_json_file
+from schemas.manifest import Source
+
+PLAN = "plan.json"
+VARIANCES = "variances.json"
+LAYERS = "layers"
+WEIGHTS = "weights.qpack"
+LONGEST_SHOWN = 40
+"""Of two values that differ, in characters; longer ones are only named."""
+
+Plan = Mapping[str, Any]
+"""Everything that the content of a work folder depends on, JSON-able."""
+
+
+def work_folder(output: Path) -> Path:
+    """Where an unfinished build of ``output`` is kept."""
+    return output.absolute().with_name(f".{output.absolute().name}.unfinished")
+
+
+def make_plan(source: Source, settings: BuildSettings, **more: Any) -> Plan:
+    """The plan of a build, with what else its results depend on."""
+    return {
+        "source": [file.sha256 for file in source.files],
+        "settings": {"recipe": settings.recipe, **settings.recorded()},
+        "versions": {"qdit4sr": version("qdit4sr"), "torch": torch.__version__},
+        **more,
+    }
+
+
+@contextlib.contextmanager
+def claimed(output: Path) -> Iterator[None]:
+    """Have ``output`` and its work folder for this process alone while the block runs.
+
+    Raises:
+        ResourceError: on entering: another process has them.
+        KeyboardInterrupt: from the block, with a text that says how to go on.
+    """
+    with output_lock(output):
+        remove_stale_partials(output)
+        try:
+            yield
+        except KeyboardInterrupt as stop:
+            work = WorkFolder(work_folder(output))
+            if str(stop) or not work.has_plan:
+                raise
+            raise KeyboardInterrupt(
+                f"{work.content()} kept; the same command goes on from there"
+            ) from None
+
+
+@dataclass(frozen=True)
+class WorkFolder:
+    """The work folder of one output.
+
+    Attributes:
+        path: the folder.
+        resume: say so where there is nothing to go on with.
+        restart: throw away what is there.
+        report: told in one line what is gone on with.
+    """
+
+    path: Path
+    resume: bool = False
+    restart: bool = False
+    report: Callable[[str], None] = lambda _line: None
+
+    @property
+    def has_plan(self) -> bool:
+        """Whether there is anything to go on with."""
+        return self._known_plan() is not None
+
+    def open(self, plan: Plan) -> None:
+        """Make the folder, or make sure that what it holds belongs to ``plan``.
+
+        Raises:
+            UsageError: it belongs to another one; names what differs.
+            ResourceError: it cannot be written.
+        """
+        known = None if self.restart else self._known_plan()
+        if known is None:
+            if self.resume:
+                self.report("nothing to resume: starting from the beginning")
+            self.remove()
+            with self._disk_errors():
+                self.path.mkdir()
+                _write(self.path / PLAN, format_json(plan), sync=True)
+            return
+        differing = _differences(known, plan)
+        if differing:
+            raise UsageError(
+                f"the unfinished build in {self.path} differs in {', '.join(differing)}",
+                hint="repeat its command to go on with it, or start anew with --restart",
+            )
+        self.report(f"going on with an unfinished build: {self.content()} kept")
+
+    def remove(self) -> None:
+        """Remove the folder with all it holds."""
+        # The plan first: should this be cut short, the rest must not pass for what it was.
+        with contextlib.suppress(OSError):
+            (self.path / PLAN).unlink(missing_ok=True)
+        shutil.rmtree(self.path, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def removed_when_refused(self) -> Iterator[None]:
+        """Remove the folder when the block refuses source or settings: it would do so again."""
+        try:
+            yield
+        except (CheckpointError, UsageError):
+            self.remove()
+            raise
+
+    def content(self) -> str:
+        """What is finished, in words."""
+        layers = len([*self.path.glob(f"{LAYERS}/*.safetensors")])
+        images = len([*self.path.glob("image-*.safetensors")])
+        found = "all" if (self.path / WEIGHTS).is_dir() else str(layers)
+        shown = f"{found} quantized layers"
+        return f"{shown} and {images} calibration images" if images else shown
+
+    def layer(
+        self, name: str, bits: int, rotation: Rotation, signs: Tensor | None
+    ) -> StoredLayer | None:
+        """A finished layer, or None where there is none, or a damaged one.
+
+        Args:
+            name: the layer's name in the network.
+            bits: the weight bits that it must have.
+            rotation: of its inputs.
+            signs: of its rotation, float32 [in], or None.
+        """
+        try:
+            found = read_layer(self._layer_file(name), name, rotation, signs)
+        except PackError:
+            return None
+        return found if found.record.weight_bits == bits else None
+
+    def keep_layer(self, layer: QuantizedLayer) -> Header:
+        """Keep a finished layer; returns the header of its file.
+
+        Raises:
+            ResourceError: the disk is full or fails.
+        """
+        file = self._layer_file(layer.weight.name)
+        with self._disk_errors():
+            file.parent.mkdir(exist_ok=True)
+            return write_layer(file, layer.weight, layer.record)
+
+    def variances(self) -> dict[str, float]:
+        """Layer -> variance, of the layers that were measured."""
+        content = _read(self.path / VARIANCES)
+        values = content.get("values")
+        return values if values and content.get("sha256") == _digest(values) else {}
+
+    def keep_variances(self, values: Mapping[str, float]) -> None:
+        """Keep the variances measured so far.
+
+        Raises:
+            ResourceError: the disk is full or fails.
+        """
+        content = {"values": dict(values), "sha256": _digest(values)}
+        with self._disk_errors():
+            _write(self.path / VARIANCES, format_json(content))
+
+    def remove_layers(self) -> None:
+        """Remove the single layers, once they are joined."""
+        shutil.rmtree(self.path / LAYERS, ignore_errors=True)
+
+    @contextlib.contextmanager
+    def _disk_errors(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as cause:
+            raise ResourceError(
+                f"{self.path}: cannot be written: {cause.strerror or cause}",
+                hint="free disk space and repeat the command; what is finished is kept",
+            ) from cause
+
+    def _layer_file(self, name: str) -> Path:
+        return self.path / LAYERS / f"{name}.safetensors"
+
+    def _known_plan(self) -> dict[str, Any] | None:
+        return _read(self.path / PLAN) or None
+
+
+def _differences(known: Plan, plan: Plan) -> list[str]:
+    """What two plans differ in, with both values where they are short."""
+    found = []
+    for key in sorted({*known, *plan}):
+        old, new = known.get(key), plan.get(key)
+        if isinstance(old, dict) and isinstance(new, dict):
+            found += _differences(old, new)
+        elif old != new:
+            short = max(len(str(old)), len(str(new))) <= LONGEST_SHOWN
+            found.append(f"{key} {old} (now {new})" if short else key)
+    return found
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """A JSON object, or an empty one where there is none that can be read."""
+    try:
+        content = read_json_file(file, where=str(file), error=PackError)
+    except PackError:
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _write(file: Path, text: str, *, sync: bool = False) -> None:
+    partial = file.with_name(f"{file.name}.partial")
+    with partial.open("w", encoding="utf-8") as opened:
+        opened.write(text)
+        if sync:
+            opened.flush()
+            os.fsync(opened.fileno())
+    partial.replace(file)
+
+
+def _digest(values: object) -> str:
+    return hashlib.sha256(format_json(values).encode("utf-8")).hexdigest()

@@ -1,0 +1,1 @@
+"""What the network's layers are fed, measured on a few images."""

@@ -1,0 +1,204 @@
+"""The options of ``qplan build`` and ``qplan calibrate``, in groups, each with what it means.
+
+`artifacts.cli.option_groups` turns a group into single options. Heavy imports stand inside the
+methods that need them: ``--help`` goes through this module.
+"""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from planner.cli.options import (
+    Allocator,
+    GlobalRank,
+    Keep,
+    LocalRank,
+    MaximumBits,
+    MinimumBits,
+    RotationOption,
+    RotationSigns,
+    Seed,
+    TargetOption,
+    Variant,
+    Vasmp,
+    WeightStatistic,
+    allocation,
+    recipe_options,
+)
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from artifacts.checkpoint.reader import Checkpoint
+    from planner.build.base_model import BaseModel
+    from planner.build.calibrated_build import CalibrationRun
+    from planner.build.work_folder import WorkFolder
+    from planner.settings import BuildSettings
+
+
+@dataclass(frozen=True)
+class MethodOptions:
+    """What to aim at, and by which method."""
+
+    target: TargetOption = "W4A4"
+    recipe: Annotated[
+        str,
+        typer.Option(
+            help="q-dit4sr, q-dit4sr-residual, rtn, quarot, svdquant,"
+            " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
+        ),
+    ] = "q-dit4sr"
+
+
+@dataclass(frozen=True)
+class QuantizerOptions:
+    """How weights are quantized, where that differs from the recipe."""
+
+    variant: Variant = "q"
+    global_rank: GlobalRank = None
+    local_rank: LocalRank = None
+    min_bits: MinimumBits = 2
+    max_bits: MaximumBits = 8
+    vasmp: Vasmp = None
+    weight_statistic: WeightStatistic = None
+    allocator: Allocator = None
+    rotation: RotationOption = None
+    rotation_signs: RotationSigns = None
+    keep: Keep = None
+    seed: Seed = 0
+
+    def settings(self, method: MethodOptions, **more: Any) -> "BuildSettings":
+        """Settings of the method with these options, and ``more``, in their place.
+
+        Raises:
+            UsageError: there is no such recipe, the target cannot be reached, or a value is wrong.
+        """
+        chosen = asdict(self)
+        del chosen["vasmp"], chosen["keep"]
+        return recipe_options(
+            method.recipe,
+            method.target,
+            weight_allocation=allocation(self.vasmp, "vasmp"),
+            keep=None if self.keep is None else tuple(self.keep),
+            **chosen,
+            **more,
+        )
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    """What goes beside the transformer, and how it is sampled."""
+
+    base: Annotated[
+        Path | None,
+        typer.Option(help="Stable Diffusion 3.5 medium folder: VAE, scheduler, text encoders."),
+    ] = None
+    prompt: Annotated[str | None, typer.Option(help="Positive prompt instead of ours.")] = None
+    negative_prompt: Annotated[
+        str | None, typer.Option(help="Negative prompt instead of ours.")
+    ] = None
+    prompts: Annotated[
+        Path | None, typer.Option(help="Prompt embeddings (.safetensors) instead of text.")
+    ] = None
+    steps: Annotated[
+        int | None, typer.Option(min=1, max=10000, help="Sampling steps (default: the model's).")
+    ] = None
+    guidance: Annotated[
+        float | None, typer.Option(min=0, help="Guidance scale (default: the model's).")
+    ] = None
+
+    def find(self, checkpoint: "Checkpoint") -> "BaseModel":
+        """Find all that goes beside the transformer of ``checkpoint``.
+
+        Raises:
+            UsageError: prompts are given twice, or as text that nothing can encode.
+            CheckpointError: the base is incomplete or damaged.
+        """
+        from planner.build.base_model import find_base_model
+        from planner.build.prompts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
+
+        texts = None
+        if self.prompt is not None or self.negative_prompt is not None:
+            texts = PromptTexts(
+                DEFAULT_POSITIVE if self.prompt is None else self.prompt,
+                DEFAULT_NEGATIVE if self.negative_prompt is None else self.negative_prompt,
+            )
+        model = find_base_model(checkpoint, self.base, embeddings=self.prompts, texts=texts)
+        asked: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance}
+        changes = {name: value for name, value in asked.items() if value is not None}
+        return replace(model, sampling=model.sampling.model_copy(update=changes))
+
+
+@dataclass(frozen=True)
+class UnfinishedOptions:
+    """What to do with an unfinished build of the same output."""
+
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with an unfinished build of this output, as the same command does anyway;"
+            " says so if there is none.",
+        ),
+    ] = False
+    restart: Annotated[
+        bool, typer.Option("--restart", help="Throw away an unfinished build of this output.")
+    ] = False
+
+    def check(self) -> None:
+        """Make sure that they do not contradict one another.
+
+        Raises:
+            UsageError: they do.
+        """
+        if self.resume and self.restart:
+            raise UsageError("--resume goes on and --restart starts anew", hint="give one of them")
+
+    def work(self, output: Path, report: Callable[[str], None]) -> "WorkFolder":
+        """The work folder of ``output``, treated as the options say."""
+        from planner.build.work_folder import WorkFolder, work_folder
+
+        return WorkFolder(
+            work_folder(output), resume=self.resume, restart=self.restart, report=report
+        )
+
+
+@dataclass(frozen=True)
+class PassOptions:
+    """How a calibration pass runs."""
+
+    calib_images: Annotated[int, typer.Option(help="Use at most this many images.")] = 32
+    calib_crop: Annotated[
+        int | None,
+        typer.Option(help="Side of the crops in px (default: one tile's, 128 for DiT4SR)."),
+    ] = None
+    calib_seed: Annotated[int, typer.Option(help="Seed of images, crops and noise.")] = 0
+    device: Annotated[str, typer.Option(help="Where the calibration runs: auto, cpu or cuda.")] = (
+        "auto"
+    )
+
+    def run(
+        self, folder: Path, unfinished: UnfinishedOptions, report: Callable[[str], None]
+    ) -> "CalibrationRun":
+        """The pass over the images in ``folder``.
+
+        Raises:
+            UsageError: a value is out of range, or there is no such device here.
+        """
+        from planner.build.calibrated_build import CalibrationRun
+        from planner.calibrate.calibration import CalibrationSettings, choose_device
+
+        device, dtype = choose_device(self.device)
+        return CalibrationRun(
+            folder,
+            CalibrationSettings(
+                images=self.calib_images, crop_px=self.calib_crop, seed=self.calib_seed
+            ),
+            device=device,
+            dtype=dtype,
+            resume=unfinished.resume,
+            restart=unfinished.restart,
+            report=report,
+        )

@@ -1,0 +1,1 @@
+"""What a build will cost and give, from the configuration alone."""

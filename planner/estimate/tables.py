@@ -1,0 +1,204 @@
+"""The tables of ``qplan estimate``.
+
+The paper's way of counting and the true figures stand beside each other, each under its own
+heading; `planner.estimate.accounting` explains the difference.
+"""
+
+from rich import box
+from rich.console import Group
+from rich.table import Table
+from rich.text import Text
+
+from planner.estimate.estimate import (
+    PAPER_ACTIVATION_BITS,
+    PAPER_GLOBAL_RANK,
+    PAPER_LOCAL_RANKS,
+    Estimate,
+    ladder_key,
+)
+
+
+def _millions(value: float) -> str:
+    return f"{value / 1e6:,.2f}"
+
+
+def _giga(value: float) -> str:
+    return f"{value / 1e9:,.0f}"
+
+
+def _giga_fine(value: float) -> str:
+    return f"{value / 1e9:,.2f}"
+
+
+def _decibel_text(value_db: float | None) -> str:
+    return "without error" if value_db is None else f"{value_db:.2f} dB"
+
+
+def _new_table(*columns: str) -> Table:
+    """A table whose cells never break; the first column holds labels, the others numbers."""
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(columns[0], no_wrap=True)
+    for column in columns[1:]:
+        table.add_column(column, justify="right", no_wrap=True)
+    return table
+
+
+def _section(heading: str, table: Table, *notes: str) -> Group:
+    return Group(Text(heading, style="bold"), table, *(Text(note, style="dim") for note in notes))
+
+
+def _row_label(local_rank: int) -> str:
+    return f"r_L {local_rank}" if local_rank else "no factors"
+
+
+def _ladder_section(result: Estimate) -> Group:
+    table = _new_table(
+        "",
+        "Params M",
+        "Ops G\nW4A4",
+        "Ops G\nW4A6",
+        "FLOPs G\nW4A4",
+        "FLOPs G\nW4A6",
+    )
+    full = result.full_precision
+    operations = _giga(full.paper_operations)
+    table.add_row(
+        "full precision", _millions(full.paper_parameters), operations, operations, "", ""
+    )
+    for local_rank in (0, *PAPER_LOCAL_RANKS):
+        a4, a6 = (
+            result.paper_ladder[ladder_key(bits, local_rank)] for bits in PAPER_ACTIVATION_BITS
+        )
+        table.add_row(
+            _row_label(local_rank),
+            _millions(a4.paper_parameters),
+            _giga(a4.paper_operations),
+            _giga(a6.paper_operations),
+            _giga_fine(a4.paper_flops),
+            _giga_fine(a6.paper_flops),
+        )
+    return _section(
+        f"Paper convention: W4, r_G {PAPER_GLOBAL_RANK}, factors counted at the low width",
+        table,
+        "Params: fp32 equivalents. Ops: all steps, scaled by bits x bits / (32 x 32).",
+        "FLOPs: one pass, scaled by bits x bits / (16 x 16).",
+    )
+
+
+def _true_section(result: Estimate) -> Group:
+    table = _new_table(
+        "",
+        "Ops G\nW4A4",
+        "fewer by\ntrue",
+        "fewer by\npaper",
+        "Ops G\nW4A6",
+        "fewer by\ntrue",
+        "fewer by\npaper",
+    )
+    for local_rank in (0, *PAPER_LOCAL_RANKS):
+        row = [_row_label(local_rank)]
+        for bits in PAPER_ACTIVATION_BITS:
+            costs = result.paper_ladder[ladder_key(bits, local_rank)]
+            row += [
+                _giga(costs.true_operations),
+                f"{costs.true_reduction:.0f}x",
+                f"{costs.paper_reduction:.0f}x",
+            ]
+        table.add_row(*row)
+    return _section(
+        "True bit operations of the same settings: factors counted at 16 x 16 bits",
+        table,
+        "Fewer than at full precision, 32 x 32 bits, of which bf16 needs a quarter.",
+    )
+
+
+def _target_section(result: Estimate) -> Group:
+    own, settings = result.own, result.settings
+    table = _new_table("", "paper convention", "true")
+    paper_ratio = result.size.parameters / own.paper_parameters
+    true_ratio = result.checkpoint.parameters / result.pack.total
+    table.add_row(
+        "size", f"{_millions(own.paper_parameters)} M params", f"{_millions(result.pack.total)} MB"
+    )
+    table.add_row("smaller by", f"{paper_ratio:.2f}x", f"{true_ratio:.2f}x")
+    table.add_row(
+        "operations", f"{_giga(own.paper_operations)} G", f"{_giga(own.true_operations)} G"
+    )
+    table.add_row("fewer by", f"{own.paper_reduction:.0f}x", f"{own.true_reduction:.0f}x")
+    table.add_row("FLOPs of one pass", f"{_giga_fine(own.paper_flops)} G", "")
+    return _section(
+        f"Your target: {result.target}, r_G {settings.global_rank}, r_L {settings.local_rank},"
+        f" variant {result.variant}",
+        table,
+        f"{settings.steps} steps at {settings.resolution_px} px, {settings.text_tokens} text"
+        " tokens, one pass per step.",
+        "Smaller than full precision by parameters (paper), than bf16 by bytes (true).",
+    )
+
+
+def _bytes_section(result: Estimate) -> Group:
+    pack, checkpoint = result.pack, result.checkpoint
+    table = _new_table("", "MB")
+    table.add_row("bf16 checkpoint", _millions(checkpoint.parameters))
+    table.add_row(
+        "bf16 checkpoint with position table",
+        _millions(checkpoint.parameters + checkpoint.position_table),
+        end_section=True,
+    )
+    table.add_row("pack: codes", _millions(pack.codes))
+    table.add_row("pack: scales and signs", _millions(pack.scales + pack.rotation_signs))
+    table.add_row("pack: global factors", _millions(pack.global_factors))
+    table.add_row("pack: local factors, at most", _millions(pack.local_factors))
+    table.add_row("pack: unquantized tensors", _millions(pack.unquantized), end_section=True)
+    table.add_row("pack in total, at most", _millions(pack.total))
+    return _section(
+        "True bytes on disk (tensor data)",
+        table,
+        "Local factors: the whole budget of Eq. 7; the blocks chosen may take less.",
+        "Left out: inactive tensors, and the position table, which can be rebuilt.",
+    )
+
+
+def _bits_section(result: Estimate) -> Group:
+    distortion = result.distortion
+    table = _new_table("weight bits", "layers", "weights M", "SNR dB")
+    for bits in sorted({layer.weight_bits for layer in result.layers.values()}):
+        same = [layer for layer in result.layers.values() if layer.weight_bits == bits]
+        table.add_row(
+            str(bits),
+            str(len(same)),
+            _millions(sum(layer.parameters for layer in same)),
+            f"{same[0].snr_db:.2f}",
+        )
+    source = (
+        "Bits follow the variances of the weights."
+        if distortion.from_weights
+        else "No weights read: all layers count as having the same variance."
+    )
+    return _section(
+        f"Predicted bits and distortion: {len(result.layers)} of {result.size.linears} block"
+        " linears are active",
+        table,
+        f"Weights {_decibel_text(distortion.weights_db)}, activations"
+        f" {_decibel_text(distortion.activations_db)}, a layer's output"
+        f" {_decibel_text(distortion.layer_output_db)}.",
+        "Gaussian model, without what the factors gain.",
+        source,
+    )
+
+
+def render(result: Estimate) -> Group:
+    """Lay ``result`` out as tables within 80 columns, rich's width in a pipe: nothing breaks."""
+    return Group(
+        f"{_millions(result.size.parameters)} M parameters, of which {result.size.linears} block"
+        f" linears hold {_millions(result.size.linear_parameters)} M\n",
+        _ladder_section(result),
+        "",
+        _true_section(result),
+        "",
+        _target_section(result),
+        "",
+        _bytes_section(result),
+        "",
+        _bits_section(result),
+    )

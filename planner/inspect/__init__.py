@@ -1,0 +1,1 @@
+"""What a pack says, and in what two packs differ."""

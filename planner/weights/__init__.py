@@ -1,0 +1,1 @@
+"""One layer's weight: smoothing, factors, quantization."""

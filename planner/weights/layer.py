@@ -1,0 +1,165 @@
+"""One layer on its way into a pack: smooth or rotate, factorise, quantize the rest, measure."""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.codec.hadamard import Rotation, random_signs
+from artifacts.codec.quantized_weight import QuantizedWeight
+from planner.settings import BuildSettings
+from planner.weights.hsvd import HierarchicalFactors, decompose
+from planner.weights.smoothing import choose_smoothing
+from schemas.calibration import ChannelStatistics
+from schemas.manifest import LayerRecord
+
+
+@dataclass(frozen=True)
+class QuantizedLayer:
+    """A finished layer: what goes into the pack, and what the manifest says of it."""
+
+    weight: QuantizedWeight
+    record: LayerRecord
+
+
+def rotation_for(in_features: int, settings: BuildSettings) -> tuple[Rotation, Tensor | None]:
+    """The rotation of inputs of one size, and its signs, float32 [in_features], or None."""
+    if not settings.rotation:
+        return Rotation.identity(in_features), None
+    rotation = Rotation.for_size(in_features)
+    if rotation.is_identity or not settings.rotation_signs:
+        return rotation, None
+    return rotation, random_signs(in_features, settings.seed)
+
+
+def rotate(weight: Tensor, settings: BuildSettings) -> Tensor:
+    """``W_H``: the rows of ``weight`` [out, in] rotated, float32."""
+    rotation, signs = rotation_for(weight.shape[1], settings)
+    return rotation.apply(weight.float(), signs)
+
+
+def mean_row_variance(rotated: Tensor) -> float:
+    """Mean over output channels of the variance of ``W_H``'s row (Eq. 12): VaSMP's statistic."""
+    return float(rotated.var(dim=1, unbiased=False).mean(dtype=torch.float64))
+
+
+def allocation_variance(weight: Tensor, settings: BuildSettings) -> float:
+    """What VaSMP reads of ``weight`` [out, in]: `mean_row_variance` of what the settings name."""
+    rotated = rotate(weight, settings)
+    if settings.weight_statistic == "residual":
+        return mean_row_variance(_factors(rotated, settings).residual)
+    return mean_row_variance(rotated)
+
+
+def quantize_layer(
+    name: str,
+    weight: Tensor,
+    bias: Tensor | None,
+    bits: int,
+    settings: BuildSettings,
+    channels: ChannelStatistics | None = None,
+) -> QuantizedLayer:
+    """Quantize one layer.
+
+    Args:
+        name: the layer's name.
+        weight: [out, in], any float dtype, finite.
+        bias: [out], or None.
+        bits: weight bits, 1 ... 8.
+        settings: ranks, rotation, scale rules and seed.
+        channels: statistics of the layer's input; needed by settings that smooth.
+
+    Returns:
+        The layer; its record holds the decoding error as a signal-to-noise ratio in dB, or None
+        where there is no error at all, as for a weight of zeros.
+
+    Raises:
+        ValueError: the settings smooth and there are no statistics, or of other channels.
+    """
+    weight = weight.float()
+    smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
+    smoothed = weight if smoothing is None else weight * smoothing
+    rotation, signs = rotation_for(weight.shape[1], settings)
+    rotated = rotation.apply(smoothed, signs)
+    factors = _factors(rotated, settings)
+    codes, scale = quantize_rows(factors.residual, bits, settings.weight_scale)
+    quantized = QuantizedWeight(
+        name=name,
+        out_features=weight.shape[0],
+        in_features=weight.shape[1],
+        weight_bits=bits,
+        codes=pack_codes(codes, bits),
+        scale=scale,
+        rotation=rotation,
+        global_up=factors.global_up,
+        global_down=factors.global_down,
+        local_up=factors.local_up,
+        local_down=factors.local_down,
+        bias=None if bias is None else bias.to(torch.bfloat16),
+        signs=signs,
+        smoothing=smoothing,
+    )
+    decoded = quantized.decode_rotated(torch.float32)
+    # A rotation changes no norm, so it need not be undone; a smoothing does.
+    error_db = (
+        signal_to_noise_db(rotated, decoded)
+        if smoothing is None
+        else signal_to_noise_db(rotated / smoothing, decoded / smoothing)
+    )
+    return QuantizedLayer(
+        quantized,
+        quantized.record(
+            error_db=error_db,
+            global_energy=round(factors.global_energy, 6),
+            local_energy=round(factors.local_energy, 6),
+            note="; ".join(filter(None, [factors.note, "" if rotated.any() else "all zeros"])),
+        ),
+    )
+
+
+def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:
+    return decompose(
+        rotated,
+        global_rank=settings.global_rank,
+        local_rank=settings.local_rank,
+        seed=settings.seed,
+    )
+
+
+def _smoothing(
+    name: str,
+    weight: Tensor,
+    bits: int,
+    settings: BuildSettings,
+    channels: ChannelStatistics | None,
+) -> Tensor:
+    """The smoothing vector float32 [in] of a weight that will not be rotated."""
+    if channels is None:
+        raise ValueError(f"layer {name}: smoothing needs statistics of its input")
+
+    def quantize(smoothed: Tensor) -> tuple[Tensor, Tensor]:
+        residual = _factors(smoothed, settings).residual
+        codes, scale = quantize_rows(residual, bits, settings.weight_scale)
+        return residual, residual - dequantize_rows(codes, scale, bits)
+
+    return choose_smoothing(
+        weight,
+        channels,
+        quantize,
+        activation_bits=int(settings.target.activation_bits),
+        activation_scale=settings.activation_scale,
+    )
+
+
+def signal_to_noise_db(signal: Tensor, approximation: Tensor) -> float | None:
+    """``10 log10(|signal|^2 / |signal - approximation|^2)`` in dB, to 0.001; None for no noise.
+
+    The rotation is orthonormal, so this is the same before and after it.
+    """
+    # Norms in float64: squares of tiny float32 numbers would vanish.
+    noise = float(torch.linalg.vector_norm(signal - approximation, dtype=torch.float64))
+    power = float(torch.linalg.vector_norm(signal, dtype=torch.float64))
+    return round(20 * math.log10(power / noise), 3) if noise and power else None

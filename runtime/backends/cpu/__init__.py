@@ -1,0 +1,1 @@
+"""The quantized layer on the CPU, fast."""

@@ -1,0 +1,204 @@
+"""``qrun bench``: how fast is a quantized network on this machine, and against what?
+
+Heavy imports stand inside the functions that need them, so that ``--help`` and a mistyped option
+are answered at once.
+"""
+
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from artifacts.cli.exit_codes import exit_on_error
+from runtime.bench.workload import (
+    SIZES_PX,
+    TEXT_TOKENS,
+    Workload,
+    parse_bits,
+    parse_ranks,
+    parse_sizes,
+)
+from runtime.cli.model import one_of
+from runtime.cli.options import DEVICES, Debug, Device, Json
+from runtime.cli.screen import Screen, print_json
+from runtime.images.batch import check_writable
+from schemas.errors import UsageError
+from schemas.transformer_config import TransformerConfig
+
+if TYPE_CHECKING:
+    from runtime.bench.run import BenchResult, Settings
+
+BENCH_EXAMPLE = """
+Examples:
+
+qrun bench
+
+qrun bench --size 512 --size 1024 --batch 2 --json > bench.json
+
+qrun bench --processor-time --no-peers
+"""
+
+CPU_ROUNDS, CUDA_ROUNDS = 5, 20
+CPU_BATCH, CUDA_BATCH = 1, 2
+
+
+def bench(
+    *,
+    size: Annotated[
+        list[int] | None,
+        typer.Option(
+            help=f"Side of the picture: {' or '.join(map(str, SIZES_PX))} (default:"
+            f" {SIZES_PX[0]}). Repeatable."
+        ),
+    ] = None,
+    batch: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=64, help="Passes at once; 2 with guidance (default: 2 on CUDA, 1 on CPUs)."
+        ),
+    ] = None,
+    bits: Annotated[str, typer.Option(help="Of weights and activations, in every layer.")] = "W4A4",
+    ranks: Annotated[str, typer.Option(help="Of the global and the local factors.")] = "32+8",
+    device: Device = "auto",
+    backend: Annotated[
+        list[str] | None,
+        typer.Option(help="A backend that `qrun doctor` lists (default: all). Repeatable."),
+    ] = None,
+    rounds: Annotated[
+        int | None,
+        typer.Option(min=1, help="Times per candidate (default: 20 on CUDA, 5 on CPUs)."),
+    ] = None,
+    compiling: Annotated[
+        bool | None,
+        typer.Option(
+            "--compile/--no-compile",
+            help="Compare torch.compile too, which takes long on CPUs (default: on CUDA).",
+        ),
+    ] = None,
+    peers: Annotated[
+        bool, typer.Option("--peers/--no-peers", help="Compare SDNQ and torchao, if installed.")
+    ] = True,
+    layers: Annotated[
+        bool, typer.Option("--layers/--no-layers", help="Time single layers, too.")
+    ] = True,
+    threads: Annotated[int | None, typer.Option(min=1, help="Of torch, on CPUs.")] = None,
+    processor_time: Annotated[
+        bool,
+        typer.Option(
+            "--processor-time",
+            help="One thread, and its processor time instead of the wall's: for a machine that"
+            " has other work.",
+        ),
+    ] = False,
+    out: Annotated[
+        Path | None, typer.Option("-o", "--out", help="Write the JSON object to this file, too.")
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Time blocks and layers of DiT4SR with random weights, quantized and not.
+
+    Candidates are torch in bfloat16 and float32, torch.compile, every backend, SDNQ and torchao.
+    They take turns; times are medians with the lowest and the highest. What cannot run here is
+    listed with the reason.
+    """
+    with exit_on_error(debug=debug):
+        sizes = parse_sizes(size or SIZES_PX[:1])
+        parsed = (parse_bits(bits), parse_ranks(ranks))
+        one_of("--device", device, DEVICES)
+        if processor_time and threads is not None and threads > 1:
+            raise UsageError("--processor-time: it is the time of one thread, not of several")
+        if out is not None:
+            if out.is_dir():
+                raise UsageError(f"{out} is a folder", hint="--out takes a file")
+            check_writable(out.parent)
+
+        from runtime.bench.run import Settings
+        from runtime.cli.model import device_and_dtype
+
+        torch_device, _ = device_and_dtype(device, "auto")
+        on_cuda = torch_device.type == "cuda"
+        if processor_time and on_cuda:
+            raise UsageError("--processor-time: a GPU's work takes none", hint="--device cpu")
+        _check_backends(backend)
+        config, text_tokens = network_to_measure()
+        settings = Settings(
+            workload=Workload(
+                sizes,
+                batch if batch is not None else CUDA_BATCH if on_cuda else CPU_BATCH,
+                *parsed,
+                text_tokens,
+            ),
+            device=torch_device,
+            backends=None if not backend else tuple(backend),
+            rounds=rounds if rounds is not None else CUDA_ROUNDS if on_cuda else CPU_ROUNDS,
+            compiling=on_cuda if compiling is None else compiling,
+            peers=peers,
+            layers=layers,
+            processor_time=processor_time,
+        )
+        with _torch_threads(1 if processor_time else threads):
+            result = _run(settings, config, quiet=json_output)
+        _show(result, json_output=json_output, out=out)
+
+
+def network_to_measure() -> tuple[TransformerConfig, int]:
+    """The published network's shapes, and its text tokens."""
+    return TransformerConfig(), TEXT_TOKENS
+
+
+def _check_backends(names: list[str] | None) -> None:
+    """Make sure that backends have these names.
+
+    Raises:
+        UsageError: one has not.
+    """
+    from runtime.backends import BACKENDS
+
+    for name in names or ():
+        if name not in BACKENDS:
+            raise UsageError(f"there is no backend {name!r}", hint=f"one of: {', '.join(BACKENDS)}")
+
+
+@contextlib.contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """Let torch use ``count`` threads; None leaves it as it is."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(count or before)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run(settings: "Settings", config: TransformerConfig, *, quiet: bool) -> "BenchResult":
+    """Measure, with progress on stderr."""
+    from runtime.bench.run import Listener, count_steps, measure
+
+    with Screen(count_steps(settings, config), quiet=quiet, unit="measured") as screen:
+        listener = Listener(screen.say, screen.step, screen.advance)
+        return measure(settings, config, listener)
+
+
+def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None:
+    """Print the result and write the file."""
+    from runtime.bench.report import render, to_json
+
+    content = to_json(result)
+    if out is not None:
+        from runtime.evaluation.pictures import write_text
+
+        write_text(out, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
+    if json_output:
+        print_json(content)
+        return
+    from rich.console import Console
+
+    console = Console()
+    # A pipe or a file has no width; nothing is cut to fit one.
+    Console(width=None if console.is_terminal else 1000).print(render(result))

@@ -1,0 +1,91 @@
+"""What every ``qrun`` command shows: lines and progress on stderr, JSON on stdout.
+
+Nothing heavy is imported here.
+"""
+
+import json
+import logging
+from collections.abc import Callable
+from typing import Any
+
+import typer
+
+from runtime.images.batch import Outcome
+
+
+class Screen:
+    """What the user sees: one line per image, log lines, and a progress bar on a terminal.
+
+    All of it goes to stderr; stdout is for results.
+    """
+
+    def __init__(self, images: int, *, quiet: bool, unit: str = "images") -> None:
+        from rich.console import Console
+        from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
+
+        self._quiet = quiet
+        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        self._progress = Progress(
+            "{task.description}",
+            *Progress.get_default_columns()[1:2],
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._steps = self._progress.add_task("steps", total=None)
+        self._files = self._progress.add_task(unit, total=images, visible=images > 1)
+
+    def __enter__(self) -> "Screen":
+        self._log = _LogLines(self.say)
+        logging.getLogger("runtime").addHandler(self._log)
+        logging.getLogger("runtime").setLevel(logging.INFO)
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_error: object) -> None:
+        self._progress.stop()
+        logging.getLogger("runtime").removeHandler(self._log)
+
+    def say(self, line: str) -> None:
+        """Show one line."""
+        self._console.print(line)
+
+    def step(self, done: int, total: int) -> None:
+        """Show how far the image at hand is."""
+        self._progress.update(self._steps, completed=done, total=total)
+
+    def advance(self) -> None:
+        """Count one image as dealt with."""
+        self._progress.advance(self._files)
+        self._progress.reset(self._steps, total=None)
+
+    def report(self, outcome: Outcome) -> None:
+        """Show what became of one image."""
+        self.advance()
+        if outcome.status == "failed":
+            self.say(f"failed: {outcome.error}")
+        elif outcome.status == "skipped":
+            self.say(f"skipped: {outcome.job.output} exists (--force redoes it)")
+        elif not self._quiet and outcome.details is not None:
+            size = f"{outcome.details['width_px']} x {outcome.details['height_px']} px"
+            self.say(f"done: {outcome.job.output} ({size}, {outcome.details['seconds']:.1f} s)")
+
+
+class _LogLines(logging.Handler):
+    """Shows log records of the runtime as plain lines."""
+
+    def __init__(self, say: Callable[[str], None]) -> None:
+        super().__init__()
+        self._show = say
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one record."""
+        level = "warning" if record.levelno >= logging.WARNING else "note"
+        self._show(f"{level}: {record.getMessage()}")
+
+
+def print_json(content: dict[str, Any]) -> None:
+    """Print one JSON object on stdout; a number that JSON has no word for is a bug."""
+    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))

@@ -1,0 +1,161 @@
+"""``qrun upscale``: images to images four times as large.
+
+Heavy imports stand inside the functions that need them, so that ``--help`` and a mistyped path are
+answered at once.
+"""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.option_groups import grouped_options
+from runtime.cli.model import Loader, NetworkOptions, with_activation_bits
+from runtime.cli.options import Debug, Json
+from runtime.cli.screen import Screen, print_json
+from runtime.images.batch import Job, Outcome, plan_jobs, run_jobs
+from schemas.errors import BatchError, ImageError, UsageError
+
+if TYPE_CHECKING:
+    from runtime.pipeline import Pipeline
+    from runtime.sampling.settings import UpscaleSettings
+
+UPSCALE_EXAMPLE = """
+Examples:
+
+qrun upscale photo.jpg --pack model.qpack
+
+qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
+"""
+
+
+@grouped_options
+def upscale(
+    context: typer.Context,
+    inputs: Annotated[
+        list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
+    ],
+    *,
+    pack: Annotated[Path | None, typer.Option(help="The .qpack folder to run.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(
+            "-o", "--out", help="A folder; for one input also a file. Default: beside the input."
+        ),
+    ] = None,
+    network: NetworkOptions,
+    force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Upscale images by four.
+
+    Results are named <stem>_x4.png. An output that exists is finished and is skipped, so an
+    interrupted command can be repeated; --force redoes it. Inputs that are themselves results of
+    other inputs are left out.
+    """
+    with exit_on_error(debug=debug):
+        if pack is None and network.full_precision is None:
+            raise UsageError("no model: give --pack or --full-precision")
+        network.check()
+        jobs = plan_jobs(inputs, out)
+        load_pipeline: Loader = context.obj
+
+        def load() -> "tuple[Pipeline, UpscaleSettings]":
+            pipeline = load_pipeline(
+                pack=pack,
+                full_precision=network.full_precision,
+                variant=network.variant,
+                base=network.base,
+                device=network.device,
+                dtype=network.dtype,
+                backend=network.backend,
+            )
+            if network.activation_bits is not None:
+                pipeline = with_activation_bits(pipeline, network.activation_bits)
+            settings = network.sampling.settings(
+                pipeline.sampling,
+                patch_size=pipeline.patch_size,
+                largest_tile=pipeline.largest_tile,
+            )
+            return pipeline, settings
+
+        with Screen(len(jobs), quiet=json_output) as screen:
+            outcomes = _upscale_jobs(jobs, load, screen, max_pixels=network.max_pixels, force=force)
+        if json_output:
+            print_json({"files": [_as_json(outcome) for outcome in outcomes]})
+        failed = sum(outcome.status == "failed" for outcome in outcomes)
+        if failed:
+            raise BatchError(
+                f"{failed} of {len(jobs)} images failed",
+                hint="the others are finished; the same command tries the failed ones again",
+            )
+
+
+def _upscale_jobs(
+    jobs: list[Job],
+    load: "Callable[[], tuple[Pipeline, UpscaleSettings]]",
+    screen: Screen,
+    *,
+    max_pixels: int,
+    force: bool,
+) -> list[Outcome]:
+    """Check every image that is still to do, load the model if one is good, and upscale."""
+    loaded: list[tuple[Pipeline, UpscaleSettings]] = []
+    bad: dict[Path, ImageError] = {}
+    todo = [job for job in jobs if force or not job.output.exists()]
+    if todo:
+        # The image library takes a tenth of a second, the model's seconds to minutes: bad images
+        # are told first, and if all are bad there is nothing to load a model for.
+        from runtime.images.image_io import read_header
+
+        for job in todo:
+            try:
+                read_header(job.source, max_pixels=max_pixels)
+            except ImageError as error:
+                bad[job.source] = error
+        if len(bad) < len(todo):
+            loaded.append(load())
+
+    def work(job: Job) -> dict[str, Any]:
+        from runtime.upscale import upscale_file
+
+        if job.source in bad:
+            raise bad[job.source]
+        pipeline, settings = loaded[0]
+        started = time.perf_counter()
+        report = upscale_file(
+            pipeline,
+            job.source,
+            job.output,
+            settings,
+            max_pixels=max_pixels,
+            progress=screen.step,
+        )
+        return {
+            "width_px": report.width,
+            "height_px": report.height,
+            "seconds": round(time.perf_counter() - started, 3),
+            "notes": list(report.notes),
+        }
+
+    return run_jobs(jobs, work, force=force, report=screen.report)
+
+
+def _as_json(outcome: Outcome) -> dict[str, Any]:
+    """One entry of ``--json``; its keys are the same for every status."""
+    details = outcome.details or {}
+    return {
+        "input": str(outcome.job.source),
+        "output": str(outcome.job.output),
+        "status": outcome.status,
+        "width_px": details.get("width_px"),
+        "height_px": details.get("height_px"),
+        "seconds": details.get("seconds"),
+        "notes": details.get("notes", []),
+        "error": outcome.error or None,
+        "exit_code": outcome.exit_code,
+    }

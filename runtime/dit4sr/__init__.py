@@ -1,0 +1,1 @@
+"""The DiT4SR network."""

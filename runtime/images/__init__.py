@@ -1,0 +1,1 @@
+"""Images: files of many kinds in and out, colours, and batches of them."""

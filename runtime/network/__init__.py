@@ -1,0 +1,1 @@
+"""What every network is built from: quantizable linear layers and how they are applied."""

@@ -1,0 +1,1 @@
+"""From noise to a latent: schedule of bits, tiles, settings, the sampling loop."""

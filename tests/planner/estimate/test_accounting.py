@@ -1,0 +1,249 @@
+"""Accounting: the published figures digit for digit, and the rules against the real network."""
+
+import pytest
+import torch
+from torch import nn
+
+from artifacts.codec.bitpack import pack_codes
+from planner.build.network_probe import find_active_tensors
+from planner.estimate.accounting import (
+    TokenCounts,
+    checkpoint_bytes,
+    count_tokens,
+    full_precision_operations,
+    network_size,
+    network_work,
+    pack_bytes,
+    paper_flops,
+    paper_operations,
+    paper_parameters,
+    tokens_through,
+    true_operations,
+)
+from runtime.dit4sr.network import DiT4SR
+from schemas.errors import UsageError
+from schemas.transformer_config import TransformerConfig
+
+PUBLISHED = TransformerConfig()
+SMALL = TransformerConfig(
+    num_layers=6,
+    dual_attention_layers=(0, 1, 2),
+    num_attention_heads=3,
+    attention_head_dim=64,
+    caption_projection_dim=192,
+    joint_attention_dim=40,
+    pooled_projection_dim=24,
+    sample_size=16,
+    pos_embed_max_size=16,
+)
+
+
+@pytest.fixture(scope="module")
+def size():
+    return network_size(PUBLISHED)
+
+
+@pytest.fixture(scope="module")
+def work():
+    return network_work(PUBLISHED, count_tokens(PUBLISHED))
+
+
+def test_published_network_size(size):
+    assert size.parameters == 2_716_814_144
+    assert size.linears == 585
+    assert size.linear_parameters == 2_694_316_032
+    assert size.linear_sides == 2_652_672
+    assert size.other_parameters == 22_498_112
+
+
+@pytest.mark.parametrize(
+    ("rank", "millions"),
+    [(0, "359.29"), (36, "454.78"), (40, "465.39"), (48, "486.62"), (64, "529.06")],
+)
+def test_published_parameters(size, rank, millions):
+    assert f"{paper_parameters(size, 4, rank) / 1e6:.2f}" == millions
+
+
+def test_full_precision_in_the_papers_convention_is_the_network(size):
+    assert paper_parameters(size, 32, 0) == size.parameters
+    assert paper_parameters(size, 4, 0) == 359_287_616
+    assert f"{size.parameters / paper_parameters(size, 4, 40):.2f}" == "5.84"
+
+
+def test_published_multiply_accumulates(work):
+    assert f"{work.dense / 1e9:,.3f}" == "2,130.949"
+    assert f"{work.per_rank / 1e9:.6f}" == "2.250681"
+
+
+def test_published_operations(work):
+    w4a4 = {"weight_bits": 4, "activation_bits": 4, "steps": 40}
+    full = full_precision_operations(work, steps=40)
+    paper = paper_operations(work, rank=40, **w4a4)
+    true = true_operations(work, rank=40, **w4a4)
+    assert f"{full / 1e9:,.0f}" == "170,476"
+    assert f"{paper_operations(work, rank=0, **w4a4) / 1e9:,.0f}" == "2,664"
+    assert f"{paper / 1e9:,.0f}" == "2,776"
+    assert f"{true / 1e9:,.0f}" == "4,464"
+    assert f"{full / paper:.0f}" == "61"
+    assert f"{full / true:.0f}" == "38"
+
+
+def test_true_and_paper_operations_agree_without_factors(work):
+    settings = {"weight_bits": 3.5, "activation_bits": 6, "rank": 0, "steps": 7}
+    assert true_operations(work, **settings) == paper_operations(work, **settings)
+
+
+@pytest.mark.parametrize(
+    ("rank", "giga"), [(36, "207.37"), (40, "208.22"), (48, "209.90"), (64, "213.28")]
+)
+def test_published_flops(work, rank, giga):
+    flops = paper_flops(work, weight_bits=4, activation_bits=6, rank=rank)
+    assert f"{flops / 1e9:.2f}" == giga
+
+
+def test_token_counts():
+    assert count_tokens(PUBLISHED) == TokenCounts(image=1024, control=1024, text=333)
+    assert count_tokens(PUBLISHED, resolution_px=1024, text_tokens=154) == TokenCounts(
+        4096, 4096, 154
+    )
+    patch_of_four = PUBLISHED.model_copy(update={"patch_size": 4})
+    assert count_tokens(patch_of_four).image == 256
+
+
+@pytest.mark.parametrize(("pixels", "nearest"), [(500, 496), (8, 16), (0, 16), (-64, 16)])
+def test_a_resolution_without_whole_tokens_is_refused(pixels, nearest):
+    with pytest.raises(UsageError, match=f"{pixels} px") as caught:
+        count_tokens(PUBLISHED, resolution_px=pixels)
+    assert f"{nearest} px" in caught.value.hint
+    assert count_tokens(PUBLISHED, resolution_px=nearest).image > 0
+
+
+def test_a_negative_prompt_length_is_refused():
+    with pytest.raises(UsageError, match="text tokens"):
+        count_tokens(PUBLISHED, text_tokens=-1)
+
+
+@pytest.mark.parametrize(
+    ("layer", "count"),
+    [
+        ("norm1.linear", 1),
+        ("norm1_context.linear", 1),
+        ("attn.to_k", 10 + 200),
+        ("attn.to_out.0", 10),
+        ("attn.to_k_control", 200),
+        ("attn.to_out_control", 200),
+        ("attn.add_q_proj", 3000),
+        ("attn.to_add_out", 3000),
+        ("attn2.to_v", 10 + 200),
+        ("attn2.to_v_control", 200),
+        ("attn2.add_k_proj", 0),
+        ("attn2.to_add_out", 0),
+        ("ff.net.0.proj", 10 + 200),
+        ("ff_context.net.2", 3000),
+    ],
+)
+def test_the_streams_are_told_apart(layer, count):
+    # The streams of a real image are equally long, which would hide a mix-up.
+    tokens = TokenCounts(image=10, control=200, text=3000)
+    assert tokens_through(f"transformer_blocks.7.{layer}", tokens) == count
+
+
+def block_linears_of(network):
+    return {
+        name: module
+        for name, module in network.named_modules()
+        if isinstance(module, nn.Linear) and name.startswith("transformer_blocks.")
+    }
+
+
+@torch.no_grad()
+def test_the_token_rules_are_what_the_network_runs():
+    """r1 runs every layer the rules count, save for two savings in the last block."""
+    network = DiT4SR(SMALL, "r1")
+    seen = dict.fromkeys(block_linears_of(network), 0)
+    for name, module in block_linears_of(network).items():
+
+        def count(module, inputs, output, name=name):
+            seen[name] += inputs[0].shape[:-1].numel()
+
+        module.register_forward_hook(count)
+    latent = torch.randn(1, 16, 8, 12)
+    network(latent, latent, torch.randn(1, 5, 40), torch.randn(1, 24), torch.tensor([9.0]))
+
+    tokens = TokenCounts(image=24, control=24, text=5)
+    counted = {name: tokens_through(name, tokens) for name in seen}
+    last = "transformer_blocks.5."
+    assert {name for name in seen if seen[name] != counted[name]} == {
+        last + "attn.add_q_proj",  # never run
+        last + "ff.net.2",  # run on the image half alone
+    }
+    assert seen[last + "attn.add_q_proj"] == 0
+    assert seen[last + "ff.net.2"] == 24
+
+
+def test_the_size_of_another_configuration_is_that_of_its_network():
+    network = DiT4SR(SMALL)
+    linears = block_linears_of(network).values()
+    size = network_size(SMALL)
+    assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
+    assert size.linears == len(linears)
+    assert size.linear_parameters == sum(linear.weight.numel() for linear in linears)
+    assert size.linear_sides == sum(sum(linear.weight.shape) for linear in linears)
+
+
+def test_checkpoint_bytes():
+    published = checkpoint_bytes(PUBLISHED)
+    assert published.parameters == 2 * 2_716_814_144
+    assert published.position_table == 452_984_832
+    assert checkpoint_bytes(SMALL).position_table == 2 * 16 * 16 * 192
+
+
+@pytest.mark.parametrize("variant", ["q", "r1"])
+def test_pack_bytes_are_those_of_the_tensors(variant):
+    """Against tensors of the documented shapes and types, made for a real network."""
+    network = DiT4SR(SMALL, variant)
+    active = find_active_tensors(SMALL, variant)
+    widths = [3, 4, 7]
+    weight_bits, codes, scales, factors, sides = {}, 0, 0, 0, 0
+    for index, (name, linear) in enumerate(block_linears_of(network).items()):
+        if f"{name}.weight" not in active:
+            continue
+        bits = weight_bits[name] = widths[index % len(widths)]
+        out_features, in_features = linear.weight.shape
+        codes += pack_codes(torch.zeros(out_features, in_features, dtype=torch.uint8), bits).nbytes
+        scales += torch.zeros(out_features, dtype=torch.float32).nbytes
+        rank = min(200, out_features, in_features)
+        factors += torch.zeros(out_features + in_features, rank, dtype=torch.bfloat16).nbytes
+        sides += out_features + in_features
+    plain = sum(
+        parameter.bfloat16().nbytes
+        for name, parameter in network.named_parameters()
+        if name in active and name.removesuffix(".weight") not in weight_bits
+    )
+
+    predicted = pack_bytes(SMALL, weight_bits, active, global_rank=200, local_rank=8)
+    assert predicted.codes == codes
+    assert predicted.scales == scales
+    assert predicted.global_factors == factors  # rank 200 is cut to the width of 192
+    assert predicted.local_factors == 2 * 8 * sides
+    assert predicted.unquantized == plain
+    assert predicted.rotation_signs == 192 // 8 + 768 // 8
+    assert predicted.total == codes + scales + factors + 16 * sides + plain + 120
+
+    bare = pack_bytes(SMALL, weight_bits, active, global_rank=0, local_rank=0, rotation_signs=False)
+    assert bare.total == codes + scales + plain
+
+
+def test_no_block_shape_exceeds_the_bound_of_the_local_factors():
+    """Eq. 7 lets (out/s_o)(in/s_i)(s_o + s_i + 1) numbers through; (s_o + s_i) are stored."""
+    out_features, in_features, local_rank = 768, 192, 8
+    budget = local_rank * (out_features + in_features)
+    stored = [
+        (out_features // s_o) * (in_features // s_i) * (s_o + s_i)
+        for s_o in range(1, out_features + 1)
+        if out_features % s_o == 0
+        for s_i in range(1, in_features + 1)
+        if in_features % s_i == 0
+        and (out_features // s_o) * (in_features // s_i) * (s_o + s_i + 1) <= budget
+    ]
+    assert 0.5 * budget < max(stored) <= budget

@@ -1,0 +1,174 @@
+"""The estimate: every published figure as it is printed, and the user's own rows."""
+
+import json
+import re
+
+import pytest
+from rich.console import Console
+
+from artifacts.codec.gaussian_quantizer import gaussian_level
+from artifacts.dit4sr.layout import block_linears
+from planner.estimate.estimate import EstimateSettings, estimate, relative_error
+from planner.estimate.tables import render
+from planner.target import Target
+from schemas.errors import UsageError
+from schemas.transformer_config import TransformerConfig
+
+SMALL = TransformerConfig(
+    num_layers=6,
+    dual_attention_layers=(0, 1, 2),
+    num_attention_heads=3,
+    attention_head_dim=64,
+    caption_projection_dim=192,
+)
+
+
+@pytest.fixture(scope="module")
+def published():
+    return estimate(TransformerConfig(), Target(4, 4))
+
+
+def printed(result, width=80):
+    console = Console(width=width, color_system=None)
+    with console.capture() as capture:
+        console.print(render(result))
+    return [line.rstrip() for line in capture.get().splitlines()]
+
+
+def numbers_of(lines, label):
+    """The numbers of each line that starts with ``label``."""
+    return [
+        re.findall(r"[\d,.]+", line[len(label) :])
+        for line in map(str.strip, lines)
+        if line.startswith(label)
+    ]
+
+
+def test_the_published_figures_are_printed(published):
+    lines = printed(published)
+    assert numbers_of(lines, "full precision") == [["2,716.81", "170,476", "170,476"]]
+    paper, true = numbers_of(lines, "no factors")
+    assert paper[:2] == ["359.29", "2,664"]
+    assert true[:3] == ["2,664", "64", "64"]
+    ladder = {
+        "r_L 4 ": ("454.78", "207.37"),
+        "r_L 8 ": ("465.39", "208.22"),
+        "r_L 16 ": ("486.62", "209.90"),
+        "r_L 32 ": ("529.06", "213.28"),
+    }
+    for label, (parameters, flops) in ladder.items():
+        paper, true = numbers_of(lines, label)
+        assert (paper[0], paper[-1]) == (parameters, flops)
+    paper, true = numbers_of(lines, "r_L 8 ")
+    assert paper[1] == "2,776"
+    assert true[:3] == ["4,464", "38", "61"]
+    assert "2,716.81 M parameters, of which 585 block linears hold 2,694.32 M" in lines
+
+
+def test_which_figures_are_the_papers_and_which_are_true_is_said(published):
+    text = "\n".join(printed(published))
+    ladder, true = text.index("Paper convention"), text.index("True bit operations")
+    assert ladder < text.index("454.78") < true < text.index("4,464")
+
+
+def test_the_users_target_gets_its_own_rows(published):
+    lines = printed(published)
+    assert numbers_of(lines, "operations") == [["2,776", "4,464"]]
+    assert numbers_of(lines, "fewer by") == [["61", "38"]]
+    assert numbers_of(lines, "bf16 checkpoint with position table") == [["5,886.61"]]
+    (size,) = numbers_of(lines, "size")
+    assert size == ["465.39", f"{published.pack.total / 1e6:,.2f}"]
+    assert "Predicted bits and distortion: 495 of 585 block linears are active" in lines
+
+
+@pytest.mark.parametrize("target", [Target(4, 4), Target(3.25, 16)])
+def test_nothing_breaks_in_a_pipe(target):
+    result = estimate(SMALL, target)
+    assert printed(result, width=80) == printed(result, width=200)
+    assert "\x1b" not in "".join(printed(result))
+
+
+def test_json_is_plain_and_complete(published):
+    values = json.loads(json.dumps(published.to_json(), allow_nan=False))
+    assert values["target"] == {"weight_bits": 4, "activation_bits": 4}
+    assert values["size"]["parameters"] == 2_716_814_144
+    assert values["paper_ladder"]["W4A6 r_L=16"]["rank"] == 48
+    assert values["pack"]["total"] == published.pack.total
+    assert len(values["layers"]) == 495
+    assert values["own"]["true_operations"] == published.own.true_operations
+
+
+def test_pack_bytes_of_the_published_network(published):
+    # 495 active layers hold 2,481.98 M weights: half a byte each.
+    weights = sum(layer.parameters for layer in published.layers.values())
+    assert published.pack.codes == weights // 2
+    assert published.checkpoint.parameters / published.pack.total == pytest.approx(3.67, abs=0.005)
+
+
+def test_another_configuration_and_ranks():
+    settings = EstimateSettings(global_rank=16, local_rank=0, steps=10, resolution_px=256)
+    result = estimate(SMALL, Target(3, 5), settings, "r1")
+    assert result.tokens.image == 256
+    assert result.own.rank == 16
+    assert result.pack.local_factors == 0
+    assert {layer.weight_bits for layer in result.layers.values()} == {3}
+    assert len(result.layers) > len(estimate(SMALL, Target(3, 5)).layers)  # r1 has control keys
+    assert result.own.true_operations > result.own.paper_operations
+
+
+def test_variances_steer_the_bits():
+    wide = "transformer_blocks.3.attn.to_q"
+    narrow = "transformer_blocks.3.attn.to_v"
+    variances = dict.fromkeys(block_linears(SMALL), 1e-3) | {wide: 1e-1, narrow: 1e-5}
+    plain = estimate(SMALL, Target(4, 4))
+    steered = estimate(SMALL, Target(4, 4), variances=variances)
+    assert steered.layers[wide].weight_bits > 4 > steered.layers[narrow].weight_bits
+    assert steered.distortion.weights_db > plain.distortion.weights_db
+    assert steered.distortion.from_weights
+    assert not plain.distortion.from_weights
+
+
+def test_a_fractional_budget_is_met_by_mixing(published):
+    result = estimate(SMALL, Target(3.5, 4))
+    assert {layer.weight_bits for layer in result.layers.values()} == {3, 4}
+    weights = sum(layer.parameters for layer in result.layers.values())
+    stored = sum(layer.parameters * layer.weight_bits for layer in result.layers.values())
+    assert 3.49 * weights < stored <= 3.5 * weights
+
+
+def test_distortion_by_the_gaussian_model(published):
+    # Of W4A4: kappa(4) = 0.01154288 for either operand.
+    assert published.distortion.weights_db == pytest.approx(19.377, abs=1e-3)
+    assert published.distortion.activations_db == pytest.approx(19.377, abs=1e-3)
+    assert published.distortion.layer_output_db == pytest.approx(16.342, abs=1e-3)
+    unquantized = estimate(SMALL, Target(4, 16)).distortion
+    assert unquantized.activations_db is None
+    assert unquantized.layer_output_db == unquantized.weights_db
+
+
+def test_zero_weights_have_no_error_to_report():
+    result = estimate(SMALL, Target(4, 16), variances=dict.fromkeys(block_linears(SMALL), 0.0))
+    assert result.distortion.weights_db is None
+    assert result.distortion.layer_output_db is None
+    assert any("Weights without error" in line for line in printed(result))
+
+
+def test_the_error_of_fractional_bits_lies_on_the_chord():
+    three, four = gaussian_level(3).mse, gaussian_level(4).mse
+    assert relative_error(3) == three
+    assert relative_error(3.25) == pytest.approx(0.75 * three + 0.25 * four)
+    assert relative_error(8) == gaussian_level(8).mse
+    assert relative_error(16) == 0
+
+
+def test_wrong_settings_are_refused():
+    with pytest.raises(UsageError, match="must not be negative"):
+        EstimateSettings(local_rank=-1)
+    with pytest.raises(UsageError, match="0 steps"):
+        EstimateSettings(steps=0)
+    with pytest.raises(UsageError, match="px"):
+        estimate(SMALL, Target(4, 4), EstimateSettings(resolution_px=100))
+    with pytest.raises(UsageError, match="weight bits"):
+        estimate(SMALL, Target(2, 4), EstimateSettings(minimum_bits=3))
+    with pytest.raises(ValueError, match="no variance for the active layer"):
+        estimate(SMALL, Target(4, 4), variances={})

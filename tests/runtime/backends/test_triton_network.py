@@ -1,0 +1,43 @@
+"""A whole small network from a pack, its quantized layers on the kernels."""
+
+import pytest
+import torch
+
+from artifacts.pack.reader import open_pack
+from runtime.backends import BACKENDS, Backend
+from runtime.backends.triton.adapter import make_layer
+from runtime.backends.triton.graphs import GraphedForward
+from runtime.load import network_from_pack
+from tests.artifacts.make_pack import PROMPT_TOKENS, TINY, make_pack
+from tests.runtime.triton_device import DEVICE, seeded
+
+
+@pytest.fixture
+def tiny_pack(tmp_path):
+    make_pack(tmp_path / "tiny.qpack")
+    return open_pack(tmp_path / "tiny.qpack")
+
+
+def network(pack, backend):
+    return network_from_pack(pack, device=DEVICE, dtype=torch.float32, backend=backend)
+
+
+def arguments():
+    shapes = ((1, 4, 4, 6), (1, 4, 4, 6), (1, PROMPT_TOKENS, TINY.joint_attention_dim), (1, 20))
+    tensors = [torch.randn(shape, generator=seeded(seed)) for seed, shape in enumerate(shapes)]
+    return [tensor.to(DEVICE) for tensor in (*tensors, torch.full((1,), 500.0))]
+
+
+@pytest.mark.parametrize(("residency", "bound"), [("packed", 1e-4), ("int8", 2e-2)])
+def test_a_network_equals_the_references(tiny_pack, monkeypatch, residency, bound):
+    """Every kind of layer that a pack can hold: 2, 3, 4, 5, 8 bits, with and without factors."""
+    here = Backend(
+        "here",
+        lambda weight, quantizer: make_layer(weight, quantizer.activation_scale, residency),
+        lambda device: None,
+    )
+    monkeypatch.setitem(BACKENDS, "here", here)
+    bits = tiny_pack.bit_grid.at_step(1)
+    expected = network(tiny_pack, "reference")(*arguments(), bits)
+    found = GraphedForward(network(tiny_pack, "here"))(*arguments(), bits=bits)
+    assert float((found - expected).norm() / expected.norm()) < bound

@@ -1,0 +1,255 @@
+"""The command ``qrun``: names, exit codes, output; with a tiny random model in place of a pack."""
+
+import json
+import subprocess
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import pyvips
+from typer.testing import CliRunner
+
+from artifacts.cli.exit_codes import describe_error, exit_on_error
+from runtime.cli import app as cli
+from runtime.cli.model import with_activation_bits
+from runtime.images.batch import plan_jobs
+from schemas.errors import PackError, UsageError
+
+runner = CliRunner()
+
+
+def make_image(path, *, seed=0, size=(6, 8)):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    image = pyvips.Image.new_from_array(pixels).copy(interpretation="srgb")
+    path.write_bytes(image.write_to_buffer(path.suffix))
+    return path
+
+
+def run(*arguments):
+    return runner.invoke(cli.app, ["upscale", *map(str, arguments)])
+
+
+def size_of(path):
+    image = pyvips.Image.new_from_buffer(path.read_bytes(), "")
+    return image.height, image.width
+
+
+def test_one_image_beside_its_input(tmp_path, loads):
+    source = make_image(tmp_path / "a.png")
+    result = run(source, "--pack", "m.qpack")
+    assert result.exit_code == 0, result.stderr
+    assert size_of(tmp_path / "a_x4.png") == (24, 32)
+    assert result.stdout == ""
+    assert "done:" in result.stderr
+    assert [str(call["pack"]) for call in loads] == ["m.qpack"]
+
+
+@pytest.mark.parametrize(
+    ("out", "expected"),
+    [("b.jpg", "b.jpg"), ("new/deep", "new/deep/a_x4.png"), ("new.d/", "new.d/a_x4.png")],
+)
+def test_out_is_a_file_or_a_folder(tmp_path, loads, out, expected):
+    source = make_image(tmp_path / "a.png")
+    result = run(source, "--pack", "m", "-o", f"{tmp_path}/{out}")
+    assert result.exit_code == 0, result.stderr
+    assert size_of(tmp_path / expected) == (24, 32)
+
+
+def test_folder_of_images_and_the_same_command_again(tmp_path, loads):
+    for index in range(3):
+        make_image(tmp_path / f"{index}.png", seed=index)
+    (tmp_path / "notes.txt").write_text("not an image")
+    assert run(tmp_path, "--pack", "m").exit_code == 0
+    results = sorted(path.name for path in tmp_path.glob("*_x4*"))
+    assert results == ["0_x4.png", "1_x4.png", "2_x4.png"]
+
+    (tmp_path / "1_x4.png").unlink()
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*_x4.png")}
+    again = run(tmp_path, "--pack", "m", "--json")
+    assert again.exit_code == 0
+    statuses = [entry["status"] for entry in json.loads(again.stdout)["files"]]
+    assert statuses == ["skipped", "done", "skipped"]
+    assert all(path.stat().st_mtime_ns == stamp for path, stamp in stamps.items())
+    # The results of the first run lie in the same folder, and are not enlarged again.
+    assert len(list(tmp_path.glob("*_x4*"))) == 3
+
+
+def test_nothing_to_do_loads_no_model_and_force_redoes(tmp_path, loads):
+    source = make_image(tmp_path / "a.png")
+    (tmp_path / "a_x4.png").write_bytes(b"finished earlier")
+    result = run(source, "--pack", "m")
+    assert (result.exit_code, loads) == (0, [])
+    assert "--force" in result.stderr
+    assert run(source, "--pack", "m", "--force").exit_code == 0
+    assert size_of(tmp_path / "a_x4.png") == (24, 32)
+
+
+def test_pattern_that_the_shell_left_alone(tmp_path, loads):
+    make_image(tmp_path / "a.png")
+    make_image(tmp_path / "b.png")
+    assert run(tmp_path / "*.png", "--pack", "m").exit_code == 0
+    assert (tmp_path / "b_x4.png").exists()
+    assert run(tmp_path / "*.gif", "--pack", "m").exit_code == 2
+
+
+def test_json_has_the_same_keys_for_every_status(tmp_path, loads):
+    make_image(tmp_path / "a.png")
+    (tmp_path / "b.png").write_bytes(b"")
+    result = run(tmp_path / "a.png", tmp_path / "b.png", "--pack", "m", "--json")
+    assert result.exit_code == 6
+    done, failed = json.loads(result.stdout)["files"]
+    assert done.keys() == failed.keys()
+    assert (done["status"], done["width_px"], done["height_px"]) == ("done", 32, 24)
+    assert (failed["status"], failed["exit_code"]) == ("failed", 4)
+    assert "empty" in failed["error"]
+
+
+def test_options_reach_the_sampler(tmp_path, loads, monkeypatch):
+    seen = {}
+
+    def record(pipeline, source, output, settings, **_):
+        seen.update(settings=settings, bits=pipeline.bits_at(500.0))
+        raise PackError("enough seen")
+
+    monkeypatch.setattr("runtime.upscale.upscale_file", record)
+    source = make_image(tmp_path / "a.png")
+    options = ["--steps=7", "--guidance=1.5", "--seed=9", "--tile=8", "--color-fix=wavelet"]
+    result = run(source, "--pack", "m", *options)
+    assert result.exit_code == 3
+    settings = seen["settings"]
+    assert (settings.steps, settings.guidance, settings.seed) == (7, 1.5, 9)
+    assert (settings.tile, settings.overlap) == (8, 2)  # the overlap keeps its share: 4 of 16
+    assert settings.color_fix == "wavelet"
+    assert seen["bits"] is None
+
+
+def test_activation_bits_replace_the_grid(tiny):
+    grid = replace(tiny, bits_at=lambda timestep: {"layer": 4})
+    changed = with_activation_bits(grid, 8)
+    assert (changed.bits_at(0.0), changed.bits_at(999.0)) == ({"layer": 8}, {"layer": 8})
+    with pytest.raises(UsageError, match="1 to 8"):
+        with_activation_bits(grid, 9)
+    with pytest.raises(UsageError, match="no quantized layers"):
+        with_activation_bits(tiny, 8)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        ("--steps", 0),
+        ("--guidance", "nan"),
+        ("--tile", 7),
+        ("--tile", 66),
+        ("--overlap", 16),
+        ("--overlap", 3),
+        ("--color-fix", "sepia"),
+        ("--device", "abacus"),
+        ("--dtype", "int8"),
+        ("--seed", -1),
+        ("--no-such-option",),
+    ],
+)
+def test_settings_that_cannot_be_are_usage_errors(tmp_path, loads, options):
+    source = make_image(tmp_path / "a.png")
+    result = run(source, "--pack", "m", *options)
+    assert result.exit_code == 2, result.stderr
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
+
+
+def test_without_a_model_there_is_nothing_to_run(tmp_path):
+    result = run(make_image(tmp_path / "a.png"))
+    assert result.exit_code == 2
+    assert "--pack" in result.stderr
+
+
+def test_variant_is_that_of_an_unquantized_network(tmp_path, loads):
+    source = make_image(tmp_path / "a.png")
+    result = run(source, "--full-precision", "dit4sr/", "--variant", "r1")
+    assert result.exit_code == 0, result.stderr
+    assert loads[0]["variant"] == "r1"
+    assert run(source, "--full-precision", "dit4sr/", "--variant", "r2").exit_code == 2
+    assert run(source, "--pack", "m", "--variant", "r1").exit_code == 2
+
+
+def test_error_is_two_lines_and_a_traceback_only_in_debug(tmp_path, monkeypatch):
+    def broken(**_):
+        raise PackError("m.qpack: manifest.json is missing", hint="is this a pack?")
+
+    monkeypatch.setattr(cli, "_load_pipeline", broken)
+    source = make_image(tmp_path / "a.png")
+    result = run(source, "--pack", "m")
+    assert result.exit_code == 3
+    assert result.stderr.splitlines() == [
+        "error: m.qpack: manifest.json is missing",
+        "hint: is this a pack?",
+    ]
+    assert "Traceback" in run(source, "--pack", "m", "--debug").stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UsageError("what"), 2, "error: what"),
+        (MemoryError("3 GiB"), 5, "error: out of memory (3 GiB)"),
+        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+        (KeyboardInterrupt("1 of 2 finished"), 130, "interrupted: 1 of 2 finished"),
+        (ValueError("a\n  b"), 1, "error: ValueError: a b (--debug shows the traceback)"),
+    ],
+)
+def test_every_error_has_its_code_and_one_line(error, code, line, capsys):
+    assert describe_error(error) == (code, [line])
+    with pytest.raises(SystemExit) as caught, exit_on_error():
+        raise error
+    assert caught.value.code == code
+    assert capsys.readouterr().err == line + "\n"
+
+
+def test_torch_out_of_memory_is_a_resource_error():
+    import torch
+
+    assert describe_error(torch.OutOfMemoryError("CUDA out of memory"))[0] == 5
+
+
+def test_same_input_twice_is_one_job(tmp_path):
+    source = make_image(tmp_path / "a.png")
+    jobs = plan_jobs([source, tmp_path / "." / "a.png", tmp_path], None)
+    assert [job.source.name for job in jobs] == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("command", "said"),
+    [
+        (["upscale", "missing.png", "--pack", "m"], "missing.png: no such file or folder"),
+        (["eval", "missing", "--pack", "m"], "missing: no such folder"),
+    ],
+)
+def test_cli_imports_nothing_heavy(command, said):
+    """Also holds for a command that fails on its inputs: the answer comes at once."""
+    script = (
+        "import sys\n"
+        "from runtime.cli.app import app\n"
+        f"try: app({command})\n"
+        "except SystemExit as stop: assert stop.code == 2, stop.code\n"
+        "heavy = {'torch', 'diffusers', 'pyvips', 'numpy', 'scipy', 'pyiqa'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        "import torch; assert 'torch' in sys.modules  # the check above can see it\n"
+    )
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)  # noqa: PLW1510
+    assert done.returncode == 0, done.stderr
+    assert said in done.stderr
+
+
+def test_doctor_names_what_runs_here():
+    import torch
+
+    result = runner.invoke(cli.app, ["doctor", "--json"])
+    assert result.exit_code == 0, result.stderr
+    facts = json.loads(result.stdout)
+    assert facts["torch"] == torch.__version__
+    assert any("reference on cpu: available" in line for line in facts["backends"])
+    assert facts["devices"][0].startswith("cpu")
+    table = runner.invoke(cli.app, ["doctor"])
+    assert torch.__version__ in table.stdout
