@@ -37,8 +37,8 @@ from runtime.load import load_pack
 from runtime.sampling.sampler import initial_noise, sample
 from runtime.upscale import prepare
 from schemas.errors import ImageError, UsageError
-from tests.planner.calibration_setup import CROP_PX, make_setup
 from tests.planner.build.test_build import files
+from tests.planner.calibration_setup import CROP_PX, make_setup
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ from planner.build.work_folder import work_folder
 from planner.calibrate.calibration_file import read_calibration
 from planner.cli.build_options import MethodOptions
 from planner.recipes import RECIPES
+from tests.planner.build.test_build import files
 from tests.planner.calibration_setup import make_setup
 from tests.planner.run_qplan import assert_fails, run_qplan
-from tests.planner.build.test_build import files
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
 
