@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from typing import Literal, get_args
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Literal, get_args
 
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import UNQUANTIZED_BITS, Target
 from schemas.errors import UsageError
 from schemas.manifest import ScaleRule, SettingOrList
-from schemas.transformer_config import Variant
+
+if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
+    from artifacts.family import Family
 
 Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform"]
@@ -38,7 +40,7 @@ class BuildSettings:
     Attributes:
         target: mean bits to reach.
         recipe: name under which this combination of settings is known (`planner.recipes`).
-        variant: which published network the weights are; they do not tell.
+        variant: which published network the weights are; they do not tell. None until `resolved`.
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
         weight_allocation: ``vasmp``, or ``uniform``: every layer gets the target's bits.
@@ -62,7 +64,7 @@ class BuildSettings:
 
     target: Target
     recipe: str = "q-dit4sr"
-    variant: Variant = "q"
+    variant: str | None = None
     global_rank: int = 32
     local_rank: int = 8
     minimum_bits: int = MINIMUM_BITS
@@ -88,7 +90,6 @@ class BuildSettings:
             )
         check_bounds(self.minimum_bits, self.maximum_bits)
         for what, choice, choices in (
-            ("variant", self.variant, Variant),
             ("allocator", self.allocator, Allocator),
             ("weight allocation", self.weight_allocation, WeightAllocation),
             ("weight statistic", self.weight_statistic, WeightStatistic),
@@ -117,6 +118,15 @@ class BuildSettings:
                 re.compile(pattern)
             except re.error as cause:
                 raise UsageError(f"pattern {pattern!r}: {cause}") from None
+
+    def resolved(self, family: "Family") -> "BuildSettings":
+        """The same for a network of ``family``: its first variant, where none was chosen.
+
+        Raises:
+            UsageError: the family has no such variant.
+        """
+        chosen = family.variants[0] if self.variant is None else self.variant
+        return replace(self, variant=family.check_variant(chosen))
 
     @property
     def wants_vatmp(self) -> bool:

@@ -1,6 +1,6 @@
 """From files to a running pipeline: a pack, or an unquantized checkpoint for comparison."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 import torch
@@ -9,19 +9,17 @@ from torch import Tensor, nn
 
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
-from artifacts.dit4sr.layout import POSITION_TABLE
-from artifacts.dit4sr.position_table import sincos_table
+from artifacts.family import Architecture
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import PROMPTS
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
-from runtime.dit4sr.network import DiT4SR
+from runtime.network.family import LatentNetwork, empty_network
 from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
 from schemas.json_io import read_json_file
-from schemas.transformer_config import Variant
 
 
 class Unread(nn.Module):
@@ -60,6 +58,7 @@ def load_pack(
     pack = open_pack(path)
     network = network_from_pack(pack, device=device, dtype=dtype, backend=backend)
     return Pipeline(
+        architecture=pack.architecture,
         network=network,
         vae=_vae([pack.vae_dir, None if base is None else base / "vae"], device, _pack_hint(path)),
         prompts=_prompts(pack, [base], _pack_hint(path)).to(device, dtype),
@@ -75,7 +74,7 @@ def load_full_precision(
     *,
     pack: Path | None = None,
     base: Path | None = None,
-    variant: Variant | None = None,
+    variant: str | None = None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Pipeline:
@@ -88,7 +87,7 @@ def load_full_precision(
         path: a diffusers folder or a ``.safetensors`` file.
         pack: lends its parts.
         base: a folder with VAE and prompts.
-        variant: which published network it is; None for the pack's, or q.
+        variant: which published network it is; None for the pack's, or the family's first.
         device: where to run.
         dtype: of the network.
 
@@ -103,7 +102,7 @@ def load_full_precision(
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
         variant = variant or opened.variant
-    network = network_from_checkpoint(checkpoint, variant or "q", device=device, dtype=dtype)
+    network = network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype)
     folders = [base, checkpoint.parts_dir]
     vae_folders = [None if opened is None else opened.vae_dir]
     vae_folders += [None if folder is None else folder / "vae" for folder in folders]
@@ -111,9 +110,10 @@ def load_full_precision(
     sampling = (
         opened.manifest.sampling
         if opened is not None
-        else read_sampling_defaults(checkpoint.parts_dir)
+        else read_sampling_defaults(checkpoint.parts_dir, checkpoint.family.sampling)
     )
     return Pipeline(
+        architecture=checkpoint.architecture(variant),
         network=network,
         vae=_vae(vae_folders, device, hint),
         prompts=_prompts(opened, folders, hint).to(device, dtype),
@@ -125,32 +125,27 @@ def load_full_precision(
 
 
 def network_from_checkpoint(
-    checkpoint: Checkpoint, variant: Variant, *, device: torch.device, dtype: torch.dtype
-) -> DiT4SR:
+    checkpoint: Checkpoint, variant: str | None, *, device: torch.device, dtype: torch.dtype
+) -> LatentNetwork:
     """Build the unquantized network of a checkpoint.
 
     Raises:
         CheckpointError: a tensor is damaged.
+        UsageError: its family has no such variant.
     """
-    with torch.device("meta"):
-        network = DiT4SR(checkpoint.config, variant)
-    state = {
-        name: checkpoint.tensor(name).to(device, dtype)
-        for name in checkpoint.names
-        if name != POSITION_TABLE
-    }
-    if POSITION_TABLE in checkpoint.names:
-        table = checkpoint.tensor(POSITION_TABLE).float()
-    else:
-        table = sincos_table(checkpoint.config)
-    state[POSITION_TABLE] = table.to(device, dtype)
+    architecture = checkpoint.architecture(variant)
+    network = empty_network(architecture)
+    names = checkpoint.names
+    state = {name: checkpoint.tensor(name).to(device, dtype) for name in names}
+    absent = [name for name in architecture.family.rebuilt if name not in names]
+    state |= _rebuilt(architecture, absent, device, dtype)
     network.load_state_dict(state, assign=True)
     return network.eval().requires_grad_(False)
 
 
 def network_from_pack(
     pack: Pack, *, device: torch.device, dtype: torch.dtype, backend: str = "auto"
-) -> DiT4SR:
+) -> LatentNetwork:
     """Build the network of a pack: quantized layers on ``backend``, the rest in ``dtype``.
 
     Tensors are read one at a time; memory holds the network and one tensor more.
@@ -160,15 +155,13 @@ def network_from_pack(
         UsageError: the backend cannot run here.
     """
     chosen = select_backend(backend, device)
-    with torch.device("meta"):
-        network = DiT4SR(pack.config, pack.variant)
+    network = empty_network(pack.architecture)
     _leave_out(network, pack.manifest.omitted)
     for name in pack.layer_names:
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
         network.set_submodule(name, layer.to(device))
     state = {name: pack.tensor(name).to(device, dtype) for name in pack.tensor_names}
-    if POSITION_TABLE in pack.manifest.rebuilt:
-        state[POSITION_TABLE] = sincos_table(pack.config).to(device, dtype)
+    state |= _rebuilt(pack.architecture, pack.manifest.rebuilt, device, dtype)
     network.load_state_dict(state, strict=False, assign=True)
     empty = [name for name, tensor in network.state_dict().items() if tensor.is_meta]
     unknown = sorted(set(state) - set(network.state_dict()))
@@ -178,6 +171,14 @@ def network_from_pack(
             f" unknown {', '.join(unknown[:3]) or 'nothing'}"
         )
     return network.eval().requires_grad_(False)
+
+
+def _rebuilt(
+    architecture: Architecture, names: Iterable[str], device: torch.device, dtype: torch.dtype
+) -> dict[str, Tensor]:
+    """Tensors that follow from the configuration."""
+    rebuilt = architecture.family.rebuilt
+    return {name: rebuilt[name].build(architecture.config).to(device, dtype) for name in names}
 
 
 def _leave_out(network: nn.Module, omitted: tuple[str, ...]) -> None:

@@ -8,8 +8,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from artifacts.family import Architecture
 from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
-from runtime.dit4sr.network import DiT4SR
+from runtime.network.family import LatentNetwork
 from runtime.network.projection import ActivationBits
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
@@ -18,7 +19,7 @@ BitsAt = Callable[[float], ActivationBits | None]
 """Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, ActivationBits | None], Tensor]
-"""`DiT4SR.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
+"""`LatentNetwork.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
 
 
 @dataclass(frozen=True)
@@ -69,6 +70,7 @@ class Pipeline:
     """A network with all it takes to turn one image into another.
 
     Attributes:
+        architecture: of the network.
         network: in evaluation mode, on ``device``, its floating-point parts in ``dtype``.
         vae: on ``device``, in a dtype of its own.
         prompts: on ``device``, in ``dtype``.
@@ -77,7 +79,8 @@ class Pipeline:
         device, dtype: where the network computes, and what its inputs are cast to.
     """
 
-    network: DiT4SR
+    architecture: Architecture
+    network: LatentNetwork
     vae: AutoencoderKL
     prompts: Prompts
     bits_at: BitsAt
@@ -103,12 +106,12 @@ class Pipeline:
     @property
     def patch_size(self) -> int:
         """Side of one token's patch, in latent pixels."""
-        return self.network.config.patch_size
+        return self.architecture.latent_size.patch_size
 
     @property
     def largest_tile(self) -> int:
-        """Side of the network's position table, in latent pixels."""
-        return self.network.config.pos_embed_max_size * self.patch_size
+        """Longest side of a latent that the network takes, in latent pixels."""
+        return self.architecture.latent_size.largest_tile
 
     @property
     def vae_factor(self) -> int:

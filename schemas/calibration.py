@@ -14,9 +14,9 @@ from schemas.manifest import (
     Sha256,
     Source,
     SourceName,
+    VariantName,
 )
 from schemas.strict import StrictModel
-from schemas.transformer_config import Variant
 
 MAX_CALIBRATION_BYTES = 128 * 2**20
 """Largest file read: a number takes some 12 bytes, and DiT4SR's layers have 1.1 million inputs."""
@@ -80,7 +80,7 @@ class Calibration(StrictModel):
     format: Literal["qcalibration"] = "qcalibration"
     format_version: VersionOne = 1
     source: Source
-    variant: Variant
+    variant: VariantName
     network: Literal["quantized", "full-precision"]
     recipe: Recipe
     sampling: CalibrationRecord

@@ -9,7 +9,6 @@ from schemas.bit_grid import MAX_LAYERS, Bits, MeanBitWidths, VersionOne
 from schemas.bounds import at_most
 from schemas.json_io import dump_json
 from schemas.strict import StrictModel
-from schemas.transformer_config import TransformerConfig, Variant
 
 FORMAT_VERSION = 1
 """The version of the pack format that this code writes, and the newest it reads."""
@@ -26,6 +25,8 @@ RelativePath = Annotated[
 ]
 SourceName = Annotated[str, Field(pattern=r"^[^/\\\x00-\x1f][^\\\x00-\x1f]*$", max_length=1024)]
 SizeKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,7}$")]
+FamilyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)]
+VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1.0001)]
 Names = Annotated[tuple[str, ...], at_most(MAX_LAYERS), Field(strict=False)]
 Side = Annotated[int, Field(ge=1, le=65536)]
@@ -62,11 +63,15 @@ class Source(StrictModel):
 
 
 class ModelRecord(StrictModel):
-    """The network, as far as its weights do not say it."""
+    """The network, as far as its weights do not say it.
 
-    family: Literal["dit4sr"] = "dit4sr"
-    variant: Variant
-    config: TransformerConfig
+    What ``variant`` and ``config`` may hold is the family's to say (`artifacts.family`); a reader
+    checks them against it.
+    """
+
+    family: FamilyName
+    variant: VariantName
+    config: Annotated[dict[str, SettingOrList], at_most(MAX_FILES)]
 
 
 class RotationSize(StrictModel):
@@ -273,9 +278,7 @@ class Manifest(StrictModel):
     transformer_bytes: TransformerBytes
     layers: Annotated[dict[str, LayerRecord], at_most(MAX_LAYERS)]
     omitted: Names = ()
-    rebuilt: Annotated[
-        tuple[Literal["pos_embed.pos_embed"], ...], at_most(1), Field(strict=False)
-    ] = ()
+    rebuilt: Names = ()
     files: Annotated[dict[RelativePath, FileRecord], at_most(MAX_FILES)] = Field(
         default_factory=dict
     )

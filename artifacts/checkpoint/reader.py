@@ -13,14 +13,12 @@ from pathlib import Path, PurePosixPath
 
 from torch import Tensor
 
-from artifacts.dit4sr.from_shapes import check_family, config_from_shapes
-from artifacts.dit4sr.layout import POSITION_TABLE, Shape, tensor_shapes
+from artifacts.family import Architecture, Config, Family, Shape, families
 from artifacts.files.safetensors_io import FileIdentity, Header, read_header
 from artifacts.pack.file_names import BIT_GRID, MANIFEST, sha256_of
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file, validate
 from schemas.manifest import SourceFile
-from schemas.transformer_config import TransformerConfig
 
 WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """What diffusers and transformers call a model's weights; preferred over any other name."""
@@ -50,6 +48,7 @@ class Checkpoint:
 
     Attributes:
         path: what the user named.
+        family: the architecture that its tensors are of.
         config: shapes of the network.
         headers: of every weight file, in name order.
         parts_dir: the folder that may hold a VAE, a scheduler, prompts and sampling defaults
@@ -57,14 +56,28 @@ class Checkpoint:
     """
 
     path: Path
-    config: TransformerConfig
+    family: Family
+    config: Config
     headers: tuple[Header, ...]
     parts_dir: Path | None
+
+    def architecture(self, variant: str | None = None) -> Architecture:
+        """The network, as one of its family's variants; None for the family's first.
+
+        Raises:
+            UsageError: the family has no such variant.
+        """
+        chosen = self.family.variants[0] if variant is None else variant
+        return Architecture(self.family, self.config, self.family.check_variant(chosen))
+
+    def __contains__(self, name: str) -> bool:
+        """Whether there is a tensor of that name."""
+        return name in self._places
 
     @property
     def names(self) -> list[str]:
         """Names of all tensors, in the order of the network."""
-        return [name for name in tensor_shapes(self.config) if name in self._places]
+        return [name for name in self.family.tensor_shapes(self.config) if name in self._places]
 
     @property
     def file_bytes(self) -> int:
@@ -141,13 +154,30 @@ def _open(path: Path) -> Checkpoint:
                 raise CheckpointError(f"{header.path}: tensor {name} is in another shard too")
             shapes[name] = info.shape
     _refuse_quantized(path, headers)
-    check_family(path, shapes)
-    config = None if folder is None else _config_file(folder)
+    family = _family_of(path, shapes)
+    config = None if folder is None else _config_file(folder, family)
     if config is None:
-        config = config_from_shapes(path, shapes, headers)
-    _check_architecture(path, shapes, config)
+        config = family.config_from_shapes(path, shapes, headers)
+    _check_architecture(path, shapes, family, config)
     _check_dtypes(headers)
-    return Checkpoint(path, config, headers, None if folder is None else _parts_dir(path, folder))
+    parts_dir = None if folder is None else _parts_dir(path, folder)
+    return Checkpoint(path, family, config, headers, parts_dir)
+
+
+def _family_of(path: Path, shapes: Mapping[str, Shape]) -> Family:
+    """The family whose tensors these are; an error is about the one that comes nearest."""
+    absent, family = min(
+        ((known.lacks(shapes), known) for known in families()), key=lambda pair: len(pair[0])
+    )
+    if absent:
+        found = ", ".join(name[:200] for name in sorted(shapes)[:SHOWN_NAMES]) or "no tensor"
+        raise CheckpointError(
+            f"{path}: not a {family.title} transformer: it lacks {', '.join(absent[:SHOWN_NAMES])}"
+            f" and holds {found}, ... ({len(shapes)} in all)",
+            hint=f"name the {family.title} transformer's own weights, not a whole pipeline in one"
+            " file",
+        )
+    return family
 
 
 def _printable(name: str) -> str:
@@ -182,15 +212,15 @@ def _bare_file(path: Path) -> Path:
     return path
 
 
-def _config_file(folder: Path) -> TransformerConfig | None:
+def _config_file(folder: Path, family: Family) -> Config | None:
     file = folder / "config.json"
     if not file.exists():
         return None
     content = read_json_file(file, where=str(file), error=CheckpointError)
-    return _config_from_json(content, str(file))
+    return _config_from_json(content, family, str(file))
 
 
-def _config_from_json(content: object, where: str) -> TransformerConfig:
+def _config_from_json(content: object, family: Family, where: str) -> Config:
     if not isinstance(content, dict):
         raise CheckpointError(f"{where}: not a JSON object")
     if content.pop("quantization_config", None) is not None:
@@ -199,7 +229,7 @@ def _config_from_json(content: object, where: str) -> TransformerConfig:
             hint="build from the original weights",
         )
     kept = {key: value for key, value in content.items() if not key.startswith("_")}
-    return validate(TransformerConfig, kept, where=where, error=CheckpointError)
+    return validate(family.config_type, kept, where=where, error=CheckpointError)
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -300,11 +330,11 @@ def _check_dtypes(headers: tuple[Header, ...]) -> None:
 
 
 def _check_architecture(
-    path: Path, shapes: Mapping[str, tuple[int, ...]], config: TransformerConfig
+    path: Path, shapes: Mapping[str, Shape], family: Family, config: Config
 ) -> None:
-    """The tensors must be exactly the network's; the position table may be absent."""
-    expected = tensor_shapes(config)
-    missing = [name for name in expected if name not in shapes and name != POSITION_TABLE]
+    """The tensors must be exactly the network's; what can be rebuilt may be absent."""
+    expected = family.tensor_shapes(config)
+    missing = [name for name in expected if name not in shapes and name not in family.rebuilt]
     extra = sorted(name for name in shapes if name not in expected)
     if missing or extra:
         parts = []
@@ -314,7 +344,7 @@ def _check_architecture(
             shown = ", ".join(name[:200] for name in extra[:SHOWN_NAMES])
             parts.append(f"unexpected {shown} ({len(extra)} in all)")
         raise CheckpointError(
-            f"{path}: not a DiT4SR transformer: {'; '.join(parts)}",
+            f"{path}: not a {family.title} transformer: {'; '.join(parts)}",
             hint="name the transformer's own weights, not a whole pipeline in one file",
         )
     for name, shape in shapes.items():

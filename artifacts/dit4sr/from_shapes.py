@@ -8,7 +8,8 @@ from pathlib import Path
 
 import torch
 
-from artifacts.dit4sr.layout import POSITION_TABLE, Shape
+from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.family import Shape
 from artifacts.files.safetensors_io import TORCH_DTYPES, Header, read_tensor
 from schemas.errors import CheckpointError
 from schemas.json_io import validate
@@ -23,31 +24,16 @@ _NEEDED = (
     "transformer_blocks.0.attn.to_q_control.weight",
     "proj_out.weight",
 )
-_SHOWN_NAMES = 3
 _LARGEST_TABLE_SIDE = 4096
 """As in the configuration: a longer side is refused there, so nothing need be read for it."""
 
 
-def check_family(path: Path, shapes: Mapping[str, Shape]) -> None:
-    """Make sure that the tensors are a DiT4SR's at all.
+def missing_names(shapes: Mapping[str, Shape]) -> list[str]:
+    """Names that tensors of a DiT4SR would have and these lack; none for a DiT4SR.
 
     Stable Diffusion 3.5 has most of these names too, but no control stream.
-
-    Args:
-        path: for messages.
-        shapes: name -> shape of every tensor.
-
-    Raises:
-        CheckpointError: they are another architecture's; names what is absent and what is there.
     """
-    absent = [name for name in _NEEDED if name not in shapes]
-    if absent:
-        found = ", ".join(name[:200] for name in sorted(shapes)[:_SHOWN_NAMES]) or "no tensor"
-        raise CheckpointError(
-            f"{path}: not a DiT4SR transformer: it lacks {', '.join(absent[:_SHOWN_NAMES])}"
-            f" and holds {found}, ... ({len(shapes)} in all)",
-            hint="name the DiT4SR transformer's own weights, not a whole pipeline in one file",
-        )
+    return [name for name in _NEEDED if name not in shapes]
 
 
 def config_from_shapes(
@@ -60,7 +46,7 @@ def config_from_shapes(
 
     Args:
         path: for messages.
-        shapes: name -> shape of every tensor; those that `check_family` asks for are there.
+        shapes: name -> shape of every tensor; those of `missing_names` are there.
         headers: the opened files, to read the table from.
 
     Raises:

@@ -5,9 +5,9 @@ import the network; a test holds the two equal.
 """
 
 from collections.abc import Iterator
-from typing import NamedTuple
 
-from schemas.transformer_config import TransformerConfig, Variant
+from artifacts.family import LatentSize, LinearShape, Shape
+from schemas.transformer_config import TransformerConfig
 
 POSITION_TABLE = "pos_embed.pos_embed"
 """A buffer, not a parameter: sin-cos values that can be rebuilt at load."""
@@ -15,15 +15,6 @@ POSITION_TABLE = "pos_embed.pos_embed"
 _TIMESTEP_CHANNELS = 256
 """Width of the sinusoidal timestep embedding, a constant of Stable Diffusion 3."""
 _FEED_FORWARD_GROWTH = 4
-
-Shape = tuple[int, ...]
-
-
-class LinearShape(NamedTuple):
-    """Shape of a linear layer's weight."""
-
-    out_features: int
-    in_features: int
 
 
 def tensor_shapes(config: TransformerConfig) -> dict[str, Shape]:
@@ -63,7 +54,7 @@ def block_linears(config: TransformerConfig) -> dict[str, LinearShape]:
     }
 
 
-def unread_tensors(config: TransformerConfig, variant: Variant) -> frozenset[str]:
+def unread_tensors(config: TransformerConfig, variant: str) -> frozenset[str]:
     """Names of the tensors that no forward pass reads, so that a pack may leave them out.
 
     - The second attention has no text, so nothing reads its text projections and norms.
@@ -83,6 +74,19 @@ def unread_tensors(config: TransformerConfig, variant: Variant) -> frozenset[str
         )
 
     return frozenset(filter(unread, tensor_shapes(config)))
+
+
+def latent_size(config: TransformerConfig) -> LatentSize:
+    """What the patches and the position table allow."""
+    return LatentSize(config.patch_size, config.patch_size * config.pos_embed_max_size)
+
+
+def prompt_shapes(config: TransformerConfig, tokens: int) -> dict[str, Shape]:
+    """Shapes of one prompt's embeddings, by part: per token, and pooled."""
+    return {
+        "embeds": (tokens, config.joint_attention_dim),
+        "pooled": (config.pooled_projection_dim,),
+    }
 
 
 def _linear(name: str, out_features: int, in_features: int) -> list[tuple[str, Shape]]:

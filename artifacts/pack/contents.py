@@ -7,12 +7,13 @@ from collections.abc import Iterable
 
 from artifacts.codec.hadamard import Rotation
 from artifacts.codec.quantized_weight import expected_tensors
-from artifacts.dit4sr.layout import block_linears, tensor_shapes, unread_tensors
+from artifacts.family import Architecture, family_names, find_family
 from artifacts.files.safetensors_io import TensorSpec
+from artifacts.pack.file_names import MANIFEST
 from schemas.bit_grid import BitGrid
 from schemas.errors import PackError
+from schemas.json_io import validate
 from schemas.manifest import Manifest
-from schemas.transformer_config import TransformerConfig
 
 _NAMES_SHOWN = 5
 
@@ -22,7 +23,34 @@ def signs_name(size: int | str) -> str:
     return f"rotation.signs.{size}"
 
 
-def check_agreement(manifest: Manifest, grid: BitGrid) -> None:
+def architecture_of(manifest: Manifest) -> Architecture:
+    """The network that a manifest describes.
+
+    Raises:
+        PackError: its family is unknown, or the family knows no such variant or configuration.
+    """
+    model = manifest.model
+    family = find_family(model.family)
+    if family is None:
+        raise PackError(
+            f"{MANIFEST}: model.family {model.family!r} is not known",
+            hint="upgrade this program; it knows " + ", ".join(family_names()),
+        )
+    if model.variant not in family.variants:
+        raise PackError(
+            f"{MANIFEST}: model.variant {model.variant!r} is not one of"
+            f" {', '.join(family.variants)}"
+        )
+    where = f"{MANIFEST}: model.config"
+    config = validate(family.config_type, model.config, where=where, error=PackError)
+    architecture = Architecture(family, config, model.variant)
+    # Whatever is left out there would be a default of this program's, not of the pack's.
+    if architecture.record() != model:
+        raise PackError(f"{where}: does not say every value of the configuration")
+    return architecture
+
+
+def check_agreement(manifest: Manifest, architecture: Architecture, grid: BitGrid) -> None:
     """Check that grid, layer records and network speak of the same layers and bits.
 
     Raises:
@@ -31,7 +59,7 @@ def check_agreement(manifest: Manifest, grid: BitGrid) -> None:
     check_difference(
         grid.layers, manifest.layers, "bit_grid.json", "manifest.json", "quantized layers"
     )
-    linears = block_linears(manifest.model.config)
+    linears = architecture.quantizable
     omitted = set(manifest.omitted)
     read = {name for name in linears if f"{name}.weight" not in omitted}
     check_difference(manifest.layers, read, "manifest.json", "the network", "layers")
@@ -80,15 +108,14 @@ def pack_rotations(manifest: Manifest) -> dict[str, Rotation]:
     return rotations
 
 
-def pack_tensors(manifest: Manifest) -> dict[str, TensorSpec]:
+def pack_tensors(manifest: Manifest, architecture: Architecture) -> dict[str, TensorSpec]:
     """Every tensor of the transformer's files: name -> dtype and shape.
 
     Raises:
         PackError: something is omitted that the network reads, or is both omitted and rebuilt.
     """
-    model = manifest.model
-    shapes = tensor_shapes(model.config)
-    _check_omitted(manifest)
+    shapes = dict(architecture.tensor_shapes)
+    _check_omitted(manifest, architecture)
     for name in (*manifest.omitted, *manifest.rebuilt):
         del shapes[name]
     quantized = {name: r for name, r in manifest.layers.items() if r.weight_bits != 16}
@@ -102,15 +129,6 @@ def pack_tensors(manifest: Manifest) -> dict[str, TensorSpec]:
         for key in manifest.rotation.sizes:
             specs[signs_name(key)] = TensorSpec("U8", (-(-int(key) // 8),))
     return specs
-
-
-def prompt_tensors(config: TransformerConfig, prompt_tokens: int) -> dict[str, tuple[int, ...]]:
-    """Names and shapes in ``prompts.safetensors``: each prompt per token, and pooled."""
-    shapes: dict[str, tuple[int, ...]] = {}
-    for prompt in ("positive", "negative"):
-        shapes[f"{prompt}.embeds"] = (prompt_tokens, config.joint_attention_dim)
-        shapes[f"{prompt}.pooled"] = (config.pooled_projection_dim,)
-    return shapes
 
 
 def check_difference(
@@ -134,14 +152,16 @@ def check_difference(
         raise PackError(f"{what} of {left_side} and {right_side} differ: {'; '.join(problems)}")
 
 
-def _check_omitted(manifest: Manifest) -> None:
-    unread = unread_tensors(manifest.model.config, manifest.model.variant)
-    needed = sorted(set(manifest.omitted) - unread)
+def _check_omitted(manifest: Manifest, architecture: Architecture) -> None:
+    needed = sorted(set(manifest.omitted) - architecture.unread_tensors)
     if needed:
         raise PackError(
-            f"manifest.json omits {needed[0][:200]}, which variant {manifest.model.variant} of the"
+            f"manifest.json omits {needed[0][:200]}, which variant {architecture.variant} of the"
             " network reads"
         )
+    stored = sorted(set(manifest.rebuilt) - set(architecture.family.rebuilt))
+    if stored:
+        raise PackError(f"manifest.json: rebuilt: {stored[0][:200]} cannot be rebuilt")
     for name in manifest.layers:
         if f"{name}.bias" in manifest.omitted:
             raise PackError(f"manifest.json omits {name}.bias, but has the layer")

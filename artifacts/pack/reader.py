@@ -17,14 +17,14 @@ from torch import Tensor
 from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.hadamard import Rotation, unpack_signs
 from artifacts.codec.quantized_weight import QuantizedWeight, expected_tensors
-from artifacts.dit4sr.layout import block_linears
+from artifacts.family import Architecture, Config
 from artifacts.files.safetensors_io import Header, TensorSpec, read_header
 from artifacts.pack.contents import (
+    architecture_of,
     check_agreement,
     check_difference,
     pack_rotations,
     pack_tensors,
-    prompt_tensors,
     signs_name,
 )
 from artifacts.pack.file_names import (
@@ -47,7 +47,6 @@ from schemas.bit_grid import BitGrid
 from schemas.errors import PackError
 from schemas.json_io import read_json_file, validate
 from schemas.manifest import FORMAT_VERSION, Manifest
-from schemas.transformer_config import TransformerConfig, Variant
 
 _PROMPT_DTYPES = ("BF16", "F16", "F32")
 _MAX_FILES = 1000
@@ -63,6 +62,7 @@ class Pack:
     Attributes:
         path: the directory.
         manifest, bit_grid: the two JSON files.
+        architecture: the network that the manifest describes.
         rotations: size as text -> rotation, of every size that occurs.
         headers: tensor file -> its checked header; the transformer's files.
         prompt_header: header of ``prompts.safetensors``, or None when the pack has none.
@@ -71,19 +71,20 @@ class Pack:
     path: Path
     manifest: Manifest
     bit_grid: BitGrid
+    architecture: Architecture
     rotations: Mapping[str, Rotation]
     headers: Mapping[str, Header]
     prompt_header: Header | None
 
     @property
-    def config(self) -> TransformerConfig:
+    def config(self) -> Config:
         """Shapes of the network."""
-        return self.manifest.model.config
+        return self.architecture.config
 
     @property
-    def variant(self) -> Variant:
+    def variant(self) -> str:
         """Which published network it is."""
-        return self.manifest.model.variant
+        return self.architecture.variant
 
     @property
     def layer_names(self) -> list[str]:
@@ -91,7 +92,7 @@ class Pack:
         layers = self.manifest.layers
         return [
             name
-            for name in block_linears(self.config)
+            for name in self.architecture.quantizable
             if name in layers and layers[name].weight_bits != 16
         ]
 
@@ -161,8 +162,7 @@ class Pack:
     def prompts(self) -> dict[str, Tensor] | None:
         """Prompt embeddings, or None when the pack has none.
 
-        ``positive.embeds`` and ``negative.embeds`` [tokens, joint_attention_dim],
-        ``positive.pooled`` and ``negative.pooled`` [pooled_projection_dim].
+        `Architecture.prompt_shapes` has names and shapes.
 
         Raises:
             PackError: the file changed since the pack was opened.
@@ -198,19 +198,20 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
     found = _find_files(path)
     manifest = _read_manifest(path)
     _check_files(path, manifest, found)
+    architecture = architecture_of(manifest)
     grid = validate(
         BitGrid,
         read_json_file(path / BIT_GRID, where=BIT_GRID, error=PackError),
         where=BIT_GRID,
         error=PackError,
     )
-    check_agreement(manifest, grid)
+    check_agreement(manifest, architecture, grid)
     rotations = pack_rotations(manifest)
-    headers = _read_transformer_headers(path, manifest)
-    prompt_header = _read_prompt_header(path, manifest)
+    headers = _read_transformer_headers(path, manifest, pack_tensors(manifest, architecture))
+    prompt_header = _read_prompt_header(path, manifest, architecture)
     _check_companions(path, manifest)
     _check_values(headers)
-    pack = Pack(path, manifest, grid, rotations, headers, prompt_header)
+    pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header)
     for size in rotations:
         pack.signs(int(size))
     if verify_hashes:
@@ -314,12 +315,13 @@ def _check_files(path: Path, manifest: Manifest, found: set[str]) -> None:
             )
 
 
-def _read_transformer_headers(path: Path, manifest: Manifest) -> dict[str, Header]:
+def _read_transformer_headers(
+    path: Path, manifest: Manifest, expected: Mapping[str, TensorSpec]
+) -> dict[str, Header]:
     try:
         names = transformer_files(manifest.files)
     except ValueError as cause:
         raise PackError(str(cause)) from None
-    expected = pack_tensors(manifest)
     headers = {name: read_header(path / name) for name in names}
     places = [(tensor, name) for name, header in headers.items() for tensor in header.tensors]
     file_of = dict(places)
@@ -351,13 +353,15 @@ def _check_index(path: Path, file_of: Mapping[str, str], total_bytes: int) -> No
         raise PackError(f"{TRANSFORMER_INDEX}: does not say what the shards hold")
 
 
-def _read_prompt_header(path: Path, manifest: Manifest) -> Header | None:
+def _read_prompt_header(
+    path: Path, manifest: Manifest, architecture: Architecture
+) -> Header | None:
     if PROMPTS not in manifest.files:
         return None
     header = read_header(path / PROMPTS)
     embeds = header.tensors.get("positive.embeds", TensorSpec("BF16", ()))
     tokens = embeds.shape[0] if embeds.shape else 1
-    expected = prompt_tensors(manifest.model.config, tokens)
+    expected = architecture.prompt_shapes(tokens)
     check_difference(header.tensors, expected, PROMPTS, "the pack format", "tensors")
     for name, shape in expected.items():
         info = header.tensors[name]

@@ -155,7 +155,7 @@ class PackWriter:
         self._spool(name, tensor.to(torch.bfloat16))
 
     def add_prompts(self, tensors: Mapping[str, Tensor]) -> None:
-        """Add the prompt embeddings; `artifacts.pack.contents.prompt_tensors` has names and shapes.
+        """Add the prompt embeddings; `Architecture.prompt_shapes` has names and shapes.
 
         Float dtypes of up to 32 bits are kept as they are.
         """

@@ -121,8 +121,8 @@ class Comparison:
     def _peer(self, row: Row, heading: str) -> Content:
         model = self.bench.sampling.model
         pipeline = load_full_precision(model, device=torch.device("cpu"), dtype=torch.float32)
-        config = pipeline.network.config
-        storage = peer.apply_sdnq(pipeline.network, active_linears(config, "q"), row.sdnq)
+        layers = active_linears(pipeline.architecture)
+        storage = peer.apply_sdnq(pipeline.network, layers, row.sdnq)
         values = measuring.measure(
             self.bench, pipeline.network, pipeline.bits_at, self._progress(heading)
         )

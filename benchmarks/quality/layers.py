@@ -16,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from benchmarks.quality.intervals import EXACT_DB
 from benchmarks.quality.kinds import KINDS, kind_of
 from benchmarks.quality.measure import Bench
@@ -116,7 +118,7 @@ class _Watch:
         self._squares: dict[tuple[str, float], list[float]] = {}
 
     def __enter__(self) -> "_Watch":
-        for name in active_linears(self.network.config, self.network.variant):
+        for name in active_linears(Architecture(FAMILY, self.network.config, self.network.variant)):
             layer = self.network.get_submodule(name)
             self._hooks.append(
                 layer.register_forward_hook(

@@ -17,8 +17,7 @@ from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.report import Measured
 from benchmarks.quality.rows import Row
 from benchmarks.quality.store import RowStore, key_of
-from planner.build.build import measure as weight_statistics
-from planner.build.inventory import take_inventory
+from planner.build.layers import weight_statistics
 from schemas.json_io import format_json
 
 CROP_PX = 128
@@ -154,8 +153,7 @@ def _plots(
     if full is not None:
         drawn.append(plots.bit_grid(full.content["layers"], targets[0], out))
         settings = maker.settings(full.row)
-        inventory = take_inventory(maker.checkpoint, settings)
-        statistics = weight_statistics(maker.checkpoint, inventory, settings)
+        statistics = weight_statistics(maker.checkpoint, settings)
         drawn.append(plots.weight_variance(statistics, out))
     # The references are of no use here: no crop but the calibration's is sampled.
     bench = make_bench(replace(sampling, crops=1, seeds=1, pictures=False), arguments.work, _quiet)

@@ -24,9 +24,9 @@ from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.small_run import latent_error_db, start
 from planner.allocate.vasmp import LayerStatistics, predicted_distortion
+from planner.allocate.weight_bits import weight_bits
 from planner.build import build as planner_build
-from planner.build.build import measure, weight_bits
-from planner.build.inventory import take_inventory
+from planner.build.layers import weight_statistics
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings
 from planner.target import parse_target
@@ -68,7 +68,7 @@ def main() -> None:
     )
     ranks = {} if arguments.recipe == "q-dit4sr-no-hsvd" else RANKS
     settings = recipe_settings(arguments.recipe, TARGET, **ranks, timestep_allocation="uniform")
-    statistics = measure(maker.checkpoint, take_inventory(maker.checkpoint, settings), settings)
+    statistics = weight_statistics(maker.checkpoint, settings)
     equal = predicted_distortion(statistics, held(statistics, settings, KINDS))
     free_bits = held(statistics, settings, ())
 

@@ -13,13 +13,8 @@ import torch
 from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
-from artifacts.checkpoint.sampling_defaults import (
-    DIT4SR_SAMPLING,
-    SAMPLING_FILE,
-    read_sampling_defaults,
-)
+from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE, read_sampling_defaults
 from artifacts.files.safetensors_io import read_header
-from artifacts.pack.contents import prompt_tensors
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS
 from artifacts.pack.writer import PackWriter
 from planner.build.prompts import PromptTexts, encode_prompts, has_text_encoders
@@ -36,15 +31,15 @@ class BaseModel:
     """Parts of a pipeline, found and checked; the autoencoder is not yet read.
 
     Attributes:
+        sampling: how the model is sampled unless told otherwise.
         folder: where autoencoder and scheduler are; None for a pack of the transformer alone.
         prompts: prompt embeddings under a pack's names, or None.
-        sampling: how the model is sampled unless told otherwise.
         warnings: what the user should know, one line each.
     """
 
+    sampling: SamplingDefaults
     folder: Path | None = None
     prompts: Mapping[str, Tensor] | None = None
-    sampling: SamplingDefaults = DIT4SR_SAMPLING
     warnings: list[str] = field(default_factory=list)
 
     def add_to(self, writer: PackWriter) -> None:
@@ -94,9 +89,9 @@ def find_base_model(
     if prompts is None:
         lacks = "VAE, scheduler and prompts" if lacks else "prompts"
     return BaseModel(
+        _find_sampling(folders, checkpoint.family.sampling),
         companions,
         prompts,
-        _find_sampling(folders),
         [f"the pack will hold no {lacks}; upscaling will ask for --base"] if lacks else [],
     )
 
@@ -127,9 +122,9 @@ def _check_companions(folder: Path) -> None:
             read_header(file, error=CheckpointError)
 
 
-def _find_sampling(folders: Sequence[Path]) -> SamplingDefaults:
+def _find_sampling(folders: Sequence[Path], family: SamplingDefaults) -> SamplingDefaults:
     own = [folder for folder in reversed(folders) if (folder / SAMPLING_FILE).is_file()]
-    return read_sampling_defaults(own[0] if own else None)
+    return read_sampling_defaults(own[0] if own else None, family)
 
 
 def _find_prompts(
@@ -175,7 +170,7 @@ def check_embeddings(tensors: Mapping[str, Tensor], checkpoint: Checkpoint, wher
     """
     embeds = tensors.get("positive.embeds")
     tokens = embeds.shape[0] if embeds is not None and embeds.dim() == 2 else 1
-    expected = prompt_tensors(checkpoint.config, max(tokens, 1))
+    expected = checkpoint.architecture().prompt_shapes(max(tokens, 1))
     if set(tensors) != set(expected):
         raise CheckpointError(
             f"{where}: prompt embeddings must be {', '.join(sorted(expected))}, found"

@@ -12,75 +12,31 @@ of the last (and factorised twice where that variance is the residual's); in ret
 holds more than one layer. A calibration, in turn, runs the network that 4 makes:
 `planner.build.calibrated_build` builds first, measures, and then replaces the grid.
 
-What 2 and 4 find is kept in a work folder where there is one (`planner.build.work_folder`), so that
-an interrupted build goes on with the first layer that is not there.
+`planner.build.resumable` does the same in a work folder, so that an interrupted build goes on.
 """
 
-import hashlib
-from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
-from importlib.metadata import version
 from pathlib import Path
-from typing import Protocol, TypeVar
 
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint
-from artifacts.dit4sr.layout import block_linears
-from artifacts.files.safetensors_io import Header
-from artifacts.pack.writer import PackWriter, check_output
-from planner.allocate.exact import allocate_exact
-from planner.allocate.grid import UNQUANTIZED, make_grid, mean_activation_bits, rounded_down
-from planner.allocate.vasmp import LayerStatistics, allocate
+from artifacts.pack.writer import PackWriter
+from planner.allocate.grid import UNQUANTIZED, make_grid
+from planner.allocate.weight_bits import weight_bits
 from planner.build.base_model import BaseModel
-from planner.build.inventory import Inventory, take_inventory
+from planner.build.inventory import take_inventory
+from planner.build.layers import LayerMaker
+from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
-from planner.build.work_folder import WorkFolder, make_plan
+from planner.build.progress import Progress, Silent
+from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
-from planner.weights.layer import QuantizedLayer, allocation_variance, quantize_layer, rotation_for
-from schemas.bit_grid import MeanBitWidths
-from schemas.calibration import Calibration, ChannelStatistics
+from schemas.calibration import Calibration
 from schemas.errors import UsageError
-from schemas.json_io import dump_json
-from schemas.manifest import (
-    LayerRecord,
-    Manifest,
-    ModelRecord,
-    Producer,
-    QuantizerRecord,
-    Recipe,
-    RotationRecord,
-    Source,
-    TransformerBytes,
-)
-
-Item = TypeVar("Item")
-
-
-class Progress(Protocol):
-    """How a build tells how far it is."""
-
-    def track(self, items: Sequence[Item], stage: str) -> Iterable[Item]:
-        """Yield ``items`` while showing ``stage`` and how many are done."""
-        ...
-
-    def note(self, text: str) -> None:
-        """Say something about the item in work."""
-        ...
-
-
-class Silent:
-    """No progress at all."""
-
-    def track(self, items: Sequence[Item], stage: str) -> Iterable[Item]:
-        """Yield ``items``."""
-        return items
-
-    def note(self, text: str) -> None:
-        """Say nothing."""
+from schemas.manifest import LayerRecord, Manifest, Source
 
 
 @dataclass(frozen=True)
@@ -94,46 +50,6 @@ class BuildResult:
 
     manifest: Manifest
     warnings: list[str] = field(default_factory=list)
-
-
-def build_resumable(
-    checkpoint: Checkpoint,
-    output: Path,
-    settings: BuildSettings,
-    base: BaseModel,
-    work: WorkFolder,
-    *,
-    calibration: Calibration | None = None,
-    force: bool = False,
-    progress: Progress | None = None,
-) -> BuildResult:
-    """Build a pack as `build` does, going on with what an interrupted build left in ``work``.
-
-    What lies beside the transformer may be another than it was: the layers do not depend on it.
-
-    Raises:
-        UsageError: as `build`, or the unfinished build had another source or other settings.
-        CheckpointError: a tensor is damaged.
-        ResourceError: the disk is full; what is finished is kept.
-    """
-    check_output(output, force=force)
-    source = Source(files=tuple(checkpoint.source_files()))
-    known = None if calibration is None else hashlib.sha256(dump_json(calibration)).hexdigest()
-    work.open(make_plan(source, settings, calibration=known))
-    with work.removed_when_refused():
-        result = build(
-            checkpoint,
-            output,
-            settings,
-            base,
-            calibration=calibration,
-            force=force,
-            progress=progress,
-            work=work,
-            source=source,
-        )
-    work.remove()
-    return result
 
 
 @torch.inference_mode()
@@ -169,154 +85,57 @@ def build(
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
-    progress = progress or Silent()
+    settings = settings.resolved(checkpoint.family)
+    architecture = checkpoint.architecture(settings.variant)
+    shapes = architecture.quantizable
+    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work)
     with PackWriter(output, force=force) as writer:
+        # 1. Inventory.
         inventory = take_inventory(checkpoint, settings)
-        if not inventory.quantized:
+        names = inventory.quantized
+        if not names:
             raise UsageError(
                 "the patterns keep every layer in 16 bits: nothing is left to quantize"
             )
         if not settings.uses_calibration:
             calibration = None
-        check_calibration(calibration, checkpoint, inventory.quantized, settings)
+        check_calibration(calibration, checkpoint, names, settings)
 
-        linears = block_linears(checkpoint.config)
+        # 2, 3. Variances, and from them weight bits.
         if settings.weight_allocation == "uniform":
-            bits = dict.fromkeys(inventory.quantized, int(settings.target.weight_bits))
+            bits = dict.fromkeys(names, int(settings.target.weight_bits))
         else:
-            bits = weight_bits(measure(checkpoint, inventory, settings, progress, work), settings)
+            bits = weight_bits(maker.statistics(names), settings)
 
-        channels = {} if calibration is None else calibration.channels
+        # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
-        for name in progress.track(inventory.quantized, "quantize"):
-            layer, file = finished_layer(
-                checkpoint,
-                name,
-                linears[name].in_features,
-                bits[name],
-                settings,
-                channels.get(name),
-                work,
-            )
+        channels = {} if calibration is None else calibration.channels
+        for layer, file in maker.layers(names, bits, channels):
             writer.add_layer(layer.weight, file)
-            record = layer.record
-            shown = "exact" if record.error_db is None else f"{record.error_db:.1f} dB"
-            progress.note(f"{name} {bits[name]} bits, {shown}")
-            records[name] = record
+            records[layer.weight.name] = layer.record
+
+        # 5. The grid: activation bits beside the weights'.
+        for name in inventory.kept:
+            records[name] = LayerRecord(weight_bits=UNQUANTIZED, **shapes[name]._asdict())
+            bits[name] = UNQUANTIZED
+        steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
+        grid, grid_warnings = make_grid(settings, bits, steps, calibration)
+
+        # 6. The rest, and what describes it.
         for name in inventory.plain:
             writer.add_tensor(name, checkpoint.tensor(name))
         base.add_to(writer)
-
-        for name in inventory.kept:
-            out_features, in_features = linears[name]
-            records[name] = LayerRecord(
-                weight_bits=UNQUANTIZED, in_features=in_features, out_features=out_features
-            )
-        bits |= dict.fromkeys(inventory.kept, UNQUANTIZED)
-        steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
-        grid, grid_warnings = make_grid(settings, bits, steps, calibration)
-        manifest = Manifest(
-            producer=Producer(name="qplan", version=version("qdit4sr")),
+        manifest = make_manifest(
+            architecture,
+            settings,
+            inventory,
+            records,
+            grid,
             source=source or Source(files=tuple(checkpoint.source_files())),
-            model=ModelRecord(variant=settings.variant, config=checkpoint.config),
-            rotation=RotationRecord(
-                enabled=settings.rotation,
-                signs=settings.rotation and settings.rotation_signs and bool(writer.rotation_sizes),
-                seed=settings.seed,
-                sizes=writer.rotation_sizes,
-            ),
-            quantizer=QuantizerRecord(
-                weight_scale=settings.weight_scale, activation_scale=settings.activation_scale
-            ),
+            source_bytes=checkpoint.file_bytes,
+            rotations=writer.rotation_sizes,
             sampling=base.sampling,
-            recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
-            calibration=None if calibration is None else calibration.sampling,
-            target=settings.target.to_schema(),
-            reached=MeanBitWidths(
-                weight_bits=rounded_down(mean_weight_bits(records)),
-                activation_bits=rounded_down(mean_activation_bits(grid)),
-            ),
-            transformer_bytes=TransformerBytes(source=checkpoint.file_bytes),
-            layers=records,
-            omitted=inventory.omitted,
-            rebuilt=inventory.rebuilt,
+            calibration=calibration,
         )
         written = writer.finish(manifest, grid, model_card)
     return BuildResult(written, [*grid_warnings, *layer_warnings(records), *base.warnings])
-
-
-def measure(
-    checkpoint: Checkpoint,
-    inventory: Inventory,
-    settings: BuildSettings,
-    progress: Progress | None = None,
-    work: WorkFolder | None = None,
-) -> list[LayerStatistics]:
-    """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
-    progress = progress or Silent()
-    linears = block_linears(checkpoint.config)
-    variances = {} if work is None else work.variances()
-    for name in progress.track(inventory.quantized, "measure"):
-        if name not in variances:
-            # No name for the weight: it would hold on to it while the next is read.
-            variances[name] = allocation_variance(checkpoint.tensor(f"{name}.weight"), settings)
-            if work is not None:
-                work.keep_variances(variances)
-    return [
-        LayerStatistics(
-            name, linears[name].out_features * linears[name].in_features, variances[name]
-        )
-        for name in inventory.quantized
-    ]
-
-
-def finished_layer(
-    checkpoint: Checkpoint,
-    name: str,
-    in_features: int,
-    bits: int,
-    settings: BuildSettings,
-    channels: ChannelStatistics | None,
-    work: WorkFolder | None,
-) -> tuple[QuantizedLayer, Header | None]:
-    """One quantized layer, and the file in ``work`` that holds it; made if it is not there."""
-    if work is not None:
-        kept = work.layer(name, bits, *rotation_for(in_features, settings))
-        if kept is not None:
-            return QuantizedLayer(kept.weight, kept.record), kept.header
-    layer = quantize_layer(
-        name,
-        checkpoint.tensor(f"{name}.weight"),
-        checkpoint.tensor(f"{name}.bias"),
-        bits,
-        settings,
-        channels,
-    )
-    return layer, None if work is None else work.keep_layer(layer)
-
-
-def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
-    """VaSMP: layer name -> weight bits, with the allocator that was asked for."""
-    solve = allocate_exact if settings.allocator == "exact" else allocate
-    return solve(
-        statistics,
-        settings.target.weight_bits,
-        minimum_bits=settings.minimum_bits,
-        maximum_bits=settings.maximum_bits,
-    )
-
-
-def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
-    """Parameter-weighted mean over the quantized layers, exactly."""
-    sizes = {
-        name: record.out_features * record.in_features
-        for name, record in records.items()
-        if record.weight_bits != UNQUANTIZED
-    }
-    stored = sum(size * records[name].weight_bits for name, size in sizes.items())
-    return Fraction(stored, sum(sizes.values()))
-
-
-def layer_warnings(records: Mapping[str, LayerRecord]) -> list[str]:
-    """One line for every layer that went otherwise than planned."""
-    return [f"layer {name}: {record.note}" for name, record in records.items() if record.note]

@@ -21,9 +21,11 @@ from artifacts.pack.reader import Pack, open_pack, verify_pack
 from artifacts.pack.writer import PackWriter, check_output, remove_stale_partials
 from planner.allocate.grid import make_grid, mean_activation_bits, rounded_down
 from planner.build.base_model import BaseModel
-from planner.build.build import BuildResult, Progress, Silent, build, layer_warnings
+from planner.build.build import BuildResult, build
 from planner.build.inventory import take_inventory
+from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
+from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WEIGHTS, WorkFolder, make_plan, work_folder
 from planner.calibrate.calibration import (
     CalibrationSettings,
@@ -103,6 +105,7 @@ def build_calibrated(
         ResourceError: the disk is full.
     """
     check_output(output, force=force)
+    settings = settings.resolved(checkpoint.family)
     work = run.work(work_folder(output))
     measured = measure_inputs(checkpoint, settings, base, run, work.path, progress=progress)
     if measured.weights is None:
@@ -177,6 +180,7 @@ def measure_inputs(
         ResourceError: the disk is full.
     """
     progress = progress or Silent()
+    settings = settings.resolved(checkpoint.family)
     crop_px = run.settings.crop_px or default_crop_px(base)
     images = choose_images(run.folder, run.settings, crop_px)
     record = CalibrationRecord(
@@ -239,7 +243,7 @@ def measure_inputs(
     )
     calibration = Calibration(
         source=source,
-        variant=settings.variant,
+        variant=checkpoint.architecture(settings.variant).variant,
         network="full-precision" if weights is None else "quantized",
         recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
         sampling=record,

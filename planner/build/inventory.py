@@ -1,12 +1,9 @@
 """What a build does with every tensor of a checkpoint: quantize, keep, leave out, or rebuild."""
 
 from dataclasses import dataclass
-from typing import Literal
 
 from artifacts.checkpoint.reader import Checkpoint
-from artifacts.dit4sr.layout import POSITION_TABLE, block_linears
-from artifacts.dit4sr.position_table import is_sincos
-from planner.build.network_probe import find_active_tensors
+from planner.build.network_probe import active_linears, find_active_tensors
 from planner.settings import BuildSettings
 
 
@@ -19,36 +16,37 @@ class Inventory:
         kept: names of active block linears that stay in 16 bits by the user's wish.
         plain: names of tensors that are stored in bfloat16, the kept layers' among them.
         omitted: names of parameters that no forward pass reads, sorted.
-        rebuilt: the position table, when it holds nothing but sines and cosines.
+        rebuilt: tensors that follow from the configuration, and hold nothing else here; sorted.
     """
 
     quantized: tuple[str, ...]
     kept: tuple[str, ...]
     plain: tuple[str, ...]
     omitted: tuple[str, ...]
-    rebuilt: tuple[Literal["pos_embed.pos_embed"], ...]
+    rebuilt: tuple[str, ...]
 
 
 def take_inventory(checkpoint: Checkpoint, settings: BuildSettings) -> Inventory:
-    """Sort the checkpoint's tensors; only the position table is read.
+    """Sort the checkpoint's tensors; only those that might be rebuilt are read.
 
     Raises:
-        UsageError: a ``keep`` pattern finds no active layer.
-        CheckpointError: the position table cannot be read.
+        UsageError: there is no such variant, or a ``keep`` pattern finds no active layer.
+        CheckpointError: a tensor cannot be read.
     """
-    active = find_active_tensors(checkpoint.config, settings.variant)
-    linears = [name for name in block_linears(checkpoint.config) if f"{name}.weight" in active]
+    architecture = checkpoint.architecture(settings.variant)
+    active = find_active_tensors(architecture)
+    linears = active_linears(architecture)
     kept = settings.kept_layers(linears)
     quantized = tuple(name for name in linears if name not in kept)
 
     names = checkpoint.names
-    computable = POSITION_TABLE not in names or is_sincos(
-        checkpoint.tensor(POSITION_TABLE), checkpoint.config
+    known = architecture.family.rebuilt
+    rebuilt = tuple(
+        name
+        for name in sorted(known)
+        if name not in names or known[name].equals(checkpoint.tensor(name), checkpoint.config)
     )
-    rebuilt: tuple[Literal["pos_embed.pos_embed"], ...] = (
-        ("pos_embed.pos_embed",) if computable else ()
-    )
-    omitted = {name for name in names if name not in active and name != POSITION_TABLE}
+    omitted = {name for name in names if name not in active and name not in known}
     done = {f"{name}.{part}" for name in quantized for part in ("weight", "bias")}
     plain = tuple(name for name in names if name not in done | omitted | set(rebuilt))
     return Inventory(

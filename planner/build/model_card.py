@@ -1,23 +1,26 @@
 """The pack's README: what it is, where it comes from, how to run it."""
 
+from artifacts.pack.contents import architecture_of
 from schemas.manifest import Manifest
 
 
 def model_card(manifest: Manifest) -> str:
     """Write the model card of a pack."""
-    config, variant = manifest.model.config, manifest.model.variant
+    architecture = architecture_of(manifest)
+    family, variant = architecture.family, architecture.variant
+    title = family.title
     target, sizes = manifest.target, manifest.transformer_bytes
     quantized = [record for record in manifest.layers.values() if record.weight_bits != 16]
     sources = "\n".join(
         f"- `{file.name}`, {file.bytes:,} bytes, sha256 `{file.sha256}`"
         for file in manifest.source.files
     )
-    return f"""# DiT4SR {variant}, W{target.weight_bits}A{target.activation_bits}
+    return f"""# {title} {variant}, W{target.weight_bits}A{target.activation_bits}
 
-A quantized DiT4SR transformer for enlarging photos four times, in the `qpack` format, version
+A quantized {title} transformer for enlarging photos four times, in the `qpack` format, version
 {manifest.format_version}.
 
-- network: {config.num_layers} blocks of width {config.hidden_size}, variant `{variant}`
+- network: {family.describe(architecture.config)}, variant `{variant}`
 - {len(quantized)} quantized layers; mean weight bits {manifest.reached.weight_bits:.4f}, mean
   activation bits {manifest.reached.activation_bits:.4f}
 - transformer: {sizes.pack:,} bytes; its source has {sizes.source:,}
@@ -34,6 +37,5 @@ Run it:
 {sources}
 
 The licence of the source weights applies to this pack: quantizing them does not change it. Check
-it where you got them before you pass this on. (DiT4SR's published weights and the Stable Diffusion
-3.5 base each have a licence of their own.)
+it where you got them before you pass this on. ({family.licence_note})
 """

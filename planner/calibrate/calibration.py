@@ -20,25 +20,25 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.family import Architecture
 from artifacts.pack.file_names import VAE_FOLDER, sha256_of
 from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
-from planner.build.build import Progress
+from planner.build.progress import Progress
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
 from planner.estimate.accounting import TokenCounts, network_work
 from runtime.cli.model import device_and_dtype, one_of
 from runtime.cli.options import DEVICES
-from runtime.dit4sr.network import DiT4SR
 from runtime.images.batch import INPUT_SUFFIXES
 from runtime.images.image_io import read_header, read_image
 from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
+from runtime.network.family import LatentNetwork
 from runtime.pipeline import Pipeline, vae_factor
 from runtime.sampling.sampler import initial_noise, sample
 from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import SCALE, prepare
 from schemas.calibration import CalibrationImage, ChannelStatistics
 from schemas.errors import UsageError
-from schemas.transformer_config import Variant
 
 IMAGES = 32
 """Images of the paper's calibration set."""
@@ -175,12 +175,12 @@ def quantized_pipeline(
         UsageError: ``base`` lacks VAE or prompts.
     """
     network = network_from_pack(pack, device=device, dtype=dtype, backend="reference")
-    return _pipeline(network, base, device, dtype)
+    return _pipeline(pack.architecture, network, base, device, dtype)
 
 
 def full_precision_pipeline(
     checkpoint: Checkpoint,
-    variant: Variant,
+    variant: str | None,
     base: BaseModel,
     device: torch.device,
     dtype: torch.dtype,
@@ -191,14 +191,19 @@ def full_precision_pipeline(
         UsageError: ``base`` lacks VAE or prompts.
     """
     network = network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype)
-    return _pipeline(network, base, device, dtype)
+    return _pipeline(checkpoint.architecture(variant), network, base, device, dtype)
 
 
 def _pipeline(
-    network: DiT4SR, base: BaseModel, device: torch.device, dtype: torch.dtype
+    architecture: Architecture,
+    network: LatentNetwork,
+    base: BaseModel,
+    device: torch.device,
+    dtype: torch.dtype,
 ) -> Pipeline:
     vae = load_vae(vae_folder(base), device)
     return Pipeline(
+        architecture=architecture,
         network=network,
         vae=vae,
         prompts=prompts_from(base.prompts or {}).to(device, dtype),
@@ -370,7 +375,7 @@ def estimate_cost(pipeline: Pipeline, images: ChosenImages) -> Cost:
     side = SCALE * images.crop_px // (pipeline.vae_factor * pipeline.patch_size)
     tokens = max(side, settings.min_side_px // (pipeline.vae_factor * pipeline.patch_size)) ** 2
     text = len(pipeline.prompts.positive_embeds)
-    work = network_work(pipeline.network.config, TokenCounts(tokens, tokens, text))
+    work = network_work(pipeline.architecture.config, TokenCounts(tokens, tokens, text))
     operations = 2.0 * work.dense * len(images.paths) * settings.steps * branches
     speed = multiplication_speed(pipeline.device, pipeline.dtype)
     return Cost(len(images.paths), settings.steps, branches, operations, operations / speed)

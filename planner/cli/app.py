@@ -61,7 +61,7 @@ def estimate(
         str | None, typer.Option(help="A known network instead: " + ", ".join(PRESETS))
     ] = None,
     target: TargetOption = "W4A4",
-    variant: Variant = "q",
+    variant: Variant = None,
     global_rank: Annotated[int, typer.Option(help="Rank of the global factors.")] = 32,
     local_rank: Annotated[int, typer.Option(help="Budget of the local factors, as a rank.")] = 8,
     min_bits: MinimumBits = 2,
@@ -74,6 +74,7 @@ def estimate(
 ) -> None:
     """Predict sizes, operations and distortion; build nothing and read no weights."""
     with exit_on_error(debug=debug):
+        from artifacts.dit4sr.family import FAMILY
         from planner.estimate.estimate import EstimateSettings
         from planner.estimate.estimate import estimate as predict
         from planner.estimate.tables import render
@@ -97,7 +98,7 @@ def estimate(
                 resolution_px=resolution,
                 text_tokens=text_tokens,
             ),
-            settings.variant,
+            FAMILY.check_variant(settings.variant or "q"),  # type: ignore[arg-type]
         )
         if json_output:
             print_json(result.to_json())

@@ -102,7 +102,7 @@ def build(
                 calib = known = None
             with BarProgress(enabled=not json_output) as progress:
                 if calib is None:
-                    from planner.build.build import build_resumable
+                    from planner.build.resumable import build_resumable
 
                     result = build_resumable(
                         opened,

@@ -56,7 +56,7 @@ class MethodOptions:
 class QuantizerOptions:
     """How weights are quantized, where that differs from the recipe."""
 
-    variant: Variant = "q"
+    variant: Variant = None
     global_rank: GlobalRank = None
     local_rank: LocalRank = None
     min_bits: MinimumBits = 2

@@ -16,7 +16,10 @@ if TYPE_CHECKING:
 TargetOption = Annotated[
     str, typer.Option(metavar="WxAy", help="Mean bits: x of 2 to 8, y of 2 to 8 or 16.")
 ]
-Variant = Annotated[str, typer.Option(help="Which published network: q, f or r1.")]
+Variant = Annotated[
+    str | None,
+    typer.Option(help="Which published network; of DiT4SR: q (default), f or r1."),
+]
 MinimumBits = Annotated[int, typer.Option("--min-bits", help="Fewest weight bits of a layer.")]
 MaximumBits = Annotated[int, typer.Option("--max-bits", help="Most weight bits of a layer.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

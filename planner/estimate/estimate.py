@@ -10,7 +10,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import block_linears
+from artifacts.family import Architecture
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS, LayerStatistics, allocate
 from planner.build.network_probe import find_active_tensors
 from planner.estimate.accounting import (
@@ -280,7 +282,7 @@ def estimate(
     tokens = count_tokens(
         config, resolution_px=settings.resolution_px, text_tokens=settings.text_tokens
     )
-    active_tensors = find_active_tensors(config, variant)
+    active_tensors = find_active_tensors(Architecture(FAMILY, config, variant))
     statistics = []
     for name, shape in block_linears(config).items():
         if f"{name}.weight" not in active_tensors:

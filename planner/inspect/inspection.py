@@ -80,8 +80,9 @@ def render(pack: Pack, names: Sequence[str]) -> RenderableType:
     """The summary and a table of the layers ``names``."""
     facts = summary(pack.manifest)
     reached, target = facts["reached"], facts["target"]
+    title = pack.architecture.family.title
     lines = [
-        f"{pack.path}: DiT4SR {facts['variant']}, recipe {facts['recipe']}",
+        f"{pack.path}: {title} {facts['variant']}, recipe {facts['recipe']}",
         f"asked for W{target['weight_bits']}A{target['activation_bits']}, reached"
         f" {reached['weight_bits']:.4f} and {reached['activation_bits']:.4f} mean bits",
         f"transformer {size_text(pack.manifest)}; whole pack {facts['pack_bytes']:,} bytes",

@@ -166,7 +166,7 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
     """All that was chosen or given: name -> value. The recipe's settings go before the rest."""
     model, calibration = manifest.model, manifest.calibration
     sections: dict[str, Mapping[str, Any]] = {
-        "network": {"variant": model.variant, **model.config.model_dump(mode="json")},
+        "network": {"variant": model.variant, **model.config},
         "source": {"sha256": [file.sha256 for file in manifest.source.files]},
         "rotation": {"enabled": manifest.rotation.enabled, "signs": manifest.rotation.signs},
         "quantizer": manifest.quantizer.model_dump(mode="json"),

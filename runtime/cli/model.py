@@ -145,7 +145,7 @@ def load_pipeline(
             full_precision,
             pack=pack,
             base=base,
-            variant=variant,  # type: ignore[arg-type]  # one of VARIANTS, as checked
+            variant=variant,
             device=torch_device,
             dtype=torch_dtype,
         )

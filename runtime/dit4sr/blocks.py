@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from runtime.network.projection import ActivationBits, modulate, project, project_all
-from schemas.transformer_config import TransformerConfig, Variant
+from schemas.transformer_config import TransformerConfig
 
 NORM_EPS = 1e-6
 CONTROL_CONV_GAIN = 1.2
@@ -121,7 +121,7 @@ class ControlAttention(nn.Module):
     the image's, so ``to_k_control`` never matters there.
     """
 
-    def __init__(self, config: TransformerConfig, variant: Variant, *, text_output: bool) -> None:
+    def __init__(self, config: TransformerConfig, variant: str, *, text_output: bool) -> None:
         super().__init__()
         width, head = config.hidden_size, config.attention_head_dim
         self.heads = config.num_attention_heads
@@ -201,9 +201,7 @@ class ControlAttention(nn.Module):
 class ControlBlock(nn.Module):
     """One MM-DiT block with a control stream; the last block of a network drops its text."""
 
-    def __init__(
-        self, config: TransformerConfig, variant: Variant, *, dual: bool, last: bool
-    ) -> None:
+    def __init__(self, config: TransformerConfig, variant: str, *, dual: bool, last: bool) -> None:
         super().__init__()
         width = config.hidden_size
         self.last = last

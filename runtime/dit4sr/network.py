@@ -10,8 +10,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from runtime.dit4sr.blocks import NORM_EPS, ControlBlock
+from runtime.network.family import LatentNetwork
 from runtime.network.projection import ActivationBits, modulate
-from schemas.transformer_config import TransformerConfig, Variant
+from schemas.transformer_config import TransformerConfig
 
 
 class FinalNorm(nn.Module):
@@ -27,7 +28,7 @@ class FinalNorm(nn.Module):
         return modulate(F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), shift, scale)
 
 
-class DiT4SR(nn.Module):
+class DiT4SR(LatentNetwork):
     """Predicts the flow-matching velocity of a noisy latent, given its low-resolution latent.
 
     Args:
@@ -35,7 +36,7 @@ class DiT4SR(nn.Module):
         variant: ``q`` and ``f`` share one forward pass; ``r1`` has control keys of its own.
     """
 
-    def __init__(self, config: TransformerConfig, variant: Variant = "q") -> None:
+    def __init__(self, config: TransformerConfig, variant: str = "q") -> None:
         super().__init__()
         self.config = config
         self.variant = variant

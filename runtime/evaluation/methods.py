@@ -14,6 +14,7 @@ import torch
 
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
+from artifacts.family import LatentSize
 from artifacts.pack.file_names import PROMPTS, sha256_of
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import find_backend
@@ -31,7 +32,6 @@ from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import SCALE, resize, upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 
 BICUBIC = "bicubic"
 FULL_PRECISION = "full-precision"
@@ -81,11 +81,10 @@ class ModelOptions:
     activation_bits: int | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
-    def settings(self, defaults: UpscaleSettings, config: TransformerConfig) -> UpscaleSettings:
+    def settings(self, defaults: UpscaleSettings, size: LatentSize) -> UpscaleSettings:
         """Return the settings that a network with these defaults runs with."""
-        patch = config.patch_size
         return self.sampling.settings(
-            defaults, patch_size=patch, largest_tile=config.pos_embed_max_size * patch
+            defaults, patch_size=size.patch_size, largest_tile=size.largest_tile
         )
 
     def where(self, backend: str | None) -> dict[str, str]:
@@ -137,7 +136,8 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
     manifest = pack.manifest
     if options.activation_bits is not None:
         check_activation_bits(options.activation_bits)
-    settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), pack.config)
+    size = pack.architecture.latent_size
+    settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), size)
     device, _ = device_and_dtype(options.device, options.dtype)
     identity = {
         "kind": "pack",
@@ -171,13 +171,17 @@ def full_precision_method(
     if lender is not None and lender.config != checkpoint.config:
         raise UsageError(f"{path} and {pack} are networks of different shapes")
     defaults = (
-        read_sampling_defaults(checkpoint.parts_dir) if lender is None else lender.manifest.sampling
+        read_sampling_defaults(checkpoint.parts_dir, checkpoint.family.sampling)
+        if lender is None
+        else lender.manifest.sampling
     )
-    settings = options.settings(UpscaleSettings.from_manifest(defaults), checkpoint.config)
+    lent = None if lender is None else lender.variant
+    architecture = checkpoint.architecture(variant or lent)
+    settings = options.settings(UpscaleSettings.from_manifest(defaults), architecture.latent_size)
     identity = {
         "kind": FULL_PRECISION,
         "files": [file.model_dump() for file in checkpoint.source_files()],
-        "variant": variant or (lender.variant if lender is not None else "q"),
+        "variant": architecture.variant,
         "parts": _lent_parts(lender, [options.base, checkpoint.parts_dir], f"{path} is alone"),
         **_run_facts(settings, options, None),
     }

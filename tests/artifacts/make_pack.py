@@ -10,14 +10,15 @@ from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
+from artifacts.family import Architecture
 from artifacts.files.safetensors_io import Entry, write_safetensors
 from artifacts.pack.writer import SHARD_BYTES, PackWriter
 from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
 from schemas.manifest import (
     LayerRecord,
     Manifest,
-    ModelRecord,
     Producer,
     QuantizerRecord,
     Recipe,
@@ -178,7 +179,7 @@ def make_pack(
         manifest = Manifest(
             producer=Producer(name="tests", version="0"),
             source=Source(files=(SourceFile(name="a.safetensors", sha256="0" * 64, bytes=8),)),
-            model=ModelRecord(variant=variant, config=config),
+            model=Architecture(FAMILY, config, variant).record(),
             rotation=RotationRecord(
                 enabled=True, signs=signs, seed=SIGN_SEED, sizes=writer.rotation_sizes
             ),

@@ -18,8 +18,8 @@ from pathlib import Path
 
 # What the runs import anyway, once for all.
 import runtime.dit4sr.network  # noqa: F401
-from planner.build.build import sampling_timesteps
 from planner.cli.app import main
+from planner.timesteps import sampling_timesteps
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 

@@ -8,6 +8,8 @@ import sys
 import pytest
 import torch
 
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from artifacts.pack.reader import verify_pack
 from planner.build.network_probe import active_linears
 from planner.build.work_folder import work_folder
@@ -110,7 +112,7 @@ def test_a_disk_that_fails_leaves_the_older_pack(source, tmp_path, monkeypatch, 
     make_pack(output)
     before = content(output)
     true_sync, count = os.fsync, 0
-    joined = 1 + len(active_linears(TINY, "q"))
+    joined = 1 + len(active_linears(Architecture(FAMILY, TINY, "q")))
     failing_sync = {"plan": 1, "first layer": 2, "transformer": joined + 1, "README": joined + 2}
     failing_sync = failing_sync[failing]
 

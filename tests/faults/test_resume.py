@@ -141,7 +141,7 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
     output = tmp_path / "a.qpack"
     stop_at_layer(8, KeyboardInterrupt())
     assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
-    from planner.build.build import quantize_layer
+    from planner.build.layers import quantize_layer
 
     names = []
 
@@ -149,8 +149,8 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
         names.append(name)
         return quantize_layer(name, *args)
 
-    monkeypatch.setattr("planner.build.build.quantize_layer", counted)
-    monkeypatch.setattr("planner.build.build.allocation_variance", lambda *_: 1 / 0)
+    monkeypatch.setattr("planner.build.layers.quantize_layer", counted)
+    monkeypatch.setattr("planner.build.layers.allocation_variance", lambda *_: 1 / 0)
     result = run_qplan("build", source, *RANKS, "-o", output)
     assert result.exit_code == 0, result.output
     layers = verify_pack(output).layer_names

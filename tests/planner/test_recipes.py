@@ -3,6 +3,7 @@
 import pytest
 
 from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.dit4sr.family import FAMILY
 from artifacts.pack.reader import verify_pack
 from planner.build.base_model import BaseModel
 from planner.build.build import build
@@ -26,7 +27,12 @@ def packs(tmp_path_factory, checkpoint):
     for name in DATA_FREE:
         given = recipe_settings(name, W4A4)
         ranks = {r: 2 for r in ("global_rank", "local_rank") if getattr(given, r)}
-        build(checkpoint, folder / name, recipe_settings(name, W4A4, **ranks), BaseModel())
+        build(
+            checkpoint,
+            folder / name,
+            recipe_settings(name, W4A4, **ranks),
+            BaseModel(FAMILY.sampling),
+        )
     return {name: verify_pack(folder / name) for name in DATA_FREE}
 
 
@@ -92,7 +98,7 @@ def test_svdquant_smooths_instead_of_rotating_and_says_what_it_lacks(checkpoint,
     assert not chosen.rotation
     assert (chosen.global_rank, chosen.local_rank) == (32, 0)
     with pytest.raises(UsageError, match="svdquant smooths") as error:
-        build(checkpoint, tmp_path / "a.qpack", chosen, BaseModel())
+        build(checkpoint, tmp_path / "a.qpack", chosen, BaseModel(FAMILY.sampling))
     assert "--calib" in error.value.hint
     assert list(tmp_path.iterdir()) == []
 

@@ -2,8 +2,9 @@
 
 import pytest
 
+from artifacts.dit4sr.family import FAMILY
 from planner.settings import BuildSettings, check_bounds
-from planner.target import parse_target
+from planner.target import Target, parse_target
 from schemas.errors import UsageError
 from schemas.manifest import Recipe
 
@@ -22,7 +23,6 @@ def settings(**fields):
         ({"minimum_bits": 0}, "0 to 8"),
         ({"maximum_bits": 9}, "2 to 9"),
         ({"minimum_bits": 5, "maximum_bits": 3}, "5 to 3"),
-        ({"variant": "z"}, "'z'"),
         ({"allocator": "best"}, "'best'"),
         ({"seed": -1}, "seed -1"),
         ({"seed": 2**63}, "seed 9223372036854775808"),
@@ -83,3 +83,10 @@ def test_vatmp_is_off_from_six_bits_on_unless_asked_for(target, choice, wanted):
     assert chosen.wants_vatmp == chosen.uses_calibration == wanted
     smoothing = BuildSettings(parse_target(target), smoothing=True, rotation=False)
     assert smoothing.uses_calibration
+
+
+def test_the_family_decides_on_variants():
+    assert BuildSettings(Target(4, 4)).resolved(FAMILY).variant == "q"
+    assert BuildSettings(Target(4, 4), variant="r1").resolved(FAMILY).variant == "r1"
+    with pytest.raises(UsageError, match="no variant 'z' of DiT4SR"):
+        BuildSettings(Target(4, 4), variant="z").resolved(FAMILY)

@@ -3,6 +3,8 @@
 import torch
 from diffusers import AutoencoderKL
 
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.settings import UpscaleSettings
@@ -40,6 +42,7 @@ def make_tiny_pipeline() -> Pipeline:
         prompts = Prompts(torch.randn(5, 24), torch.randn(16), torch.randn(5, 24), torch.randn(16))
         network = DiT4SR(CONFIG)
     return Pipeline(
+        architecture=Architecture(FAMILY, network.config, network.variant),
         network=network.eval(),
         vae=vae.eval(),
         prompts=prompts,

@@ -7,7 +7,7 @@ from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes
 from artifacts.pack.reader import open_pack, verify_pack
 from schemas.errors import PackError
 from tests.artifacts.make_pack import PROMPT_TOKENS, TINY, make_pack, random_weight
-from tests.artifacts.tamper import reseal
+from tests.artifacts.tamper import edit_manifest, reseal
 
 
 @pytest.fixture(scope="module")
@@ -124,3 +124,22 @@ def test_verify_finds_bits_set_in_the_padding(tmp_path):
     reseal(path)
     with pytest.raises(PackError, match=f"layer {name}: bits are set in the padding"):
         verify_pack(path)
+
+
+@pytest.mark.parametrize(
+    ("edit", "said"),
+    [
+        (lambda m: m["model"].update(family="flux"), "model.family 'flux' is not known"),
+        (lambda m: m["model"].update(variant="z"), "model.variant 'z' is not one of q, f, r1"),
+        (lambda m: m["model"]["config"].update(num_layers="2"), "model.config: num_layers"),
+        (lambda m: m["model"]["config"].update(extra=1), "model.config: extra"),
+        (lambda m: m["model"]["config"].pop("qk_norm"), "does not say every value"),
+        (lambda m: m.update(rebuilt=["proj_out.weight"]), "proj_out.weight cannot be rebuilt"),
+    ],
+)
+def test_the_family_decides_what_a_manifest_may_say_of_the_network(path, tmp_path, edit, said):
+    pack = tmp_path / "a.qpack"
+    shutil.copytree(path, pack)
+    edit_manifest(pack, edit)
+    with pytest.raises(PackError, match=said):
+        open_pack(pack)

@@ -8,7 +8,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from artifacts.checkpoint.reader import open_checkpoint
-from artifacts.checkpoint.sampling_defaults import DIT4SR_SAMPLING, read_sampling_defaults
+from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
+from artifacts.dit4sr.family import FAMILY
 from artifacts.pack.file_names import COMPANION_FILES
 from planner.build.base_model import find_base_model, read_embeddings
 from planner.build.prompts import PromptTexts
@@ -52,14 +53,14 @@ def same(left, right):
 
 
 def write_sampling(folder, steps):
-    sampling = DIT4SR_SAMPLING.model_copy(update={"steps": steps})
+    sampling = FAMILY.sampling.model_copy(update={"steps": steps})
     (folder / "sampling.json").write_bytes(dump_json(sampling))
     return sampling
 
 
 def test_a_transformer_alone(checkpoint):
     model = find_base_model(checkpoint, None)
-    assert (model.folder, model.prompts, model.sampling) == (None, None, DIT4SR_SAMPLING)
+    assert (model.folder, model.prompts, model.sampling) == (None, None, FAMILY.sampling)
     (warning,) = model.warnings
     assert "VAE, scheduler and prompts" in warning
     assert "--base" in warning
@@ -207,11 +208,11 @@ def test_embeddings_with_a_missing_tensor_or_none(checkpoint, tmp_path):
 
 
 def test_sampling_defaults_beside_a_checkpoint(tmp_path):
-    assert read_sampling_defaults(None) == DIT4SR_SAMPLING
-    assert read_sampling_defaults(tmp_path) == DIT4SR_SAMPLING
-    assert read_sampling_defaults(tmp_path / "absent") == DIT4SR_SAMPLING
+    assert read_sampling_defaults(None, FAMILY.sampling) == FAMILY.sampling
+    assert read_sampling_defaults(tmp_path, FAMILY.sampling) == FAMILY.sampling
+    assert read_sampling_defaults(tmp_path / "absent", FAMILY.sampling) == FAMILY.sampling
     sampling = write_sampling(tmp_path, 12)
-    assert read_sampling_defaults(tmp_path) == sampling
+    assert read_sampling_defaults(tmp_path, FAMILY.sampling) == sampling
     assert sampling.steps == 12
 
 
@@ -219,10 +220,10 @@ def test_sampling_defaults_beside_a_checkpoint(tmp_path):
     "edit", [{"steps": 0}, {"steps": "4"}, {"tile_latent": 24}, {"shfit": 1.0}, {"shift": -1.0}]
 )
 def test_senseless_sampling_defaults_are_refused(tmp_path, edit):
-    content = DIT4SR_SAMPLING.model_dump(mode="json") | edit
+    content = FAMILY.sampling.model_dump(mode="json") | edit
     (tmp_path / "sampling.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"sampling\.json"):
-        read_sampling_defaults(tmp_path)
+        read_sampling_defaults(tmp_path, FAMILY.sampling)
 
 
 def test_a_folder_of_the_encoders_alone_is_no_base(checkpoint, tmp_path):

@@ -9,14 +9,17 @@ import pytest
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes
+from artifacts.family import Architecture
 from artifacts.pack.reader import open_pack, verify_pack
 from planner.allocate.exact import allocate_exact
 from planner.allocate.grid import rounded_down
 from planner.allocate.vasmp import allocate, predicted_distortion
+from planner.allocate.weight_bits import weight_bits
 from planner.build.base_model import BaseModel
-from planner.build.build import build, measure, weight_bits
-from planner.build.inventory import take_inventory
+from planner.build.build import build
+from planner.build.layers import weight_statistics
 from planner.build.network_probe import check_network, find_active_tensors
 from planner.settings import BuildSettings
 from planner.target import parse_target
@@ -98,7 +101,7 @@ def test_a_pack_decodes_to_its_source(built, state, choice):
     manifest = pack.manifest
 
     # Every layer that is read, and no other.
-    active = find_active_tensors(TINY, asked.variant)
+    active = find_active_tensors(Architecture(FAMILY, TINY, asked.variant))
     assert set(manifest.omitted) == set(tensor_shapes(TINY)) - active - {POSITION_TABLE}
     assert manifest.rebuilt == (POSITION_TABLE,)
 
@@ -131,7 +134,7 @@ def test_a_pack_decodes_to_its_source(built, state, choice):
         shapes = block_shapes(out_features, in_features, asked.local_rank)
         assert record.local_block in (shapes or [None])
 
-    assert manifest.recipe.settings == asked.recorded()
+    assert manifest.recipe.settings == asked.resolved(FAMILY).recorded()
     assert manifest.rotation.enabled == asked.rotation
     assert manifest.rotation.signs == (asked.rotation and asked.rotation_signs)
     for name in pack.layer_names:
@@ -174,8 +177,7 @@ def test_without_calibration_every_step_has_the_targets_bits(
 
 
 def test_bits_are_those_of_the_allocator_that_was_asked_for(checkpoint, built):
-    inventory = take_inventory(checkpoint, settings())
-    statistics = measure(checkpoint, inventory, settings())
+    statistics = weight_statistics(checkpoint, settings())
     greedy = weight_bits(statistics, settings("W2.7A4"))
     exact = weight_bits(statistics, settings("W2.7A4", allocator="exact"))
     assert greedy == allocate(statistics, 2.7)
@@ -186,8 +188,7 @@ def test_bits_are_those_of_the_allocator_that_was_asked_for(checkpoint, built):
 
 
 def test_the_statistic_comes_from_the_rotated_weight(checkpoint, state):
-    inventory = take_inventory(checkpoint, settings())
-    for layer in measure(checkpoint, inventory, settings(rotation=False)):
+    for layer in weight_statistics(checkpoint, settings(rotation=False)):
         weight = state[f"{layer.name}.weight"].double()
         assert layer.variance == pytest.approx(float(weight.var(1, correction=0).mean()), rel=1e-5)
         assert layer.parameters == weight.numel() == math.prod(block_linears(TINY)[layer.name])
@@ -195,9 +196,8 @@ def test_the_statistic_comes_from_the_rotated_weight(checkpoint, state):
 
 def test_the_statistic_can_be_what_the_factors_leave(checkpoint, state):
     chosen = settings(rotation=False, weight_statistic="residual", local_rank=0)
-    inventory = take_inventory(checkpoint, chosen)
-    whole = {s.name: s.variance for s in measure(checkpoint, inventory, settings(rotation=False))}
-    for layer in measure(checkpoint, inventory, chosen):
+    whole = {s.name: s.variance for s in weight_statistics(checkpoint, settings(rotation=False))}
+    for layer in weight_statistics(checkpoint, chosen):
         weight = state[f"{layer.name}.weight"].double()
         up, singular, down = torch.linalg.svd(weight, full_matrices=False)
         residual = weight - up[:, :4] * singular[:4] @ down[:4]

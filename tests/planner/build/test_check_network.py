@@ -2,6 +2,8 @@
 
 import pytest
 
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from artifacts.pack.reader import open_pack
 from planner.build.network_probe import check_network, find_active_tensors
 from schemas.errors import PackError
@@ -18,7 +20,7 @@ def test_a_pack_that_leaves_out_only_what_nothing_reads(tmp_path, variant):
 
 def test_any_active_tensor_is_missed(tmp_path):
     manifest = make_pack(tmp_path / "m.qpack")
-    for name in sorted(find_active_tensors(TINY, "q")):
+    for name in sorted(find_active_tensors(Architecture(FAMILY, TINY, "q"))):
         omitted = tuple(sorted({*manifest.omitted, name}))
         with pytest.raises(PackError, match=name):
             check_network(manifest.model_copy(update={"omitted": omitted}))

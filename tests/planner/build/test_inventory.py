@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
+from artifacts.family import Architecture
 from planner.build.inventory import take_inventory
 from planner.build.network_probe import find_active_tensors
 from planner.settings import BuildSettings
@@ -32,7 +34,7 @@ def test_every_tensor_has_one_fate(checkpoint, variant, keep):
     fates = [quantized, inventory.plain, inventory.omitted, inventory.rebuilt]
     together = [name for fate in fates for name in fate]
     assert sorted(together) == sorted(tensor_shapes(TINY))
-    active = find_active_tensors(TINY, variant)
+    active = find_active_tensors(Architecture(FAMILY, TINY, variant))
     assert set(inventory.omitted) == set(tensor_shapes(TINY)) - active - {POSITION_TABLE}
     assert set(inventory.quantized) | set(inventory.kept) == {
         name for name in block_linears(TINY) if f"{name}.weight" in active

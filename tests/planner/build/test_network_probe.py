@@ -7,8 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes, unread_tensors
-from planner.build.network_probe import active_linears, find_active_tensors, probe_config
+from artifacts.family import Architecture
+from planner.build.network_probe import active_linears, find_active_tensors
+from runtime.dit4sr.family import probe_config
 from runtime.dit4sr.network import DiT4SR
 from schemas.transformer_config import TransformerConfig
 
@@ -29,12 +32,12 @@ SMALL = TransformerConfig(
 
 @pytest.mark.parametrize(("variant", "active"), [("q", 495), ("f", 495), ("r1", 532)])
 def test_active_linears_of_the_published_network(variant, active):
-    assert len(active_linears(TransformerConfig(), variant)) == active
+    assert len(active_linears(Architecture(FAMILY, TransformerConfig(), variant))) == active
 
 
 def test_the_last_blocks_control_stream_is_active():
     # Its output is dropped, but its half of the feed-forward reaches the image by convolution.
-    names = active_linears(TransformerConfig(), "q")
+    names = active_linears(Architecture(FAMILY, TransformerConfig(), "q"))
     assert "transformer_blocks.23.attn.to_q_control" in names
     assert "transformer_blocks.23.attn.to_out_control" in names
     assert "transformer_blocks.23.attn.add_q_proj" not in names
@@ -49,7 +52,7 @@ def test_the_probe_agrees_with_the_list_that_packs_are_read_by(variant, num_laye
     config = TransformerConfig(num_layers=num_layers, dual_attention_layers=dual)
     parameters = set(tensor_shapes(config)) - {POSITION_TABLE}
     unread = unread_tensors(config, variant)
-    assert find_active_tensors(config, variant) == parameters - unread
+    assert find_active_tensors(Architecture(FAMILY, config, variant)) == parameters - unread
 
 
 @pytest.fixture(params=["q", "r1"])
@@ -71,7 +74,7 @@ def test_output_depends_on_every_active_tensor_and_on_no_other(network):
     ]
     inputs.append(torch.tensor([400.0], dtype=torch.float64))
     before = network(*inputs)
-    active = find_active_tensors(SMALL, network.variant)
+    active = find_active_tensors(Architecture(FAMILY, SMALL, network.variant))
 
     # Every entry by an amount of its own: softmax and norms ignore common shifts and factors.
     for name, parameter in network.named_parameters():
@@ -93,11 +96,11 @@ def test_the_probe_leaves_the_callers_state_alone():
     expected = torch.rand(4)
     torch.manual_seed(11)
     with torch.inference_mode():
-        found = find_active_tensors(SMALL, "q")
+        found = find_active_tensors(Architecture(FAMILY, SMALL, "q"))
         assert torch.is_inference_mode_enabled()
     assert torch.equal(torch.rand(4), expected)
     find_active_tensors.cache_clear()
-    assert find_active_tensors(SMALL, "q") == found
+    assert find_active_tensors(Architecture(FAMILY, SMALL, "q")) == found
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,9 @@ import sys
 import pytest
 from safetensors.torch import load_file
 
+from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import block_linears
+from artifacts.family import Architecture
 from artifacts.pack.reader import open_pack
 from planner.build.network_probe import active_linears
 from tests.artifacts.make_checkpoint import random_state, write_file, write_folder
@@ -87,7 +89,7 @@ def test_estimate_of_the_published_network():
 
 def test_estimate_of_a_checkpoint_of_another_size(source):
     found = as_json("estimate", source, "--target", "W3.5A4", "--resolution", 64, *RANKS)
-    assert set(found["layers"]) == set(active_linears(TINY, "q"))
+    assert set(found["layers"]) == set(active_linears(Architecture(FAMILY, TINY, "q")))
     assert found["target"] == {"weight_bits": 3.5, "activation_bits": 4}
     assert found["tokens"]["image"] == 16
     linears = [

@@ -45,7 +45,7 @@ def test_a_calibration_and_the_build_that_uses_it_equal_the_build_from_images(se
 
 @pytest.mark.parametrize("recipe", ["q-dit4sr", "svdquant"])
 def test_a_build_from_images_goes_on_with_the_layers_it_has(setup, tmp_path, monkeypatch, recipe):
-    from planner.build.build import quantize_layer
+    from planner.build.layers import quantize_layer
 
     options = ("--calib", setup.images, "--recipe", recipe)
     if recipe == "svdquant":
@@ -61,7 +61,7 @@ def test_a_build_from_images_goes_on_with_the_layers_it_has(setup, tmp_path, mon
     assert run_qplan(*arguments(setup, "build", *options, "-o", whole)).exit_code == 0
     command = arguments(setup, "build", *options, "-o", output)
     with monkeypatch.context() as patched:
-        patched.setattr("planner.build.build.quantize_layer", counted)
+        patched.setattr("planner.build.layers.quantize_layer", counted)
         stopped = run_qplan(*command)
     assert stopped.exit_code == 130
     images = " and 3 calibration images" if recipe == "svdquant" else ""

@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 from artifacts.codec.bitpack import pack_codes
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from planner.build.network_probe import find_active_tensors
 from planner.estimate.accounting import (
     TokenCounts,
@@ -202,7 +204,7 @@ def test_checkpoint_bytes():
 def test_pack_bytes_are_those_of_the_tensors(variant):
     """Against tensors of the documented shapes and types, made for a real network."""
     network = DiT4SR(SMALL, variant)
-    active = find_active_tensors(SMALL, variant)
+    active = find_active_tensors(Architecture(FAMILY, SMALL, variant))
     widths = [3, 4, 7]
     weight_bits, codes, scales, factors, sides = {}, 0, 0, 0, 0
     for index, (name, linear) in enumerate(block_linears_of(network).items()):

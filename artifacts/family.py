@@ -1,0 +1,200 @@
+"""A network family: all that files and plans need to know of an architecture, in one record.
+
+The pack, the planner and the runtime are written for any network whose weights are linear layers;
+what a particular architecture adds stands in a room of its own (``artifacts/dit4sr/`` with
+``runtime/dit4sr/``) behind the `Family` here. CONTRIBUTING.md says how to add one.
+"""
+
+import importlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from artifacts.files.safetensors_io import Header
+from schemas.errors import UsageError
+from schemas.manifest import ModelRecord, SamplingDefaults
+from schemas.strict import StrictModel
+
+Shape = tuple[int, ...]
+Config = Any
+"""A family's own configuration: a frozen `StrictModel`, of the type `Family.config_type`."""
+
+
+class LinearShape(NamedTuple):
+    """Shape of a linear layer's weight."""
+
+    out_features: int
+    in_features: int
+
+
+class LatentSize(NamedTuple):
+    """What latents a network takes, in latent pixels.
+
+    Attributes:
+        patch_size: side of one token's patch; sides are multiples of it.
+        largest_tile: longest side.
+    """
+
+    patch_size: int
+    largest_tile: int
+
+
+@dataclass(frozen=True)
+class RebuiltTensor:
+    """A tensor of the state dict that follows from the configuration.
+
+    Attributes:
+        build: configuration -> the tensor, float32.
+        equals: tensor, configuration -> whether it is that tensor, up to rounding. A checkpoint may
+            hold other values; they are then stored like any tensor.
+    """
+
+    build: Callable[[Config], Tensor]
+    equals: Callable[[Tensor, Config], bool]
+
+
+@dataclass(frozen=True, eq=False)
+class Family:
+    """One architecture.
+
+    Attributes:
+        name: as manifests record it; lower-case letters, digits and dashes.
+        title: as people write it.
+        variants: published networks of equal shapes and different forward passes; the first is
+            taken where nobody says which.
+        config_type: model of the configuration, in the words of its ``config.json``.
+        describe: configuration -> its size in a few words.
+        licence_note: what whoever passes weights on should know of their licence, one sentence.
+        presets: configurations that users may name instead of a checkpoint.
+        sampling: how the published network is sampled.
+        lacks: tensor names -> which needed ones are absent; an empty list means that a checkpoint
+            is of this family.
+        config_from_shapes: path (for messages), shapes, headers -> configuration of a checkpoint
+            that comes without one; raises `CheckpointError`.
+        tensor_shapes: configuration -> shape of every tensor of the state dict, in network order.
+        quantizable: configuration -> shape of every linear layer that can be quantized, by name, in
+            network order.
+        unread_tensors: configuration, variant -> tensors that no forward pass reads.
+        rebuilt: tensors that need not be stored.
+        latent_size: configuration -> the latents that the network takes.
+        prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part.
+        count_tokens: configuration, side of the result in px, prompt tokens -> tokens of every
+            stream of one forward pass; raises `UsageError` where the sides do not divide.
+        tokens_through: layer name, tokens of the streams -> tokens through that layer.
+        runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
+            name ``FAMILY``. A name, not an import: files do not need the network.
+    """
+
+    name: str
+    title: str
+    variants: tuple[str, ...]
+    config_type: type[StrictModel]
+    describe: Callable[[Config], str]
+    licence_note: str
+    presets: Mapping[str, Config]
+    sampling: SamplingDefaults
+    lacks: Callable[[Mapping[str, Shape]], list[str]]
+    config_from_shapes: Callable[[Path, Mapping[str, Shape], tuple[Header, ...]], Config]
+    tensor_shapes: Callable[[Config], dict[str, Shape]]
+    quantizable: Callable[[Config], dict[str, LinearShape]]
+    unread_tensors: Callable[[Config, str], frozenset[str]]
+    rebuilt: Mapping[str, RebuiltTensor]
+    latent_size: Callable[[Config], LatentSize]
+    prompt_shapes: Callable[[Config, int], dict[str, Shape]]
+    count_tokens: Callable[[Config, int, int], dict[str, int]]
+    tokens_through: Callable[[str, Mapping[str, int]], int]
+    runtime: str
+
+    def check_variant(self, variant: str) -> str:
+        """Return ``variant``.
+
+        Raises:
+            UsageError: the family has no such variant.
+        """
+        if variant not in self.variants:
+            raise UsageError(
+                f"there is no variant {variant!r} of {self.title}",
+                hint="one of: " + ", ".join(self.variants),
+            )
+        return variant
+
+
+@dataclass(frozen=True)
+class Architecture:
+    """One network of a family: everything about it but the weights.
+
+    Attributes:
+        family: of the network.
+        config: its shapes.
+        variant: which of the family's forward passes it is for.
+    """
+
+    family: Family
+    config: Config
+    variant: str
+
+    @cached_property
+    def tensor_shapes(self) -> Mapping[str, Shape]:
+        """Shape of every tensor of the state dict, in network order."""
+        return self.family.tensor_shapes(self.config)
+
+    @cached_property
+    def quantizable(self) -> Mapping[str, LinearShape]:
+        """Shape of every linear layer that can be quantized, in network order."""
+        return self.family.quantizable(self.config)
+
+    @cached_property
+    def latent_size(self) -> LatentSize:
+        """The latents that the network takes."""
+        return self.family.latent_size(self.config)
+
+    @cached_property
+    def unread_tensors(self) -> frozenset[str]:
+        """Tensors that no forward pass reads."""
+        return self.family.unread_tensors(self.config, self.variant)
+
+    @cached_property
+    def parameter_shapes(self) -> Mapping[str, Shape]:
+        """`tensor_shapes` without what can be rebuilt: the parameters."""
+        return {n: s for n, s in self.tensor_shapes.items() if n not in self.family.rebuilt}
+
+    def prompt_shapes(self, tokens: int) -> dict[str, Shape]:
+        """Names and shapes in a file of prompt embeddings: every part of both prompts."""
+        parts = self.family.prompt_shapes(self.config, tokens)
+        return {f"{p}.{part}": s for p in ("positive", "negative") for part, s in parts.items()}
+
+    def record(self) -> ModelRecord:
+        """The manifest's entry."""
+        config = self.config.model_dump(mode="json")
+        return ModelRecord(family=self.family.name, variant=self.variant, config=config)
+
+
+_MODULES: dict[str, str] = {"dit4sr": "artifacts.dit4sr.family"}
+"""Family name -> module that holds its record as ``FAMILY``; imported when first asked for."""
+
+
+def register(name: str, module: str) -> None:
+    """Make a family known that lies outside this package."""
+    _MODULES[name] = module
+
+
+def family_names() -> tuple[str, ...]:
+    """Names of all known families."""
+    return tuple(_MODULES)
+
+
+def find_family(name: str) -> Family | None:
+    """The family called ``name``, or None."""
+    if name not in _MODULES:
+        return None
+    family: Family = importlib.import_module(_MODULES[name]).FAMILY
+    return family
+
+
+def families() -> list[Family]:
+    """All known families."""
+    return [family for name in _MODULES if (family := find_family(name)) is not None]

@@ -1,0 +1,112 @@
+"""The layers of one build: measured, then quantized, or taken over from an interrupted build."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from artifacts.checkpoint.reader import Checkpoint
+from artifacts.family import LinearShape
+from artifacts.files.safetensors_io import Header
+from planner.allocate.vasmp import LayerStatistics
+from planner.build.inventory import take_inventory
+from planner.build.progress import Progress, Silent
+from planner.build.work_folder import WorkFolder
+from planner.settings import BuildSettings
+from planner.weights.layer import (
+    QuantizedLayer,
+    allocation_variance,
+    quantize_layer,
+    rotation_for,
+)
+from schemas.calibration import ChannelStatistics
+
+
+@dataclass(frozen=True)
+class LayerMaker:
+    """Makes the layers of a checkpoint; memory holds one at a time.
+
+    Attributes:
+        checkpoint: the source.
+        settings: how weights are quantized.
+        shapes: of every layer, by name.
+        progress: told about every layer.
+        work: an open work folder: what it holds is taken over, what is finished is added; None for
+            keeping nothing.
+    """
+
+    checkpoint: Checkpoint
+    settings: BuildSettings
+    shapes: Mapping[str, LinearShape]
+    progress: Progress
+    work: WorkFolder | None = None
+
+    def statistics(self, names: Sequence[str]) -> list[LayerStatistics]:
+        """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
+        variances = {} if self.work is None else self.work.variances()
+        for name in self.progress.track(names, "measure"):
+            if name not in variances:
+                # No name for the weight: it would hold on to it while the next is read.
+                variances[name] = allocation_variance(
+                    self.checkpoint.tensor(f"{name}.weight"), self.settings
+                )
+                if self.work is not None:
+                    self.work.keep_variances(variances)
+        return [
+            LayerStatistics(
+                name,
+                self.shapes[name].out_features * self.shapes[name].in_features,
+                variances[name],
+            )
+            for name in names
+        ]
+
+    def layers(
+        self,
+        names: Sequence[str],
+        bits: Mapping[str, int],
+        channels: Mapping[str, ChannelStatistics],
+    ) -> Iterator[tuple[QuantizedLayer, Header | None]]:
+        """Every layer at its bits, and the file in the work folder that holds it.
+
+        Args:
+            names: of the layers.
+            bits: weight bits by name.
+            channels: statistics of inputs, for settings that smooth.
+        """
+        for name in self.progress.track(names, "quantize"):
+            layer, file = self._layer(name, bits[name], channels.get(name))
+            error_db = layer.record.error_db
+            shown = "exact" if error_db is None else f"{error_db:.1f} dB"
+            self.progress.note(f"{name} {bits[name]} bits, {shown}")
+            yield layer, file
+
+    def _layer(
+        self, name: str, bits: int, channels: ChannelStatistics | None
+    ) -> tuple[QuantizedLayer, Header | None]:
+        if self.work is not None:
+            kept = self.work.layer(
+                name, bits, *rotation_for(self.shapes[name].in_features, self.settings)
+            )
+            if kept is not None:
+                return QuantizedLayer(kept.weight, kept.record), kept.header
+        bias = f"{name}.bias"
+        layer = quantize_layer(
+            name,
+            self.checkpoint.tensor(f"{name}.weight"),
+            self.checkpoint.tensor(bias) if bias in self.checkpoint else None,
+            bits,
+            self.settings,
+            channels,
+        )
+        return layer, None if self.work is None else self.work.keep_layer(layer)
+
+
+def weight_statistics(checkpoint: Checkpoint, settings: BuildSettings) -> list[LayerStatistics]:
+    """What VaSMP reads of every layer that ``settings`` quantize.
+
+    Raises:
+        UsageError: a pattern finds no layer.
+        CheckpointError: a tensor is damaged.
+    """
+    shapes = checkpoint.architecture(settings.variant).quantizable
+    maker = LayerMaker(checkpoint, settings, shapes, Silent())
+    return maker.statistics(take_inventory(checkpoint, settings).quantized)

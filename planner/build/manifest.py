@@ -1,0 +1,95 @@
+"""What a manifest says of a build."""
+
+from collections.abc import Mapping
+from fractions import Fraction
+from importlib.metadata import version
+
+from artifacts.family import Architecture
+from planner.allocate.grid import UNQUANTIZED, mean_activation_bits, rounded_down
+from planner.build.inventory import Inventory
+from planner.settings import BuildSettings
+from schemas.bit_grid import BitGrid, MeanBitWidths
+from schemas.calibration import Calibration
+from schemas.manifest import (
+    LayerRecord,
+    Manifest,
+    Producer,
+    QuantizerRecord,
+    Recipe,
+    RotationRecord,
+    RotationSize,
+    SamplingDefaults,
+    Source,
+    TransformerBytes,
+)
+
+
+def make_manifest(
+    architecture: Architecture,
+    settings: BuildSettings,
+    inventory: Inventory,
+    records: Mapping[str, LayerRecord],
+    grid: BitGrid,
+    *,
+    source: Source,
+    source_bytes: int,
+    rotations: Mapping[str, RotationSize],
+    sampling: SamplingDefaults,
+    calibration: Calibration | None,
+) -> Manifest:
+    """The manifest, complete but for what the writer fills in.
+
+    Args:
+        architecture: of the network.
+        settings: how it was quantized.
+        inventory: what became of its tensors.
+        records: of every layer that a forward pass reads.
+        grid: the bit grid.
+        source: the checkpoint's files.
+        source_bytes: their size.
+        rotations: of every size that a layer refers to, by size.
+        sampling: defaults of an upscale.
+        calibration: what decided something, or None.
+    """
+    return Manifest(
+        producer=Producer(name="qplan", version=version("qdit4sr")),
+        source=source,
+        model=architecture.record(),
+        rotation=RotationRecord(
+            enabled=settings.rotation,
+            signs=settings.rotation and settings.rotation_signs and bool(rotations),
+            seed=settings.seed,
+            sizes=dict(rotations),
+        ),
+        quantizer=QuantizerRecord(
+            weight_scale=settings.weight_scale, activation_scale=settings.activation_scale
+        ),
+        sampling=sampling,
+        recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
+        calibration=None if calibration is None else calibration.sampling,
+        target=settings.target.to_schema(),
+        reached=MeanBitWidths(
+            weight_bits=rounded_down(mean_weight_bits(records)),
+            activation_bits=rounded_down(mean_activation_bits(grid)),
+        ),
+        transformer_bytes=TransformerBytes(source=source_bytes),
+        layers=dict(records),
+        omitted=inventory.omitted,
+        rebuilt=inventory.rebuilt,
+    )
+
+
+def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
+    """Parameter-weighted mean over the quantized layers, exactly."""
+    sizes = {
+        name: record.out_features * record.in_features
+        for name, record in records.items()
+        if record.weight_bits != UNQUANTIZED
+    }
+    stored = sum(size * records[name].weight_bits for name, size in sizes.items())
+    return Fraction(stored, sum(sizes.values()))
+
+
+def layer_warnings(records: Mapping[str, LayerRecord]) -> list[str]:
+    """One line for every layer that went otherwise than planned."""
+    return [f"layer {name}: {record.note}" for name, record in records.items() if record.note]

@@ -1,0 +1,52 @@
+"""What running a network of some family takes: the network itself, and how it is tried out.
+
+The other half of `artifacts.family.Family`, which names the module that holds this one.
+"""
+
+import importlib
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from artifacts.family import Architecture, Config, Family
+
+
+class LatentNetwork(nn.Module):
+    """A network that predicts the velocity of a noisy latent, given a low-resolution one.
+
+    Its ``forward`` takes the noisy latent and the control latent [B, C, h, w], prompt tokens
+    [B, m, J], pooled prompts [B, P], timesteps [B] (0 ... 1000) and the activation bits of every
+    quantized layer (None leaves activations unquantized); it returns [B, C, h, w].
+    """
+
+
+@dataclass(frozen=True, eq=False)
+class NetworkFamily:
+    """The networks of one family.
+
+    Attributes:
+        build: configuration, variant -> the network; its parameters are those of
+            `Family.tensor_shapes`, and its quantizable layers ``nn.Linear``.
+        probe_config: configuration -> one of the same structure and a few channels, to find out by
+            running it which parameters matter.
+        probe_inputs: small configuration, generator -> float64 inputs of ``forward``, without the
+            activation bits.
+    """
+
+    build: Callable[[Config, str], LatentNetwork]
+    probe_config: Callable[[Config], Config]
+    probe_inputs: Callable[[Config, torch.Generator], tuple[Tensor, ...]]
+
+
+def network_family(family: Family) -> NetworkFamily:
+    """The other half of ``family``; imports the module that it names."""
+    found: NetworkFamily = importlib.import_module(family.runtime).FAMILY
+    return found
+
+
+def empty_network(architecture: Architecture) -> LatentNetwork:
+    """The network of an architecture, on the meta device: shapes without memory."""
+    with torch.device("meta"):
+        return network_family(architecture.family).build(architecture.config, architecture.variant)
