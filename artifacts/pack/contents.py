@@ -9,7 +9,7 @@ from artifacts.codec.hadamard import Rotation
 from artifacts.codec.quantized_weight import expected_tensors
 from artifacts.dit4sr.layout import block_linears, tensor_shapes, unread_tensors
 from artifacts.files.safetensors_io import TensorSpec
-from schemas.bit_grid import BitGrid
+from schemas.bit_grid import UNQUANTIZED, BitGrid
 from schemas.errors import PackError
 from schemas.manifest import Manifest
 from schemas.transformer_config import TransformerConfig
@@ -42,7 +42,7 @@ def check_agreement(manifest: Manifest, grid: BitGrid) -> None:
                 f"layer {name}: bit_grid.json has {bits.weight_bits} weight bits, manifest.json"
                 f" has {record.weight_bits}"
             )
-        if record.weight_bits == 16 and any(step != 16 for step in bits.activation_bits):
+        if not record.is_quantized and set(bits.activation_bits) != {UNQUANTIZED}:
             # It is stored, and runs, as an ordinary layer: other bits would be ignored silently.
             raise PackError(
                 f"layer {name}: bit_grid.json quantizes the activations of a layer whose weight"
@@ -91,7 +91,7 @@ def pack_tensors(manifest: Manifest) -> dict[str, TensorSpec]:
     _check_omitted(manifest)
     for name in (*manifest.omitted, *manifest.rebuilt):
         del shapes[name]
-    quantized = {name: r for name, r in manifest.layers.items() if r.weight_bits != 16}
+    quantized = {name: r for name, r in manifest.layers.items() if r.is_quantized}
     specs: dict[str, TensorSpec] = {}
     for name, record in quantized.items():
         del shapes[f"{name}.weight"]

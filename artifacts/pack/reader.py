@@ -92,7 +92,7 @@ class Pack:
         return [
             name
             for name in block_linears(self.config)
-            if name in layers and layers[name].weight_bits != 16
+            if name in layers and layers[name].is_quantized
         ]
 
     @property
@@ -123,7 +123,7 @@ class Pack:
             PackError: a file changed since the pack was opened.
         """
         record = self.manifest.layers[name]
-        if record.weight_bits == 16:
+        if not record.is_quantized:
             raise KeyError(f"{name} is kept in 16 bits; its weight is the tensor {name}.weight")
         places = self._places
         names = [n for n in expected_tensors(name, record) if n in places]
@@ -179,7 +179,7 @@ class Pack:
         return {
             tensor
             for name, record in layers
-            if record.weight_bits != 16
+            if record.is_quantized
             for tensor in expected_tensors(name, record)
         }
 

@@ -17,7 +17,7 @@ def stored_bits_per_weight(layers: Mapping[str, LayerRecord]) -> float:
     """
     bits = weights = 0
     for name, record in layers.items():
-        if record.weight_bits == 16:
+        if not record.is_quantized:
             continue
         for spec in expected_tensors(name, record, has_bias=False).values():
             bits += 8 * spec.nbytes

@@ -31,7 +31,7 @@ from artifacts.dit4sr.layout import block_linears
 from artifacts.files.safetensors_io import Header
 from artifacts.pack.writer import PackWriter, check_output
 from planner.allocate.exact import allocate_exact
-from planner.allocate.grid import UNQUANTIZED, make_grid, mean_activation_bits, rounded_down
+from planner.allocate.grid import make_grid, mean_activation_bits, rounded_down
 from planner.allocate.vasmp import LayerStatistics, allocate
 from planner.build.base_model import BaseModel
 from planner.build.inventory import Inventory, take_inventory
@@ -41,7 +41,7 @@ from planner.calibrate.calibration_file import check_calibration
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from planner.weights.layer import QuantizedLayer, allocation_variance, quantize_layer, rotation_for
-from schemas.bit_grid import MeanBitWidths
+from schemas.bit_grid import UNQUANTIZED, MeanBitWidths
 from schemas.calibration import Calibration, ChannelStatistics
 from schemas.errors import UsageError
 from schemas.json_io import dump_json
@@ -311,7 +311,7 @@ def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
     sizes = {
         name: record.out_features * record.in_features
         for name, record in records.items()
-        if record.weight_bits != UNQUANTIZED
+        if record.is_quantized
     }
     stored = sum(size * records[name].weight_bits for name, size in sizes.items())
     return Fraction(stored, sum(sizes.values()))

@@ -14,10 +14,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
-ActivationBits = Mapping[str, int]
-"""Layer name -> activation bits at one timestep; 16 leaves the layer's input unquantized."""
+from schemas.bit_grid import UNQUANTIZED
 
-UNQUANTIZED = 16
+ActivationBits = Mapping[str, int]
+"""Layer name -> activation bits at one timestep, or `UNQUANTIZED`."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class QuantizableLinear(nn.Module):
 
         Args:
             x: the layer's input.
-            bits: activation bits 1 ... 8, or 16 to leave the activations unquantized.
+            bits: activation bits 1 ... 8, or `UNQUANTIZED`.
 
         Raises:
             ValueError: a value is not finite; the message names the layer.
