@@ -6,7 +6,7 @@ Everything here is decided from the manifest and the grid alone, before a tensor
 from collections.abc import Iterable
 
 from artifacts.codec.hadamard import Rotation
-from artifacts.codec.quantized_weight import expected_tensors
+from artifacts.codec.layer_parts import expected_tensors
 from artifacts.dit4sr.layout import block_linears, tensor_shapes, unread_tensors
 from artifacts.files.safetensors_io import TensorSpec
 from schemas.bit_grid import UNQUANTIZED, BitGrid

@@ -58,6 +58,19 @@ class ReferenceLinear(QuantizableLinear):
         activation_scale: how a token's scale is found.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
     codes: Tensor
     scale: Tensor
     signs: Tensor | None
@@ -75,17 +88,11 @@ class ReferenceLinear(QuantizableLinear):
         self.rotation = weight.rotation
         self.activation_scale = activation_scale
         self._input_key = input_key(weight, activation_scale)
+        # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
         constants = {
-            # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
+            **weight.parts(),
             "codes": weight.unpacked_codes(),
-            "scale": weight.scale,
             "signs": weight.signs,
-            "smoothing": weight.smoothing,
-            "bias": weight.bias,
-            "global_up": weight.global_up,
-            "global_down": weight.global_down,
-            "local_up": weight.local_up,
-            "local_down": weight.local_down,
         }
         for name, value in constants.items():  # as buffers, they move with the module
             self.register_buffer(name, value, persistent=False)

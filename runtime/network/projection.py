@@ -10,6 +10,7 @@ all of them, with the results of separate calls, bit for bit.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -54,6 +55,10 @@ class PreparedInput:
 
 class QuantizableLinear(nn.Module):
     """What a quantized layer must offer to stand in a block: a name and a call with its bits."""
+
+    known_parts: ClassVar[frozenset[str]] = frozenset()
+    """Rows of `artifacts.codec.layer_parts.LAYER_PARTS` that the class computes with: a layer that
+    has others must not be left to it."""
 
     name: str
 

@@ -42,6 +42,19 @@ class CpuLinear(QuantizableLinear):
         activation_scale: how a token's scale is found.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
     def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
         super().__init__()
         self.name = weight.name

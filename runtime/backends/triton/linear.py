@@ -104,6 +104,19 @@ class TritonLinear(QuantizableLinear):
         ValueError: more inputs than the kernels hold.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
     scale: Tensor
     offsets: Tensor
     high: Tensor
