@@ -22,7 +22,7 @@ import torch
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
-from planner.allocate.grid import UNQUANTIZED, make_grid
+from planner.allocate.grid import make_grid
 from planner.allocate.weight_bits import weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -34,6 +34,7 @@ from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
+from schemas.bit_grid import UNQUANTIZED
 from schemas.calibration import Calibration
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest, Source

@@ -32,7 +32,8 @@ from planner.estimate.accounting import (
     paper_parameters,
     true_operations,
 )
-from planner.target import UNQUANTIZED_BITS, Target
+from planner.target import Target
+from schemas.bit_grid import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig, Variant
 
@@ -217,7 +218,7 @@ def relative_error(mean_bits: int | float) -> float:
     Between whole numbers some timesteps have the lower width and some the upper, so the error
     lies on the chord. Unquantized (16 bits) counts as no error.
     """
-    if mean_bits == UNQUANTIZED_BITS:
+    if mean_bits == UNQUANTIZED:
         return 0.0
     lower = math.floor(mean_bits)
     share = mean_bits - lower

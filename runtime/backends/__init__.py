@@ -29,13 +29,36 @@ class Backend:
 
     Attributes:
         name: what ``--backend`` calls it.
-        make_layer: builds the layer, on the CPU, from its record in a pack.
+        factory: builds the layer, on the CPU, from its record in a pack; `make_layer` checks it.
         missing: why the machine cannot run it on a device, or None when it can.
     """
 
     name: str
-    make_layer: LayerFactory
+    factory: LayerFactory
     missing: Callable[[torch.device], str | None]
+
+    def make_layer(
+        self, weight: "QuantizedWeight", quantizer: "QuantizerRecord"
+    ) -> QuantizableLinear:
+        """Build a layer, on the CPU.
+
+        Args:
+            weight: its record in a pack.
+            quantizer: how the pack's activations are quantized.
+
+        Raises:
+            UsageError: the layer has a part that the backend does not compute with.
+        """
+        layer = self.factory(weight, quantizer)
+        present = {part for part, tensor in weight.parts().items() if tensor is not None}
+        unknown = sorted(present - layer.known_parts)
+        if unknown:
+            raise UsageError(
+                f"backend {self.name} cannot compute layer {weight.name}: it does not know its"
+                f" {', '.join(unknown)}",
+                hint="choose another backend, or upgrade this program",
+            )
+        return layer
 
 
 def _reference_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:

@@ -7,6 +7,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from schemas.bit_grid import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
 
@@ -15,7 +16,6 @@ TEXT_TOKENS = 333
 """Of a prompt: 77 by CLIP and 256 by T5, as Stable Diffusion 3 joins them."""
 VAE_FACTOR = 8
 """Image pixels per latent pixel, along one side (Stable Diffusion 3)."""
-UNQUANTIZED_BITS = 16
 
 _BITS = re.compile(r"w([0-9]{1,2})a([0-9]{1,2})", re.IGNORECASE)
 _RANKS = re.compile(r"([0-9]{1,4})\+([0-9]{1,4})")
@@ -156,8 +156,8 @@ def parse_bits(text: str) -> Bits:
     bits = Bits(int(match[1]), int(match[2]))
     if not 1 <= bits.weight <= 8:
         raise UsageError(f"--bits {text}: weights take 1 to 8 bits")
-    if not 1 <= bits.activation <= 8 and bits.activation != UNQUANTIZED_BITS:
-        raise UsageError(f"--bits {text}: activations take 1 to 8 bits, or 16")
+    if not 1 <= bits.activation <= 8 and bits.activation != UNQUANTIZED:
+        raise UsageError(f"--bits {text}: activations take 1 to 8 bits, or {UNQUANTIZED}")
     return bits
 
 

@@ -28,6 +28,7 @@ from runtime.cli.options import (
     Variant,
 )
 from runtime.images.batch import DEFAULT_MAX_PIXELS
+from schemas.bit_grid import BIT_WIDTHS, UNQUANTIZED
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,8 +39,6 @@ if TYPE_CHECKING:
 
 Loader = Callable[..., "Pipeline"]
 """`load_pipeline`, or what stands in for it."""
-
-ACTIVATION_BITS = {*range(1, 9), 16}
 
 
 @dataclass(frozen=True)
@@ -201,8 +200,10 @@ def check_activation_bits(bits: int) -> None:
     Raises:
         UsageError: they cannot.
     """
-    if bits not in ACTIVATION_BITS:
-        raise UsageError(f"--activation-bits {bits}: 1 to 8, or 16 for unquantized activations")
+    if bits not in BIT_WIDTHS:
+        raise UsageError(
+            f"--activation-bits {bits}: 1 to 8, or {UNQUANTIZED} for unquantized activations"
+        )
 
 
 def with_activation_bits(pipeline: "Pipeline", bits: int) -> "Pipeline":

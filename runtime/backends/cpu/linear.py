@@ -24,7 +24,8 @@ from runtime.backends.cpu.low_rank import FactorParts, ThinFactors, thin_factors
 from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.cpu.scratch import scratch
 from runtime.backends.input_key import input_key
-from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import PreparedInput, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 _SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
@@ -40,6 +41,19 @@ class CpuLinear(QuantizableLinear):
         weight: the layer's record.
         activation_scale: how a token's scale is found.
     """
+
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
 
     def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
         super().__init__()

@@ -5,7 +5,8 @@ from torch import Tensor, nn
 
 from runtime.backends.triton.graphs import GraphedForward, has_graphs
 from runtime.backends.triton.linear import TritonLinear
-from runtime.network.projection import UNQUANTIZED, ActivationBits, QuantizableLinear
+from runtime.network.projection import ActivationBits, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
 
 
 class GraphedNetwork:

@@ -29,7 +29,8 @@ from runtime.backends.triton.resident import (
 )
 from runtime.backends.triton.rotation_plan import RotationPlan, check_row, plan_for
 from runtime.backends.triton.scale_rule import ScaleRule
-from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import PreparedInput, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
 
 LARGEST_IN_FEATURES = 32767
 """Most inputs whose doubled product fits 32 bits."""
@@ -102,6 +103,19 @@ class TritonLinear(QuantizableLinear):
     Raises:
         ValueError: more inputs than the kernels hold.
     """
+
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
 
     scale: Tensor
     offsets: Tensor

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner
 
+from artifacts.codec.block_shapes import expected_block
 from artifacts.dit4sr.layout import block_linears, unread_tensors
-from planner.weights.hsvd import block_shapes
 from runtime.backends import BACKENDS
 from runtime.backends.cpu.int8_weight import inexact_reason
 from runtime.backends.cpu.linear import CpuLinear
@@ -27,7 +27,7 @@ from runtime.bench.candidates import all_candidates, attempt
 from runtime.bench.layers import layer_shapes
 from runtime.bench.memory import resident_bytes
 from runtime.bench.parts import PARTS, REST, Clock, clocked, part_times
-from runtime.bench.random_layers import WEIGHT_SIZE, finest_block, random_layer
+from runtime.bench.random_layers import WEIGHT_SIZE, random_layer
 from runtime.bench.report import render, to_json
 from runtime.bench.run import Listener, Settings, count_steps, measure
 from runtime.bench.saved_work import published_rows, saved_work
@@ -125,19 +125,6 @@ def test_a_network_with_one_kind_of_block():
 # Random layers
 
 
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 6))
-def test_blocks_are_the_finest_that_the_planner_would_try(out_features, in_features, local_rank):
-    shapes = block_shapes(out_features, in_features, local_rank)
-    expected = shapes[-1] if shapes else None
-    assert finest_block(out_features, in_features, local_rank) == expected
-
-
-@pytest.mark.parametrize("shape", sorted(set(block_linears(TransformerConfig()).values())))
-def test_blocks_of_the_published_layers(shape):
-    assert finest_block(*shape, 8) == block_shapes(*shape, 8)[-1]
-
-
 @pytest.mark.parametrize("bits", [1, 4, 8])
 def test_random_weights_have_the_usual_size(bits):
     generator = torch.Generator().manual_seed(0)
@@ -147,7 +134,7 @@ def test_random_weights_have_the_usual_size(bits):
     assert float(layer.residual().square().mean().sqrt()) == pytest.approx(WEIGHT_SIZE, rel=0.02)
     whole = random_layer("a", 96, 192, weight_bits=bits, ranks=RANKS, generator=generator)
     assert whole.global_rank == 4
-    assert whole.local_block == finest_block(96, 192, 2)
+    assert whole.local_block == expected_block(96, 192, 2)
     # Residual and both branches are alike in size, so nothing grows from layer to layer.
     assert float(whole.low_rank().square().mean().sqrt()) == pytest.approx(0.028, rel=0.4)
 
