@@ -24,8 +24,9 @@ from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.small_run import latent_error_db, start
 from planner.allocate.vasmp import LayerStatistics, predicted_distortion
+from planner.allocate.weight_bits import weight_bits
 from planner.build import build as planner_build
-from planner.build.build import measure, weight_bits
+from planner.build.build import measure
 from planner.build.inventory import take_inventory
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings

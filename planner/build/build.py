@@ -30,9 +30,9 @@ from artifacts.checkpoint.reader import Checkpoint
 from artifacts.dit4sr.layout import block_linears
 from artifacts.files.safetensors_io import Header
 from artifacts.pack.writer import PackWriter, check_output
-from planner.allocate.exact import allocate_exact
 from planner.allocate.grid import make_grid, mean_activation_bits, rounded_down
-from planner.allocate.vasmp import LayerStatistics, allocate
+from planner.allocate.vasmp import LayerStatistics
+from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import Inventory, take_inventory
 from planner.build.model_card import model_card
@@ -43,7 +43,6 @@ from planner.timesteps import sampling_timesteps
 from planner.weights.layer import QuantizedLayer, allocation_variance, quantize_layer, rotation_for
 from schemas.bit_grid import UNQUANTIZED, MeanBitWidths
 from schemas.calibration import Calibration, ChannelStatistics
-from schemas.errors import UsageError
 from schemas.json_io import dump_json
 from schemas.manifest import (
     LayerRecord,
@@ -172,17 +171,13 @@ def build(
     progress = progress or Silent()
     with PackWriter(output, force=force) as writer:
         inventory = take_inventory(checkpoint, settings)
-        if not inventory.quantized:
-            raise UsageError(
-                "the patterns keep every layer in 16 bits: nothing is left to quantize"
-            )
         if not settings.uses_calibration:
             calibration = None
         check_calibration(calibration, checkpoint, inventory.quantized, settings)
 
         linears = block_linears(checkpoint.config)
         if settings.weight_allocation == "uniform":
-            bits = dict.fromkeys(inventory.quantized, int(settings.target.weight_bits))
+            bits = uniform_bits(inventory.quantized, settings)
         else:
             bits = weight_bits(measure(checkpoint, inventory, settings, progress, work), settings)
 
@@ -293,17 +288,6 @@ def finished_layer(
         channels,
     )
     return layer, None if work is None else work.keep_layer(layer)
-
-
-def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
-    """VaSMP: layer name -> weight bits, with the allocator that was asked for."""
-    solve = allocate_exact if settings.allocator == "exact" else allocate
-    return solve(
-        statistics,
-        settings.target.weight_bits,
-        minimum_bits=settings.minimum_bits,
-        maximum_bits=settings.maximum_bits,
-    )
 
 
 def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:

@@ -15,8 +15,9 @@ from artifacts.pack.reader import open_pack, verify_pack
 from planner.allocate.exact import allocate_exact
 from planner.allocate.grid import rounded_down
 from planner.allocate.vasmp import allocate, predicted_distortion
+from planner.allocate.weight_bits import weight_bits
 from planner.build.base_model import BaseModel
-from planner.build.build import build, measure, weight_bits
+from planner.build.build import build, measure
 from planner.build.inventory import take_inventory
 from planner.build.network_probe import check_network, find_active_tensors
 from planner.settings import BuildSettings
