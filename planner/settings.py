@@ -148,7 +148,7 @@ class BuildSettings:
         """Layers among ``names`` that stay in 16 bits.
 
         Raises:
-            UsageError: a pattern finds no layer.
+            UsageError: a pattern finds no layer, or they leave no layer to quantize.
         """
         kept: set[str] = set()
         for pattern in self.keep:
@@ -159,6 +159,10 @@ class BuildSettings:
                     hint=f"a layer's name looks like {names[0]}",
                 )
             kept.update(found)
+        if kept.issuperset(names):
+            raise UsageError(
+                "the patterns keep every layer in 16 bits: nothing is left to quantize"
+            )
         return frozenset(kept)
 
     def recorded(self) -> dict[str, SettingOrList]:

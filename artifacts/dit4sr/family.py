@@ -35,6 +35,7 @@ FAMILY = Family(
     rebuilt={POSITION_TABLE: RebuiltTensor(sincos_table, is_sincos)},
     latent_size=latent_size,
     prompt_shapes=prompt_shapes,
+    vae_factor=8,
     count_tokens=count_tokens,
     tokens_through=tokens_through,
     runtime="runtime.dit4sr.family",

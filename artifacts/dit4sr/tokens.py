@@ -8,17 +8,22 @@ from collections.abc import Mapping
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
 
-VAE_FACTOR = 8
-"""Image pixels per latent pixel, along one side (Stable Diffusion 3)."""
 
-
-def count_tokens(config: TransformerConfig, resolution_px: int, text_tokens: int) -> dict[str, int]:
+def count_tokens(
+    config: TransformerConfig, resolution_px: int, vae_factor: int, text_tokens: int
+) -> dict[str, int]:
     """Tokens of every stream for a square image with sides of ``resolution_px`` pixels.
+
+    Args:
+        config: of the network.
+        resolution_px: side of the image.
+        vae_factor: image pixels per latent pixel, along one side.
+        text_tokens: of the prompt.
 
     Raises:
         UsageError: the image does not divide into latent pixels and patches, or no token is left.
     """
-    pixels_per_token = VAE_FACTOR * config.patch_size
+    pixels_per_token = vae_factor * config.patch_size
     if resolution_px < pixels_per_token or resolution_px % pixels_per_token:
         nearest = max(1, round(resolution_px / pixels_per_token)) * pixels_per_token
         raise UsageError(

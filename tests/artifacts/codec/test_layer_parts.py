@@ -20,15 +20,13 @@ from schemas.manifest import LayerRecord
 from tests.artifacts.make_pack import random_weight
 
 PAGE = Path(__file__).parents[3] / "docs" / "pack-format.md"
-WHOLE = LayerRecord(
-    weight_bits=3,
-    in_features=48,
-    out_features=20,
-    global_rank=7,
-    local_block=(5, 12),
-    smoothing=True,
-)
 BARE = LayerRecord(weight_bits=3, in_features=48, out_features=20)
+FIELDS = {part.record_field for part in LAYER_PARTS.values()} - {None}
+WHOLE = LayerRecord(
+    **BARE.model_dump(exclude=FIELDS),
+    **{"global_rank": 7, "local_block": (5, 12)},
+    **dict.fromkeys(FIELDS - {"global_rank", "local_block"}, True),
+)
 SYMBOLS = {"out": 20, "in": 48, "r": 7, "P": 4, "Q": 4, "s_o": 5, "s_i": 12, "bytes": 20 * (12 + 8)}
 
 

@@ -168,6 +168,7 @@ def test_a_part_that_a_backend_does_not_know_is_refused(backend, monkeypatch):
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
-def test_every_backend_knows_the_parts_of_the_format(backend):
-    layer = BACKENDS[backend].make_layer(random_weight("a", 24, 96, smoothing=True), GAUSSIAN)
-    assert layer.known_parts == set(LAYER_PARTS)
+def test_backends_know_parts_of_the_format_and_the_reference_all(backend):
+    known = BACKENDS[backend].make_layer(random_weight("a", 24, 96), GAUSSIAN).known_parts
+    assert known <= set(LAYER_PARTS)
+    assert backend != "reference" or known == set(LAYER_PARTS)
