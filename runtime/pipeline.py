@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.dit4sr.network import DiT4SR
+from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
