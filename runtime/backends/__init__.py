@@ -7,20 +7,18 @@ table says which exist, which the machine can run, and what the choice was is lo
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.network.projection import QuantizableLinear
 from schemas.errors import UsageError
-
-if TYPE_CHECKING:  # the Triton kernels are also tried where pydantic is not installed
-    from artifacts.codec.quantized_weight import QuantizedWeight
-    from schemas.manifest import QuantizerRecord
+from schemas.manifest import QuantizerRecord
 
 logger = logging.getLogger(__name__)
 
-LayerFactory = Callable[["QuantizedWeight", "QuantizerRecord"], QuantizableLinear]
+LayerFactory = Callable[[QuantizedWeight, QuantizerRecord], QuantizableLinear]
 
 
 @dataclass(frozen=True)
@@ -61,13 +59,13 @@ class Backend:
         return layer
 
 
-def _reference_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
+def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
     from runtime.backends.reference import ReferenceLinear  # noqa: PLC0415
 
     return ReferenceLinear(weight, quantizer.activation_scale)
 
 
-def _cpu_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
+def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
     from runtime.backends.cpu.linear import CpuLinear  # noqa: PLC0415
 
     return CpuLinear(weight, quantizer.activation_scale)
@@ -80,10 +78,14 @@ def _cpu_missing(device: torch.device) -> str | None:
 
 
 def _triton_factory(residency: Literal["int8", "packed"]) -> LayerFactory:
-    def make(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
-        from runtime.backends.triton.adapter import make_layer  # noqa: PLC0415
+    def make(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+        from runtime.backends.triton.linear import TritonLinear  # noqa: PLC0415
 
-        return make_layer(weight, quantizer.activation_scale, residency)
+        try:
+            return TritonLinear(weight, quantizer.activation_scale, residency)
+        except ValueError as cause:  # more inputs than the kernels hold
+            logger.info("layer %s on the reference backend: %s", weight.name, cause)
+            return _reference_layer(weight, quantizer)
 
     return make
 

@@ -9,12 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.dit4sr.layout import unread_tensors
-from runtime.backends.triton.graphs import GraphedForward
 from runtime.bench.random_layers import WEIGHT_SIZE
 from runtime.bench.workload import BlockKind, Streams
 from runtime.dit4sr.blocks import ControlBlock
-from runtime.load import Unread
+from runtime.network.cuda_graphs import GraphedForward
 from runtime.network.projection import ActivationBits, QuantizableLinear
+from runtime.network.unread import Unread
 from schemas.transformer_config import TransformerConfig, Variant
 
 VARIANT: Variant = "q"

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from runtime.bench.candidates import Candidate, attempt
 from runtime.bench.counting import count_block
-from runtime.bench.timing import Spread, Timer, Work, interleaved
-from runtime.bench.workload import Bits, BlockKind, Ranks, Streams
+from runtime.bench.timing import Spread, Timer, Work, captured, interleaved, repeated
+from runtime.bench.workload import BitWidths, BlockKind, Ranks, Streams
 from runtime.network.projection import QuantizableLinear
 from schemas.transformer_config import TransformerConfig, Variant
 
@@ -81,14 +81,27 @@ def measure_layer(
     candidates: Sequence[Candidate],
     *,
     device: torch.device,
-    bits: Bits,
+    bits: BitWidths,
     ranks: Ranks,
     rounds: int,
     timer: Timer,
     calls_each: int,
     after_round: Callable[[int], None],
 ) -> LayerResult:
-    """Time one shape with every candidate that can run."""
+    """Time one shape with every candidate that can run.
+
+    Args:
+        shape: the layer's sizes.
+        calls: as in `LayerResult`.
+        candidates: all that take part, those that cannot run here too.
+        device: where.
+        bits: of quantized layers.
+        ranks: of their factors.
+        rounds: times per candidate.
+        timer: of one run.
+        calls_each: calls of a run: one CUDA graph of so many where a candidate has a graphed mode.
+        after_round: told how many rounds are over.
+    """
     x = torch.randn(shape.rows, shape.in_features, device=device)
     works: dict[str, Work] = {}
     unavailable: dict[str, str] = {}
@@ -102,10 +115,11 @@ def measure_layer(
             with torch.no_grad():  # peers make parameters, which inference mode would mark
                 layer = candidate.make_layer(*sizes, device, bits, ranks)
             found = _works(candidate.name, layer, x.to(candidate.dtype), bits.activation)
+            several = captured if candidate.has_graphed_layers(bits) else repeated
             with torch.inference_mode():
                 for work in found.values():
                     work()
-            return found
+                return {name: several(work, calls_each) for name, work in found.items()}
 
         found = attempt(warm_works)
         if isinstance(found, str):

@@ -54,7 +54,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Listener:
+class BenchListener:
     """Who is told how far it is.
 
     Attributes:
@@ -172,7 +172,7 @@ def count_steps(settings: Settings, config: TransformerConfig) -> int:
     return total
 
 
-def measure(settings: Settings, config: TransformerConfig, listener: Listener) -> BenchResult:
+def measure(settings: Settings, config: TransformerConfig, listener: BenchListener) -> BenchResult:
     """Measure everything on a network of this configuration."""
     machine = machine_facts(settings.device)
     candidates = all_candidates(
@@ -198,7 +198,7 @@ def _measure_size(
     size_px: int,
     candidates: Sequence[Candidate],
     timer: Timer,
-    listener: Listener,
+    listener: BenchListener,
 ) -> SizeResult:
     streams = settings.workload.streams(config, size_px)
     kinds = block_kinds(config)
@@ -244,7 +244,7 @@ def _measure_block(
     streams: Streams,
     candidates: Sequence[Candidate],
     timer: Timer,
-    listener: Listener,
+    listener: BenchListener,
 ) -> BlockResult:
     """Build and warm all candidates of one kind of block, then let them take turns."""
     count = count_block(config, VARIANT, streams, dual=kind.dual, last=kind.last)
@@ -297,7 +297,7 @@ def _warm_works(
     candidate: Candidate,
     block: BenchBlock,
     result: BlockResult,
-    listener: Listener,
+    listener: BenchListener,
     *,
     compiling: bool,
 ) -> dict[str, Work]:

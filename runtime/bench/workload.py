@@ -22,7 +22,7 @@ _RANKS = re.compile(r"([0-9]{1,4})\+([0-9]{1,4})")
 
 
 @dataclass(frozen=True)
-class Bits:
+class BitWidths:
     """Bits of every quantized layer.
 
     Attributes:
@@ -82,7 +82,7 @@ class Workload:
 
     sizes_px: tuple[int, ...]
     batch: int
-    bits: Bits
+    bits: BitWidths
     ranks: Ranks
     text_tokens: int = TEXT_TOKENS
 
@@ -142,7 +142,7 @@ def parse_sizes(given: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def parse_bits(text: str) -> Bits:
+def parse_bits(text: str) -> BitWidths:
     """Read ``W4A4``, in capitals or not.
 
     Raises:
@@ -153,7 +153,7 @@ def parse_bits(text: str) -> Bits:
         raise UsageError(
             f"--bits {text}: weight and activation bits are needed", hint="as in W4A4 or W4A8"
         )
-    bits = Bits(int(match[1]), int(match[2]))
+    bits = BitWidths(int(match[1]), int(match[2]))
     if not 1 <= bits.weight <= 8:
         raise UsageError(f"--bits {text}: weights take 1 to 8 bits")
     if not 1 <= bits.activation <= 8 and bits.activation != UNQUANTIZED:

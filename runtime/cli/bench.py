@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.files.whole_file import write_text
 from runtime.bench.workload import (
     SIZES_PX,
     TEXT_TOKENS,
@@ -178,10 +179,10 @@ def _torch_threads(count: int | None) -> Iterator[None]:
 
 def _run(settings: "Settings", config: TransformerConfig, *, quiet: bool) -> "BenchResult":
     """Measure, with progress on stderr."""
-    from runtime.bench.run import Listener, count_steps, measure
+    from runtime.bench.run import BenchListener, count_steps, measure
 
     with Screen(count_steps(settings, config), quiet=quiet, unit="measured") as screen:
-        listener = Listener(screen.say, screen.step, screen.advance)
+        listener = BenchListener(screen.say, screen.step, screen.advance)
         return measure(settings, config, listener)
 
 
@@ -191,8 +192,6 @@ def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None
 
     content = to_json(result)
     if out is not None:
-        from runtime.evaluation.pictures import write_text
-
         write_text(out, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if json_output:
         print_json(content)

@@ -54,13 +54,20 @@ class PreparedInput:
 
 
 class QuantizableLinear(nn.Module):
-    """What a quantized layer must offer to stand in a block: a name and a call with its bits."""
+    """What a quantized layer must offer to stand in a block: a name and a call with its bits.
+
+    Attributes:
+        name: the layer's name in the network.
+        can_be_captured: whether a CUDA graph can hold the layer, because it waits for the device
+            nowhere while one is captured; the reference looks at every scale.
+    """
 
     known_parts: ClassVar[frozenset[str]] = frozenset()
     """Rows of `artifacts.codec.layer_parts.LAYER_PARTS` that the class computes with: a layer that
     has others must not be left to it."""
 
     name: str
+    can_be_captured: bool = False
 
     def share_key(self, bits: int) -> Hashable:
         """What `prepare` depends on beside the input: layers of equal keys may share its result."""

@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -21,19 +22,19 @@ from runtime.backends.cpu.int8_weight import inexact_reason
 from runtime.backends.cpu.linear import CpuLinear
 from runtime.backends.reference import ReferenceLinear
 from runtime.backends.triton.linear import TritonLinear
-from runtime.bench import parts, peers
+from runtime.bench import layers, parts, peers
 from runtime.bench.block import BenchBlock
-from runtime.bench.candidates import all_candidates, attempt
-from runtime.bench.layers import layer_shapes
+from runtime.bench.candidates import EAGER, GRAPH, Candidate, all_candidates, attempt
+from runtime.bench.layers import LayerShape, layer_shapes, measure_layer
 from runtime.bench.memory import resident_bytes
 from runtime.bench.parts import PARTS, REST, Clock, clocked, part_times
 from runtime.bench.random_layers import WEIGHT_SIZE, random_layer
 from runtime.bench.report import render, to_json
-from runtime.bench.run import Listener, Settings, count_steps, measure
+from runtime.bench.run import BenchListener, Settings, count_steps, measure
 from runtime.bench.saved_work import published_rows, saved_work
-from runtime.bench.timing import Spread, interleaved, timer_for
+from runtime.bench.timing import Spread, captured, interleaved, repeated, timer_for
 from runtime.bench.workload import (
-    Bits,
+    BitWidths,
     Ranks,
     Streams,
     Workload,
@@ -47,9 +48,10 @@ from runtime.cli import bench as cli_bench
 from runtime.dit4sr.network import DiT4SR
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
+from tests.runtime.cuda_graph_stand_in import install
 
 CPU = torch.device("cpu")
-BITS, RANKS = Bits(4, 4), Ranks(4, 2)
+BITS, RANKS = BitWidths(4, 4), Ranks(4, 2)
 runner = CliRunner()
 
 needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inexact_reason()))
@@ -151,7 +153,7 @@ def test_candidates_take_turns():
 
     rounds = []
     spreads = interleaved(
-        {name: lambda name=name: calls.append(name) for name in "abc"},
+        {name: repeated(lambda name=name: calls.append(name), 2) for name in "abc"},
         rounds=3,
         timer=timer,
         calls=2,
@@ -162,6 +164,51 @@ def test_candidates_take_turns():
     assert list(spreads) == list("abc")
     assert spreads["a"] == Spread(median=1.5, lowest=0.0, highest=3.0)  # 0, 3, 6 of two calls each
     assert spreads["c"] == Spread(median=2.5, lowest=1.0, highest=4.0)
+
+
+def test_a_captured_run_calls_no_python(monkeypatch):
+    install(monkeypatch)
+    total, calls = torch.zeros(1), []
+
+    def work():
+        calls.append(1)
+        total.add_(1)
+
+    run = captured(work, 3)
+    assert len(calls) == 2 + 3  # to warm up, and to capture
+    before = float(total)
+    run()
+    assert float(total) == before + 3
+    assert len(calls) == 5
+
+
+def test_layers_are_captured_where_blocks_are(monkeypatch):
+    """And where no activation stays unquantized; others are called again and again."""
+    install(monkeypatch)
+    ways = []
+    monkeypatch.setattr(layers, "captured", lambda work, n: ways.append(("captured", n)) or work)
+    monkeypatch.setattr(layers, "repeated", lambda work, n: ways.append(("repeated", n)) or work)
+    plain = Candidate("plain", "torch", torch.float32, (EAGER, GRAPH))
+    reference = Candidate("a", "backend", torch.float32, (EAGER,), backend="reference")
+    graphed = replace(reference, name="b", modes=(EAGER, GRAPH))
+    shape = LayerShape(6, 48, 32)
+    for bits in (BITS, BitWidths(4, 16)):
+        result = measure_layer(
+            shape,
+            1,
+            [plain, reference, graphed],
+            device=CPU,
+            bits=bits,
+            ranks=RANKS,
+            rounds=1,
+            timer=timer_for(CPU, processor_time=False),
+            calls_each=2,
+            after_round=lambda done: None,
+        )
+        assert set(result.times) == {"plain", "a", "b"}
+        assert result.times["b"].preparation is not None
+    once, twice = ("captured", 2), ("repeated", 2)
+    assert ways == [once, twice, twice, once, once, once, twice, twice, twice, twice]
 
 
 @pytest.mark.parametrize(
@@ -354,9 +401,7 @@ def test_memory_of_the_cpu_backend_grows_with_what_it_makes_on_the_way():
 
 @pytest.mark.parametrize("residency", ["int8", "packed"])
 def test_memory_of_triton_layers_is_at_least_what_they_say(residency):
-    from runtime.backends.triton.adapter import layer_tensors
-
-    layer = TritonLinear(layer_tensors(weight(), "gaussian"), "gaussian", residency)
+    layer = TritonLinear(weight(), "gaussian", residency)
     assert layer.resident_bytes <= resident_bytes([layer]) <= layer.resident_bytes + 4 * 192
 
 
@@ -534,7 +579,7 @@ def test_sdnq_quantizes_every_layer(capsys, monkeypatch):
 
 @pytest.mark.usefixtures("no_peers")
 def test_result_has_every_candidate_with_its_times_or_its_reason():
-    result = measure(tiny_settings(layers=True, peers=True), TINY, Listener())
+    result = measure(tiny_settings(layers=True, peers=True), TINY, BenchListener())
     content = json.loads(json.dumps(to_json(result), allow_nan=False))
     (size,) = content["sizes"]
     assert [(block["kind"], block["count"]) for block in size["blocks"]] == [
@@ -580,7 +625,7 @@ def test_result_has_every_candidate_with_its_times_or_its_reason():
 
 def test_progress_counts_every_block_and_layer():
     advanced, steps = [], []
-    listener = Listener(
+    listener = BenchListener(
         step=lambda done, total: steps.append((done, total)), advance=lambda: advanced.append(1)
     )
     options = tiny_settings(layers=True, backends=("reference",))
@@ -595,7 +640,7 @@ def test_without_a_compiler_the_rest_is_measured(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile)
     said = []
-    result = measure(tiny_settings(compiling=True), TINY, Listener(say=said.append))
+    result = measure(tiny_settings(compiling=True), TINY, BenchListener(say=said.append))
     for block in result.sizes[0].blocks:
         assert block.unavailable["torch bfloat16, compiled"] == "RuntimeError: no C++ compiler"
         assert "torch bfloat16" in block.times
@@ -607,7 +652,7 @@ def test_a_candidate_that_cannot_be_built_says_why(monkeypatch):
         raise MemoryError("3 GiB")
 
     monkeypatch.setattr("runtime.backends.reference.ReferenceLinear.__init__", refuse)
-    result = measure(tiny_settings(backends=("reference",), layers=True), TINY, Listener())
+    result = measure(tiny_settings(backends=("reference",), layers=True), TINY, BenchListener())
     (size,) = result.sizes
     assert size.unavailable["reference float32"] == "MemoryError: 3 GiB"
     assert all(layer.unavailable for layer in size.layers)

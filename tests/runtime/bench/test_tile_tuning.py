@@ -8,12 +8,13 @@ import torch
 import typer
 from typer.testing import CliRunner
 
-from runtime.backends.triton import random_layers, tuning
-from runtime.backends.triton import tune as module
+from runtime.backends.triton import tile_table
 from runtime.backends.triton.device import capability
-from runtime.backends.triton.table_file import SHIPPED, Origin, read_file, write_rows
-from runtime.backends.triton.timing import Spread
-from runtime.backends.triton.tuning import config_for, triton_version
+from runtime.backends.triton.tile_table import config_for, triton_version
+from runtime.backends.triton.tile_table_file import SHIPPED, Origin, read_file, write_rows
+from runtime.bench import tile_tuning as module
+from runtime.bench.timing import Spread
+from runtime.bench.workload import Ranks
 from runtime.cli import tune as cli_tune
 from tests.runtime.triton_device import DEVICE
 
@@ -26,9 +27,9 @@ FAST = {"BM": 32, "elements": 2048}
 @pytest.fixture(autouse=True)
 def own(tmp_path, monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    tuning.forget()
+    tile_table.forget()
     yield tmp_path / "cache" / "qdit4sr" / "triton-table.json"
-    tuning.forget()
+    tile_table.forget()
 
 
 def few_configurations(kernel, tokens):
@@ -48,27 +49,25 @@ def small(monkeypatch):
     """
     runs = []
 
-    def captured(calls, repeats):
-        (call,) = calls
+    def captured(call, calls):
         if call.args[0].get("BM") == 64:
             raise RuntimeError("out of resource: shared memory")
         call()
         runs.append(call.args[0])
         return call
 
-    def interleaved(works, *, rounds, calls_each):
+    def interleaved(works, *, rounds, timer, calls):
         def time(name):
             config = json.loads(name)
-            return 1.0 if any(config.get(key) == value for key, value in FAST.items()) else 2.0
+            return 1e-6 if any(config.get(key) == value for key, value in FAST.items()) else 2e-6
 
-        return {name: Spread(time(name), 0.5, 3.0) for name in works}
+        return {name: Spread(time(name), 5e-7, 3e-6) for name in works}
 
     monkeypatch.setattr(module, "captured", captured)
     monkeypatch.setattr(module, "interleaved", interleaved)
     monkeypatch.setattr(module, "configurations", few_configurations)
     monkeypatch.setattr(module, "TOKENS", {2: ((64, 32),), 19: ((32, 64),), 20: ((32, 64),)})
-    monkeypatch.setitem(random_layers.BLOCK_GRIDS, (64, 32), (2, 2))
-    monkeypatch.setitem(random_layers.BLOCK_GRIDS, (32, 64), (2, 2))
+    monkeypatch.setattr(module, "RANKS", Ranks(4, 2))
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: GPU)
     monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
     return runs
@@ -97,6 +96,7 @@ def test_the_fastest_that_runs_is_written_and_in_force(small, own):
     )
     assert len(small) == 2 * (2 + 3 * 2)  # no shape twice, though two numbers share a bucket
     assert len(noted) == len(rows)
+    assert all(": 1.0 us {" in line for line in noted)
     table = read_file(own)
     assert table.rows == rows
     assert table.measured == {LEVEL: Origin(GPU, triton_version())}
@@ -125,7 +125,7 @@ def test_rows_in_force_name_the_row_that_a_shape_takes(small, own):
         90,
         Origin(GPU, triton_version()),
     )
-    tuning.forget()
+    tile_table.forget()
     rows = module.rows_in_force(90)
     assert rows["90/thin/64/*/64"] == "90/thin/64/*/64"
     assert rows["90/thin/16/*/32"] == "90/thin/16/*/*"

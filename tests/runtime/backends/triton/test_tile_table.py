@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from runtime.backends.triton import table_file, tuning
-from runtime.backends.triton.table_file import (
+from runtime.backends.triton import tile_table, tile_table_file
+from runtime.backends.triton.tile_table import M_BUCKETS, config_for, m_bucket, read_table, row_name
+from runtime.backends.triton.tile_table_file import (
     SHIPPED,
     Origin,
     Table,
@@ -14,7 +15,6 @@ from runtime.backends.triton.table_file import (
     user_file,
     write_rows,
 )
-from runtime.backends.triton.tuning import M_BUCKETS, config_for, m_bucket, read_table, row_name
 
 NAMES = {
     "prepare": {"elements", "num_warps", "num_stages"},
@@ -33,10 +33,10 @@ HERE = Origin("Some GPU", "3.6.0")
 def own(tmp_path, monkeypatch):
     """The file of a user's own rows, which is not there yet."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    monkeypatch.setattr(tuning, "triton_version", lambda: HERE.triton)
-    tuning.forget()
+    monkeypatch.setattr(tile_table, "triton_version", lambda: HERE.triton)
+    tile_table.forget()
     yield tmp_path / "cache" / "qdit4sr" / "triton-table.json"
-    tuning.forget()
+    tile_table.forget()
 
 
 def test_every_row_is_complete():
@@ -67,8 +67,8 @@ def test_the_most_exact_row_wins(monkeypatch):
         row_name(80, "thin", 64, 8, 4): {"BM": 3},
         row_name(90, "thin", 4096, None, None): {"BM": 4},
     }
-    monkeypatch.setattr(tuning, "user_file", lambda: None)
-    monkeypatch.setattr(tuning, "read_file", lambda file: Table(rows))
+    monkeypatch.setattr(tile_table, "user_file", lambda: None)
+    monkeypatch.setattr(tile_table, "read_file", lambda file: Table(rows))
     found = [
         config_for(level, "thin", m, n, k)["BM"]
         for level, m, n, k in (
@@ -89,7 +89,7 @@ def test_a_users_rows_lie_over_those_that_ship(own, caplog):
     row = {**ROW, "BM": 64}
     write_rows(own, {"90/thin/4096/*/*": row, "90/thin/64/*/1536": row}, 90, HERE)
     write_rows(own, {"120/thin/64/*/1536": ROW}, 120, Origin("Another GPU", "3.6.0"))
-    tuning.forget()
+    tile_table.forget()
     assert read_table() == {
         **shipped,
         "90/thin/4096/*/*": row,
@@ -104,7 +104,7 @@ def test_a_users_rows_lie_over_those_that_ship(own, caplog):
 def test_rows_of_another_triton_are_left_out(own, caplog):
     write_rows(own, {"90/thin/64/*/1536": ROW}, 90, Origin("Some GPU", "3.5.0"))
     write_rows(own, {"80/thin/64/*/1536": ROW}, 80, HERE)
-    tuning.forget()
+    tile_table.forget()
     assert set(read_table()) - set(read_file(SHIPPED).rows) == {"80/thin/64/*/1536"}
     assert [record.getMessage() for record in caplog.records] == [
         f"1 of 2 rows of {own} were not measured with Triton 3.6.0 and are left out;"
@@ -220,7 +220,7 @@ def test_where_the_users_table_lies(monkeypatch):
     def homeless():
         raise RuntimeError("Could not determine home directory.")
 
-    monkeypatch.setattr(table_file.Path, "home", homeless)
+    monkeypatch.setattr(tile_table_file.Path, "home", homeless)
     assert user_file() is None
     assert read_table() == read_file(SHIPPED).rows
 

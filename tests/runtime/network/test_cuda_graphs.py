@@ -5,21 +5,22 @@ import logging
 import pytest
 import torch
 
-from runtime.backends.triton.adapter import layer_tensors
-from runtime.backends.triton.device import missing_reason
-from runtime.backends.triton.finite_watch import number_of, watch_flag
-from runtime.backends.triton.graphs import GraphedForward
 from runtime.backends.triton.linear import TritonLinear
+from runtime.network.cuda_graphs import GraphedForward
+from runtime.network.finite_watch import number_of, watch_flag
 from tests.artifacts.make_pack import random_weight
+from tests.runtime.cuda_graph_stand_in import install
 from tests.runtime.triton_device import seeded
-from tests.runtime.triton_graph_stand_in import install
 
 
-def two_layers(device):
+def two_layers(size, device):
     """A pass of two layers whose bits come as a column."""
-    weights = [random_weight(name, 96, 96, seed=seed) for seed, name in enumerate("ab")]
+    block = (size // 4, size // 8)
+    weights = [
+        random_weight(name, size, size, block=block, seed=seed) for seed, name in enumerate("ab")
+    ]
     layers = [
-        TritonLinear(layer_tensors(weight, "gaussian"), "gaussian", residency).to(device)
+        TritonLinear(weight, "gaussian", residency).to(device)
         for weight, residency in zip(weights, ("packed", "int8"), strict=True)
     ]
 
@@ -31,8 +32,8 @@ def two_layers(device):
     return forward
 
 
-def inputs(seed, tokens, device):
-    x = torch.randn(2, tokens, 96, generator=seeded(seed))
+def inputs(seed, tokens, device, size=96):
+    x = torch.randn(2, tokens, size, generator=seeded(seed))
     return x.to(device), torch.full((1,), float(seed), device=device)
 
 
@@ -197,34 +198,25 @@ def test_released_graphs_do_not_come_back(stand_in):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="graphs are CUDA's")
-def test_replays_equal_the_pass():
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("size", [96, 1536])
+def test_replays_equal_the_pass(size, dtype):
     device = torch.device("cuda")
-    forward = two_layers(device)
+    forward = two_layers(size, device)
     graphed = GraphedForward(forward, largest_count=3)
     columns = [{"a": 4, "b": 4}, {"a": 8, "b": 3}]
     kept = []
     for seed, (tokens, column) in enumerate(
         [(5, 0), (5, 0), (5, 0), (5, 1), (9, 0), (5, 0), (9, 0), (5, 1), (5, 1), (5, 1)]
     ):
-        x, shift = inputs(seed, tokens, device)
+        x, shift = (part.to(dtype) for part in inputs(seed, tokens, device, size))
         found = graphed(x, shift, bits=columns[column])
         expected = forward(x, shift, columns[column])
         assert torch.equal(found, expected)
         kept.append((found, expected))
     for found, expected in kept:  # later replays leave earlier results alone
         assert torch.equal(found, expected)
-    x, shift = inputs(1, 5, device)
+    x, shift = (part.to(dtype) for part in inputs(1, 5, device, size))
     x[0, 0, 0] = torch.nan
     with pytest.raises(ValueError, match="not finite"):
         graphed(x, shift, bits=columns[0])
-
-
-def test_a_device_without_the_kernels_says_why(monkeypatch):
-    assert missing_reason(torch.device("cpu")) == "it runs on CUDA alone"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (7, 5))
-    monkeypatch.setattr(torch.version, "hip", None)
-    reason = missing_reason(torch.device("cuda", 3))
-    assert reason == "it needs compute capability 8.0, the device has 7.5"
-    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    assert missing_reason(torch.device("cuda", 4)) is None

@@ -1,4 +1,4 @@
-"""The kernel of the factors' first half: rotated tokens times the compact ``down`` matrix.
+"""The kernel of the low-rank activations: rotated tokens times the factors' compact ``down``.
 
 Rows of ``down`` [RG + P, K]: the RG rows of SVD-G, then one row per block row p of SVD-L, which
 holds the vectors of its blocks (p, 0), (p, 1) ... side by side. The result has the RG numbers of
@@ -14,10 +14,10 @@ from runtime.backends.triton.dot16_kernel import dot16
 
 
 @triton.jit(do_not_specialize=["M", "tokens"])  # they change, the code does not
-def thin_kernel(
+def low_rank_kernel(
     z_ptr: tl.tensor,  # [batches, tokens, K], strides (z_batch, z_row, 1)
     down_ptr: tl.tensor,  # [RG + P, K]
-    thin_ptr: tl.tensor,  # [M, width], written up to column RG + P Q
+    low_rank_ptr: tl.tensor,  # [M, width], written up to column RG + P Q
     M: tl.tensor,
     tokens: tl.tensor,
     z_batch: tl.tensor,
@@ -61,7 +61,7 @@ def thin_kernel(
                 sum_local = dot16(z, down, sum_local, NATIVE)
         if P:
             mask = m_ok[:, None] & (p < P)[None, :]
-            tl.store(thin_ptr + out + (RG + p * Q + q)[None, :], sum_local.to(dtype), mask)
+            tl.store(low_rank_ptr + out + (RG + p * Q + q)[None, :], sum_local.to(dtype), mask)
     if RG:
         mask = m_ok[:, None] & (g < RG)[None, :]
-        tl.store(thin_ptr + out + g[None, :], sum_global.to(dtype), mask)
+        tl.store(low_rank_ptr + out + g[None, :], sum_global.to(dtype), mask)

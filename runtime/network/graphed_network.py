@@ -1,10 +1,9 @@
-"""A network as a sampler calls it: one CUDA graph per step where its layers are Triton kernels."""
+"""A network as a sampler calls it: one CUDA graph per step where its layers can be captured."""
 
 import torch
 from torch import Tensor, nn
 
-from runtime.backends.triton.graphs import GraphedForward, has_graphs
-from runtime.backends.triton.linear import TritonLinear
+from runtime.network.cuda_graphs import GraphedForward, has_graphs
 from runtime.network.projection import ActivationBits, QuantizableLinear
 from schemas.bit_grid import UNQUANTIZED
 
@@ -49,12 +48,11 @@ class GraphedNetwork:
 
 
 def can_be_graphed(network: nn.Module, device: torch.device) -> bool:
-    """Whether ``device`` has graphs and all quantized layers of ``network`` are Triton kernels.
+    """Whether ``device`` has graphs and all quantized layers of ``network`` can be captured.
 
-    Other layers may wait for the device, which no graph can hold: the reference looks at every
-    scale. A network without quantized layers is left alone.
+    A network without quantized layers is left alone.
     """
     if not has_graphs(device):
         return False
     layers = [module for module in network.modules() if isinstance(module, QuantizableLinear)]
-    return bool(layers) and all(isinstance(layer, TritonLinear) for layer in layers)
+    return bool(layers) and all(layer.can_be_captured for layer in layers)

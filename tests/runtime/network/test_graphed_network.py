@@ -9,18 +9,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from artifacts.pack.reader import open_pack
-from runtime.backends.triton import graphed_network
-from runtime.backends.triton.adapter import make_layer
-from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
+from runtime.backends import BACKENDS
 from runtime.dit4sr.network import DiT4SR
 from runtime.load import network_from_pack
+from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import PreparedInput, QuantizableLinear
 from runtime.sampling.sampler import initial_noise, sample
 from runtime.upscale import sample_latent, with_smaller_tiles
 from schemas.errors import ResourceError
 from tests.artifacts.make_pack import make_pack
+from tests.runtime.cuda_graph_stand_in import install
 from tests.runtime.tiny_pipeline import CONFIG, make_tiny_pipeline
-from tests.runtime.triton_graph_stand_in import install
 
 CUDA = torch.device("cuda")
 LAYER = "transformer_blocks.0.attn.to_q"
@@ -28,6 +27,8 @@ LAYER = "transformer_blocks.0.attn.to_q"
 
 class Rounding(QuantizableLinear):
     """A layer whose bits show in its result; counts its calls, which a replay makes none of."""
+
+    can_be_captured = True
 
     def __init__(self, name, plain):
         super().__init__()
@@ -59,9 +60,8 @@ def quantized():
 
 @pytest.fixture
 def pipeline(monkeypatch):
-    """Its quantized layer passes for one on the kernels, its device for one with graphs."""
+    """Its device passes for one with graphs."""
     install(monkeypatch)
-    monkeypatch.setattr(graphed_network, "TritonLinear", Rounding)
     return quantized()
 
 
@@ -163,19 +163,19 @@ def test_missing_memory_takes_the_graphs_before_it_takes_the_tiles(pipeline, cap
         with_smaller_tiles(never, 16, 16, 2, "decoding", pipeline.release_graphs)
 
 
-@pytest.mark.parametrize("residency", ["int8", "packed"])
-def test_networks_on_the_kernels_are_graphed_on_cuda_alone(tmp_path, monkeypatch, residency):
+@pytest.mark.parametrize("backend", ["triton", "triton-packed"])
+def test_networks_on_the_kernels_are_graphed_on_cuda_alone(tmp_path, backend):
     make_pack(tmp_path / "tiny.qpack")
     pack = open_pack(tmp_path / "tiny.qpack")
     cpu = torch.device("cpu")
     network = network_from_pack(pack, device=cpu, dtype=torch.float32, backend="reference")
     assert not can_be_graphed(network, CUDA)  # the reference waits for the device
+    make_layer = BACKENDS[backend].make_layer
     for name in pack.layer_names[1:]:
-        rule = pack.manifest.quantizer.activation_scale
-        network.set_submodule(name, make_layer(pack.layer(name), rule, residency))
+        network.set_submodule(name, make_layer(pack.layer(name), pack.manifest.quantizer))
     assert not can_be_graphed(network, CUDA)
     first = pack.layer_names[0]
-    network.set_submodule(first, make_layer(pack.layer(first), rule, residency))
+    network.set_submodule(first, make_layer(pack.layer(first), pack.manifest.quantizer))
     assert can_be_graphed(network, CUDA)
     assert not can_be_graphed(network, cpu)
 

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from runtime.backends.triton.finite_watch import raise_if_seen
+from runtime.network.finite_watch import raise_if_seen
 
 logger = logging.getLogger(__name__)
 

@@ -2,8 +2,8 @@
 
 Looking makes the processor wait for the device. Outside a CUDA graph every layer looks at once, so
 that the error names the layer, as with every backend; while a graph is being captured nobody can
-look, and whoever replays it looks afterwards (`graphs`). What a layer made of such values is not
-finite either, so nothing goes on unseen.
+look, and whoever replays it looks afterwards (`cuda_graphs`). What a layer made of such values is
+not finite either, so nothing goes on unseen.
 """
 
 from functools import lru_cache

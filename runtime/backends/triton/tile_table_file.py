@@ -7,8 +7,9 @@
       }
     }
 
-A row's name is ``capability/kernel/M/N/K``, see `tuning`. ``measured`` says for a capability where
-its rows come from; capabilities without an entry were chosen by hand. A user's rows all have one.
+A row's name is ``capability/kernel/M/N/K``, see `tile_table`. ``measured`` says for a capability
+where its rows come from; capabilities without an entry were chosen by hand. A user's rows all have
+one.
 """
 
 import json
@@ -19,11 +20,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.whole_file import replacing
+
 SHIPPED = Path(__file__).with_name("table.json")
+LOW_RANK = "thin"
+"""The file's word for the kernel of the low-rank activations."""
 _PRODUCT = ("BN", "BM", "BK", "GROUP", "num_warps", "num_stages")
 SETTINGS = {
     "prepare": ("elements", "num_warps", "num_stages"),
-    "thin": ("BM", "BK", "num_warps", "num_stages"),
+    LOW_RANK: ("BM", "BK", "num_warps", "num_stages"),
     "product8": _PRODUCT,
     "product_packed": _PRODUCT,
 }
@@ -124,15 +129,11 @@ def write_rows(file: Path, rows: Mapping[str, Config], capability: int, origin: 
         for level, one in table.measured.items()
     }
     file.parent.mkdir(parents=True, exist_ok=True)
-    beside = file.with_name(f"{file.name}.{os.getpid()}.part")
-    try:
-        beside.write_text(
+    with replacing(file) as partial:
+        partial.write_text(
             f'{{\n  "measured": {_lines(measured)},\n  "rows": {_lines(table.rows)}\n}}\n',
             encoding="utf-8",
         )
-        beside.replace(file)
-    finally:
-        beside.unlink(missing_ok=True)
 
 
 def _lines(content: Mapping[str, Any]) -> str:

@@ -1,7 +1,7 @@
 """Which tile sizes a kernel runs with: a table, nothing is timed when a network starts.
 
-``table.json`` ships with the project. A user's own file (`table_file.user_file`) lies over it, row
-by row; ``qrun tune`` writes it. A row is named ``capability/kernel/M/N/K``. Capability is the
+``table.json`` ships with the project. A user's own file (`tile_table_file.user_file`) lies over it,
+row by row; ``qrun tune`` writes it. A row is named ``capability/kernel/M/N/K``. Capability is the
 device's, such as 90; a device without a row of its own takes the next smaller one. M is the
 smallest bucket that holds the tokens, or else the nearest. N and K may be ``*``. The most exact row
 wins. Rows of capability 0 are for Triton's interpreter, where tiles are small so that small tests
@@ -14,7 +14,7 @@ import logging
 from collections.abc import Mapping
 from functools import lru_cache
 
-from runtime.backends.triton.table_file import (
+from runtime.backends.triton.tile_table_file import (
     SHIPPED,
     Config,
     capability_of,

@@ -1,7 +1,4 @@
-"""Measures a table of tile sizes: all plausible ones for the network's shapes, timed.
-
-Needs torch and Triton alone, so that ``python -m benchmarks.gpu_check --tune`` runs it, too.
-"""
+"""Measures a table of tile sizes: all plausible ones for the network's shapes, timed."""
 
 import itertools
 import json
@@ -13,20 +10,32 @@ import torch
 from torch import Tensor
 
 from runtime.backends.triton.device import capability
-from runtime.backends.triton.finite_watch import number_of
-from runtime.backends.triton.launch import prepare_tokens, product, thin_vectors
+from runtime.backends.triton.launch import low_rank_activations, prepare_tokens, product
 from runtime.backends.triton.linear import TritonLinear
-from runtime.backends.triton.random_layers import RULE, full_layer
 from runtime.backends.triton.rotation_plan import plan_for
-from runtime.backends.triton.table_file import SETTINGS, Config, Origin, write_rows
-from runtime.backends.triton.timing import captured, interleaved
-from runtime.backends.triton.tuning import forget, m_bucket, row_for, row_name, triton_version
+from runtime.backends.triton.tile_table import (
+    forget,
+    m_bucket,
+    row_for,
+    row_name,
+    triton_version,
+)
+from runtime.backends.triton.tile_table_file import LOW_RANK, SETTINGS, Config, Origin, write_rows
+from runtime.bench.random_layers import random_layer
+from runtime.bench.timing import captured, interleaved, timer_for
+from runtime.bench.workload import Ranks
+from runtime.network.finite_watch import number_of
+from schemas.manifest import ScaleRule
 
 SHAPES = ((1536, 1536), (6144, 1536), (1536, 6144), (13824, 1536), (9216, 1536))
 TOKENS = {2: SHAPES[3:], 666: SHAPES[:3], 2048: SHAPES[:3], 4096: SHAPES[:3]}
 """Tokens of a step at 512x512 with two guidance branches: conditioning, text, one stream, both.
 Of shapes in one bucket the one with most tokens is measured."""
 BITS = 4
+RANKS = Ranks(32, 8)
+RULE: ScaleRule = "gaussian"
+_CALLS = 4
+"""Calls of a kernel per time: one is as short as what the clock adds."""
 
 
 def tune(
@@ -63,10 +72,10 @@ def tune(
                     name = _measured_name(level, kernel, tokens, n, k)
                     if name in written:
                         continue
-                    best = _best(run, kernel, tokens, rounds)
+                    best = _best(run, kernel, tokens, device, rounds)
                     if best is not None:
                         written[name] = best[0]
-                        note(f"{name}: {best[1]:.1f} us {best[0]}")
+                        note(f"{name}: {1e6 * best[1]:.1f} us {best[0]}")
             write_rows(table, written, level, origin)
             if until():
                 break
@@ -99,7 +108,7 @@ def _shapes() -> Iterator[tuple[int, int, int]]:
 
 def _measured_name(level: int, kernel: str, tokens: int, n: int, k: int) -> str:
     """The row that a measurement writes: what a kernel does not depend on is left open."""
-    width = {"prepare": k, "thin": None}.get(kernel, n)
+    width = {"prepare": k, LOW_RANK: None}.get(kernel, n)
     return row_name(level, kernel, m_bucket(tokens), width, k)
 
 
@@ -107,22 +116,23 @@ def _kernels(
     device: torch.device, tokens: int, n: int, k: int
 ) -> dict[str, Callable[[Config], object]]:
     """Every kernel as a function of its configuration."""
-    layer = full_layer("tuned", n, k, device)
+    generator = torch.Generator().manual_seed(0)
+    weight = random_layer("tuned", n, k, weight_bits=BITS, ranks=RANKS, generator=generator)
     x = torch.randn(tokens, k, device=device).bfloat16()
-    plan = plan_for(layer.rotation, layer.signs, None, device)
+    plan = plan_for(weight.rotation, weight.signs, None, device)
 
     def prepare(config: Config) -> object:
         return prepare_tokens(
             x, plan, BITS, RULE, fault=number_of("tuned"), keep_rotated=True, config=config
         )
 
-    eight_bits = TritonLinear(layer, RULE, "int8").to(device)
-    packed = TritonLinear(layer, RULE, "packed").to(device)
+    eight_bits = TritonLinear(weight, RULE, "int8").to(device)
+    packed = TritonLinear(weight, RULE, "packed").to(device)
     return {
         "prepare": prepare,
         "product8": _product(eight_bits, x),
         "product_packed": _product(packed, x),
-        "thin": _thin(packed, x),
+        LOW_RANK: _low_rank(packed, x),
     }
 
 
@@ -134,7 +144,7 @@ def _product(layer: TritonLinear, x: Tensor) -> Callable[[Config], object]:
     assert scale is not None
     assert sums is not None
     assert factors is not None
-    thin = factors.thin(prepared.values)
+    low_rank = low_rank_activations(prepared.values, factors)
 
     def run(config: Config) -> object:
         return product(
@@ -145,7 +155,7 @@ def _product(layer: TritonLinear, x: Tensor) -> Callable[[Config], object]:
             layer.offsets,
             layer.scale,
             factors=factors,
-            thin=thin,
+            low_rank=low_rank,
             bias=layer.bias,
             dtype=x.dtype,
             config=config,
@@ -154,11 +164,11 @@ def _product(layer: TritonLinear, x: Tensor) -> Callable[[Config], object]:
     return run
 
 
-def _thin(layer: TritonLinear, x: Tensor) -> Callable[[Config], object]:
-    """The first half of its factors, on rotated tokens."""
+def _low_rank(layer: TritonLinear, x: Tensor) -> Callable[[Config], object]:
+    """The low-rank activations of its factors, from rotated tokens."""
     values, factors = layer.prepare(x, BITS).values, layer.factors
     assert factors is not None
-    return lambda config: thin_vectors(values, factors.down, factors.shape, config)
+    return lambda config: low_rank_activations(values, factors, config)
 
 
 _FEW_TOKENS = ((64, 16), (128, 16), (64, 64), (128, 64))
@@ -171,7 +181,7 @@ def configurations(kernel: str, tokens: int) -> Iterator[dict[str, int]]:
     if kernel == "prepare":
         for elements, warps in itertools.product((2048, 4096, 8192, 16384), (4, 8, 16)):
             yield {"elements": elements, "num_warps": warps, "num_stages": 1}
-    elif kernel == "thin":
+    elif kernel == LOW_RANK:
         for bm, bk, stages in itertools.product((16, 32, 64), (64, 128), (2, 3, 4)):
             yield {"BM": bm, "BK": bk, "num_warps": 4, "num_stages": stages}
     else:
@@ -184,17 +194,18 @@ def configurations(kernel: str, tokens: int) -> Iterator[dict[str, int]]:
 
 
 def _best(
-    run: Callable[[Config], object], kernel: str, tokens: int, rounds: int
+    run: Callable[[Config], object], kernel: str, tokens: int, device: torch.device, rounds: int
 ) -> tuple[dict[str, int], float] | None:
-    """The fastest configuration that runs, and its time in microseconds."""
+    """The fastest configuration that runs, and its time in seconds."""
     works = {}
     for config in configurations(kernel, tokens):
         try:
-            works[json.dumps(config)] = captured([partial(run, config)], repeats=4)
+            works[json.dumps(config)] = captured(partial(run, config), _CALLS)
         except Exception:  # too much shared memory, or no such tile
             torch.cuda.synchronize()
     if not works:
         return None
-    spreads = interleaved(works, rounds=rounds, calls_each=4)
+    timer = timer_for(device, processor_time=False)
+    spreads = interleaved(works, rounds=rounds, timer=timer, calls=_CALLS)
     name = min(spreads, key=lambda one: spreads[one].median)
     return json.loads(name), spreads[name].median

@@ -10,7 +10,7 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from runtime.backends.triton import graphed_network, graphs
+from runtime.network import cuda_graphs, graphed_network
 
 
 class StandInGraph(TorchDispatchMode):
@@ -38,18 +38,26 @@ class StandInGraph(TorchDispatchMode):
                     kept.copy_(new)
 
 
+class StandInStream:
+    """In the place of ``torch.cuda.Stream``: all work is in order anyway."""
+
+    def wait_stream(self, other):
+        pass
+
+
 @contextmanager
-def _capturing(graph, pool):
+def _capturing(graph, pool=None):
     with graph:
         yield
 
 
 def install(monkeypatch):
     """Let every device capture passes in this way."""
-    for module in (graphs, graphed_network):
+    for module in (cuda_graphs, graphed_network):
         monkeypatch.setattr(module, "has_graphs", lambda device: True)
     monkeypatch.setattr(torch.cuda, "CUDAGraph", StandInGraph)
     monkeypatch.setattr(torch.cuda, "graph", _capturing)
     monkeypatch.setattr(torch.cuda, "graph_pool_handle", object)
-    monkeypatch.setattr(torch.cuda, "current_stream", lambda device: None)
+    monkeypatch.setattr(torch.cuda, "Stream", StandInStream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda device=None: StandInStream())
     monkeypatch.setattr(torch.cuda, "stream", lambda stream: nullcontext())

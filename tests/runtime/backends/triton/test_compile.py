@@ -17,10 +17,10 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from runtime.backends.triton.prepare_kernel import prepare_kernel
 from runtime.backends.triton.product_kernel import product_kernel
-from runtime.backends.triton.thin_kernel import thin_kernel
+from runtime.backends.triton.low_rank_kernel import low_rank_kernel
 
 POINTERS = {"x": "bf16", "z": "bf16", "left": "bf16", "right": "bf16", "codes": "i8", "sum": "i32",
-            "fault": "i32", "high": "u8", "low": "u8", "offset": "i32", "thin": "bf16",
+            "fault": "i32", "high": "u8", "low": "u8", "offset": "i32", "low_rank": "bf16",
             "down": "bf16", "up": "bf16", "bias": "bf16", "y": "bf16"}
 FLOATS = {"norm", "step", "half"}
 
@@ -52,7 +52,7 @@ for high, low in ((4, 0), (4, 1)):
                HIGH=high, LOW=low, SUM_FACTOR=-30, RG=8, Q=3, RGP=16, QP=16, EVEN=True,
                NATIVE=True, RAW=False, BN=64, BM=16, BK=64, GROUP=8)
     assert tensor_cores in text and ".s32.s8.s8" in text
-text = ptx(thin_kernel, capability, RG=8, P=4, Q=3, RGP=16, PP=16, NATIVE=True, BM=16, BK=64)
+text = ptx(low_rank_kernel, capability, RG=8, P=4, Q=3, RGP=16, PP=16, NATIVE=True, BM=16, BK=64)
 assert "mma" in text
 """
 
