@@ -82,10 +82,9 @@ class Family:
         rebuilt: tensors that need not be stored.
         latent_size: configuration -> the latents that the network takes.
         prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part.
+        text_tokens: of a prompt, as the published network is given them.
         vae_factor: image pixels per latent pixel of the published autoencoder, along one side.
-        count_tokens: configuration, side of the result in px, image pixels per latent pixel, prompt
-            tokens -> tokens of every stream of one forward pass; raises `UsageError` where the
-            sides do not divide.
+        streams: patches of the latent, prompt tokens -> tokens of every stream of a forward pass.
         tokens_through: layer name, tokens of the streams -> tokens through that layer.
         runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
             name ``FAMILY``. A name, not an import: files do not need the network.
@@ -107,8 +106,9 @@ class Family:
     rebuilt: Mapping[str, RebuiltTensor]
     latent_size: Callable[[Config], LatentSize]
     prompt_shapes: Callable[[Config, int], dict[str, Shape]]
+    text_tokens: int
     vae_factor: int
-    count_tokens: Callable[[Config, int, int, int], dict[str, int]]
+    streams: Callable[[int, int], dict[str, int]]
     tokens_through: Callable[[str, Mapping[str, int]], int]
     runtime: str
 
@@ -176,10 +176,20 @@ class Architecture:
             vae_factor: image pixels per latent pixel; None for the published autoencoder's.
 
         Raises:
-            UsageError: the result does not divide into tokens.
+            UsageError: the result does not divide into latent pixels and patches, or no token is
+                left.
         """
         factor = self.family.vae_factor if vae_factor is None else vae_factor
-        return self.family.count_tokens(self.config, side_px, factor, text_tokens)
+        token_px = factor * self.latent_size.patch_size
+        if side_px < token_px or side_px % token_px:
+            nearest = max(1, round(side_px / token_px)) * token_px
+            raise UsageError(
+                f"an image of {side_px} px does not divide into tokens of {token_px} px",
+                hint=f"the nearest size that does is {nearest} px",
+            )
+        if text_tokens < 0:
+            raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
+        return self.family.streams((side_px // token_px) ** 2, text_tokens)
 
     def prompt_shapes(self, tokens: int) -> dict[str, Shape]:
         """Names and shapes in a file of prompt embeddings: every part of both prompts."""

@@ -7,14 +7,15 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from artifacts.family import Architecture
 from runtime.backends import BACKENDS
 from runtime.bench.block import BenchBlock, Convert
 from runtime.bench.peers import Peer, all_peers
 from runtime.bench.random_layers import random_layer
-from runtime.bench.workload import BitWidths, BlockKind, Ranks, Streams
+from runtime.bench.workload import BitWidths, Ranks
+from runtime.network.blocks import BlockKind, Streams
 from schemas.bit_grid import UNQUANTIZED
 from schemas.manifest import QuantizerRecord
-from schemas.transformer_config import TransformerConfig
 
 QUANTIZER = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")
 BASELINE = "torch bfloat16"
@@ -75,7 +76,7 @@ class Candidate:
 
     def make_block(
         self,
-        config: TransformerConfig,
+        architecture: Architecture,
         kind: BlockKind,
         streams: Streams,
         device: torch.device,
@@ -84,7 +85,7 @@ class Candidate:
     ) -> BenchBlock:
         """A block of the network with this candidate's layers."""
         block = BenchBlock(
-            config,
+            architecture,
             kind,
             streams,
             device,

@@ -8,12 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from artifacts.family import Architecture
 from runtime.bench.candidates import Candidate, attempt
 from runtime.bench.counting import count_block
 from runtime.bench.timing import Spread, Timer, Work, captured, interleaved, repeated
-from runtime.bench.workload import BitWidths, BlockKind, Ranks, Streams
+from runtime.bench.workload import BitWidths, Ranks
+from runtime.network.blocks import BlockKind, Streams
 from runtime.network.projection import QuantizableLinear
-from schemas.transformer_config import TransformerConfig, Variant
 
 
 @dataclass(frozen=True, order=True)
@@ -61,7 +62,7 @@ class LayerResult:
 
 
 def layer_shapes(
-    config: TransformerConfig, variant: Variant, streams: Streams, kinds: Sequence[BlockKind]
+    architecture: Architecture, streams: Streams, kinds: Sequence[BlockKind]
 ) -> dict[LayerShape, int]:
     """Every distinct shape, largest work first, and how often a pass through all blocks needs it.
 
@@ -69,7 +70,7 @@ def layer_shapes(
     """
     counts: Counter[LayerShape] = Counter()
     for kind in kinds:
-        block = count_block(config, variant, streams, dual=kind.dual, last=kind.last)
+        block = count_block(architecture, kind.index, streams)
         for call in block.calls:
             counts[LayerShape(call.rows, call.in_features, call.out_features)] += kind.count
     return dict(sorted(counts.items(), key=lambda item: (-item[0].operations, item[0])))

@@ -36,18 +36,19 @@ from runtime.bench.timing import Spread, captured, interleaved, repeated, timer_
 from runtime.bench.workload import (
     BitWidths,
     Ranks,
-    Streams,
     Workload,
-    block_kinds,
     parse_bits,
     parse_ranks,
     parse_sizes,
 )
 from runtime.cli import app as cli
 from runtime.cli import bench as cli_bench
+from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.dit4sr.network import DiT4SR
+from runtime.network.blocks import Streams
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
+from tests.architectures import dit4sr
 from tests.runtime.cuda_graph_stand_in import install
 
 CPU = torch.device("cpu")
@@ -110,18 +111,18 @@ def test_ranks_and_sizes():
 
 def test_the_published_network_has_13_blocks_of_one_kind_and_11_of_the_other():
     kinds = block_kinds(TransformerConfig())
-    assert [(kind.dual, kind.count, kind.last) for kind in kinds] == [
-        (True, 13, False),
-        (False, 11, False),
+    assert [(kind.label, kind.index, kind.count) for kind in kinds] == [
+        ("two attentions", 0, 13),
+        ("one attention", 13, 11),
     ]
-    workload = Workload((512, 1024), 2, BITS, Ranks(32, 8))
-    tokens = [workload.streams(TransformerConfig(), px).image_tokens for px in (512, 1024)]
+    workload = Workload((512, 1024), 2, BITS, Ranks(32, 8), 333)
+    tokens = [workload.streams(dit4sr(TransformerConfig()), px).image_tokens for px in (512, 1024)]
     assert tokens == [1024, 4096]
 
 
 def test_a_network_with_one_kind_of_block():
     kinds = block_kinds(tiny_config(layers=1, dual=()))
-    assert [(kind.label, kind.count, kind.last) for kind in kinds] == [("one attention", 1, True)]
+    assert [(kind.label, kind.index, kind.count) for kind in kinds] == [("one attention", 0, 1)]
 
 
 # Random layers
@@ -271,7 +272,7 @@ def observed_products(network, streams):
 @given(networks(), st.sampled_from(["q", "f", "r1"]))
 def test_saved_work_is_what_a_real_pass_saves(network_and_streams, variant):
     config, streams = network_and_streams
-    saved = saved_work(config, variant, streams)
+    saved = saved_work(dit4sr(config, variant), streams)
     seen = observed_products(DiT4SR(config, variant), streams)
     assert saved.computed == sum(seen.values())
     assert saved.calls == len(seen)  # every layer is called once
@@ -317,7 +318,7 @@ def test_shared_preparations_are_those_of_a_real_pass(network_and_streams):
             )
             network.set_submodule(name, Watched(record, "gaussian"))
     run_blocks(network, streams)
-    saved = saved_work(config, "q", streams)
+    saved = saved_work(dit4sr(config, "q"), streams)
     assert (saved.preparations, saved.shared_values) == (len(prepared), sum(prepared))
     assert (saved.calls, saved.separate_values) == (len(separate), sum(separate))
     assert saved.preparations < saved.calls
@@ -325,7 +326,7 @@ def test_shared_preparations_are_those_of_a_real_pass(network_and_streams):
 
 
 def test_the_second_attention_publishes_no_text():
-    rows = published_rows(TINY, STREAMS)
+    rows = published_rows(dit4sr(TINY), STREAMS)
     assert rows["transformer_blocks.0.attn.add_q_proj"] == 10
     assert rows["transformer_blocks.0.attn2.add_q_proj"] == 0
     assert rows["transformer_blocks.0.attn2.to_q"] == 24
@@ -334,8 +335,8 @@ def test_the_second_attention_publishes_no_text():
 
 def test_layer_shapes_are_the_blocks_calls():
     kinds = block_kinds(TransformerConfig())
-    streams = Workload((512,), 1, BITS, RANKS).streams(TransformerConfig(), 512)
-    shapes = layer_shapes(TransformerConfig(), "q", streams, kinds)
+    streams = Workload((512,), 1, BITS, RANKS, 333).streams(dit4sr(TransformerConfig()), 512)
+    shapes = layer_shapes(dit4sr(TransformerConfig()), streams, kinds)
     found = {(shape.rows, shape.in_features, shape.out_features): n for shape, n in shapes.items()}
     assert found[2048, 1536, 6144] == 24
     assert found[2048, 1536, 1536] == 2 * (13 + 24)  # queries and values of every attention
@@ -426,7 +427,7 @@ def test_every_part_of_the_cpu_backend_has_its_clock():
     """A backend that was rearranged needs other names in `PARTS`."""
     kind = block_kinds(TINY)[0]
     candidate = next(one for one in candidates() if one.name == "cpu bfloat16")
-    block = candidate.make_block(TINY, kind, STREAMS, CPU, BITS, RANKS)
+    block = candidate.make_block(dit4sr(TINY), kind, STREAMS, CPU, BITS, RANKS)
     with torch.inference_mode():
         times = part_times(block.work(), rounds=2, now=iter(range(10**6)).__next__, products=1000)
     assert times.missing == []
@@ -515,13 +516,16 @@ def test_what_goes_wrong_is_a_reason_of_one_line():
         attempt(interrupt)
 
 
-@pytest.mark.parametrize("kind", block_kinds(TINY) + block_kinds(tiny_config(layers=1, dual=())))
+ALONE = block_kinds(tiny_config(layers=1, dual=()))[0]
+
+
+@pytest.mark.parametrize("kind", [*block_kinds(TINY), ALONE])
 def test_no_candidate_holds_layers_that_nobody_reads(kind):
-    config = TINY if not kind.last else tiny_config(layers=1, dual=())
-    plain = BenchBlock(config, kind, STREAMS, CPU, torch.float32)
+    config = tiny_config(layers=1, dual=()) if kind == ALONE else TINY
+    plain = BenchBlock(dit4sr(config), kind, STREAMS, CPU, torch.float32)
     assert not {"attn.to_k_control", "attn2.add_q_proj"} & set(plain.layer_names)
     reference = next(one for one in candidates() if one.backend == "reference")
-    block = reference.make_block(config, kind, STREAMS, CPU, BITS, RANKS)
+    block = reference.make_block(dit4sr(config), kind, STREAMS, CPU, BITS, RANKS)
     assert block.layer_names == plain.layer_names
     assert block.weights == plain.weights
     assert set(block.column) == set(block.layer_names)
@@ -566,7 +570,7 @@ def test_sdnq_quantizes_every_layer(capsys, monkeypatch):
     sdnq = next(one for one in candidates() if one.name.startswith("SDNQ"))
     assert sdnq.name == "SDNQ int8"
     config = tiny_config(heads=4, head=32)
-    block = sdnq.make_block(config, block_kinds(config)[0], STREAMS, CPU, BITS, RANKS)
+    block = sdnq.make_block(dit4sr(config), block_kinds(config)[0], STREAMS, CPU, BITS, RANKS)
     assert all(hasattr(layer, "sdnq_dequantizer") for layer in block.layers)
     assert block.column is None
     block.work()()
@@ -579,7 +583,7 @@ def test_sdnq_quantizes_every_layer(capsys, monkeypatch):
 
 @pytest.mark.usefixtures("no_peers")
 def test_result_has_every_candidate_with_its_times_or_its_reason():
-    result = measure(tiny_settings(layers=True, peers=True), TINY, BenchListener())
+    result = measure(tiny_settings(layers=True, peers=True), dit4sr(TINY), BenchListener())
     content = json.loads(json.dumps(to_json(result), allow_nan=False))
     (size,) = content["sizes"]
     assert [(block["kind"], block["count"]) for block in size["blocks"]] == [
@@ -629,8 +633,8 @@ def test_progress_counts_every_block_and_layer():
         step=lambda done, total: steps.append((done, total)), advance=lambda: advanced.append(1)
     )
     options = tiny_settings(layers=True, backends=("reference",))
-    measure(options, TINY, listener)
-    assert len(advanced) == count_steps(options, TINY)
+    measure(options, dit4sr(TINY), listener)
+    assert len(advanced) == count_steps(options, dit4sr(TINY))
     assert set(steps) == {(1, 2), (2, 2)}
 
 
@@ -640,7 +644,7 @@ def test_without_a_compiler_the_rest_is_measured(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile)
     said = []
-    result = measure(tiny_settings(compiling=True), TINY, BenchListener(say=said.append))
+    result = measure(tiny_settings(compiling=True), dit4sr(TINY), BenchListener(say=said.append))
     for block in result.sizes[0].blocks:
         assert block.unavailable["torch bfloat16, compiled"] == "RuntimeError: no C++ compiler"
         assert "torch bfloat16" in block.times
@@ -652,7 +656,9 @@ def test_a_candidate_that_cannot_be_built_says_why(monkeypatch):
         raise MemoryError("3 GiB")
 
     monkeypatch.setattr("runtime.backends.reference.ReferenceLinear.__init__", refuse)
-    result = measure(tiny_settings(backends=("reference",), layers=True), TINY, BenchListener())
+    result = measure(
+        tiny_settings(backends=("reference",), layers=True), dit4sr(TINY), BenchListener()
+    )
     (size,) = result.sizes
     assert size.unavailable["reference float32"] == "MemoryError: 3 GiB"
     assert all(layer.unavailable for layer in size.layers)
@@ -664,7 +670,7 @@ def test_a_candidate_that_cannot_be_built_says_why(monkeypatch):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    monkeypatch.setattr(cli_bench, "network_to_measure", lambda: (TINY, 5))
+    monkeypatch.setattr(cli_bench, "network_to_measure", lambda: (dit4sr(TINY), 5))
 
 
 QUICK = ["bench", "--rounds=1", "--no-peers", "--no-layers", "--backend=reference"]

@@ -6,8 +6,11 @@ import torch
 from runtime.backends.triton.linear import TritonLinear
 from runtime.bench.block import BenchBlock
 from runtime.bench.random_layers import random_layer
-from runtime.bench.workload import Ranks, Streams, block_kinds
+from runtime.bench.workload import Ranks
+from runtime.dit4sr.measured_blocks import block_kinds
+from runtime.network.blocks import Streams
 from schemas.transformer_config import TransformerConfig
+from tests.architectures import dit4sr
 from tests.runtime.triton_device import DEVICE, relative_error, seeded
 
 CONFIG = TransformerConfig(
@@ -38,7 +41,7 @@ def on_kernels(name, layer):
 
 @pytest.mark.parametrize("kind", block_kinds(CONFIG), ids=lambda kind: kind.label)
 def test_a_quantized_block_compiles_in_one_piece(kind):
-    block = BenchBlock(CONFIG, kind, STREAMS, DEVICE, torch.float32, convert=on_kernels)
+    block = BenchBlock(dit4sr(CONFIG), kind, STREAMS, DEVICE, torch.float32, convert=on_kernels)
     arguments = (*block.inputs, STREAMS.grid, block.column)
     compiled = torch.compile(block.block, fullgraph=True, backend="aot_eager")
     with torch.inference_mode():
