@@ -17,7 +17,7 @@ from artifacts.family import Architecture
 from artifacts.files.safetensors_io import TORCH_DTYPES
 from planner.estimate.accounting import network_size
 from planner.settings import BuildSettings
-from schemas.manifest import LayerRecord
+from planner.weights.layer import planned_record
 
 UNQUANTIZED_BYTES = 2
 """Of a bfloat16 number, as checkpoints are published and packs keep what they do not quantize."""
@@ -102,13 +102,7 @@ def pack_bytes(
     local_numbers = 0
     for name, bits in weight_bits.items():
         out_features, in_features = linears[name]
-        record = LayerRecord(
-            weight_bits=bits,
-            in_features=in_features,
-            out_features=out_features,
-            global_rank=min(settings.global_rank, out_features, in_features),
-            smoothing=settings.smoothing,
-        )
+        record = planned_record(out_features, in_features, bits, settings)
         # Biases are among the active tensors.
         for part, spec in expected_parts(record, has_bias=False).items():
             sizes[_KINDS.get(part, "scales")] += spec.nbytes

@@ -83,12 +83,12 @@ def test_a_part_that_the_record_cannot_announce_is_refused():
 
 def test_a_new_row_reaches_files_and_checks(monkeypatch):
     """What the table drives, it drives for rows that this code has never seen."""
-    offset = LayerPart(
-        "offset", "F32", "[out]", lambda record: (record.out_features,), "hypothetical"
+    extra = LayerPart(
+        "extra", "F32", "[out]", lambda record: (record.out_features,), "hypothetical"
     )
-    monkeypatch.setitem(LAYER_PARTS, "offset", offset)
-    assert expected_parts(BARE)["offset"] == TensorSpec("F32", (20,))
-    assert allowed_values("l.offset", {"l": BARE}) == "finite"
+    monkeypatch.setitem(LAYER_PARTS, "extra", extra)
+    assert expected_parts(BARE)["extra"] == TensorSpec("F32", (20,))
+    assert allowed_values("l.extra", {"l": BARE}) == "finite"
 
 
 @pytest.mark.parametrize(

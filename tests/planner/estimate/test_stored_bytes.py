@@ -94,7 +94,7 @@ def test_no_block_shape_exceeds_the_bound_of_the_local_factors():
 def test_a_part_to_come_is_counted(monkeypatch):
     name = next(iter(block_linears(SMALL)))
     before = pack_bytes(dit4sr(SMALL), {name: 4}, (), settings())
-    row = LayerPart("offset", "F32", "[out]", lambda record: (record.out_features,), "to come")
-    monkeypatch.setitem(LAYER_PARTS, "offset", row)
+    row = LayerPart("extra", "F32", "[out]", lambda record: (record.out_features,), "to come")
+    monkeypatch.setitem(LAYER_PARTS, "extra", row)
     after = pack_bytes(dit4sr(SMALL), {name: 4}, (), settings())
     assert after.total - before.total == 4 * block_linears(SMALL)[name].out_features

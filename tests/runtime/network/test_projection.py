@@ -147,23 +147,23 @@ def test_a_layer_that_defines_nothing_says_what_is_missing():
 
 
 @dataclass(frozen=True, eq=False)
-class WithOffset(QuantizedWeight):
+class WithExtra(QuantizedWeight):
     """A layer of a format to come, which has one tensor more."""
 
-    offset: torch.Tensor | None = None
+    extra: torch.Tensor | None = None
 
 
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_a_part_that_a_backend_does_not_know_is_refused(backend, monkeypatch):
     fields = vars(random_weight("a.b", 24, 96))
-    row = LayerPart("offset", "F32", "[out]", lambda record: (record.out_features,), "to come")
-    monkeypatch.setitem(LAYER_PARTS, "offset", row)
-    weight = WithOffset(**fields, offset=torch.zeros(24))
-    again = WithOffset.from_tensors(
+    row = LayerPart("extra", "F32", "[out]", lambda record: (record.out_features,), "to come")
+    monkeypatch.setitem(LAYER_PARTS, "extra", row)
+    weight = WithExtra(**fields, extra=torch.zeros(24))
+    again = WithExtra.from_tensors(
         "a.b", weight.record(), weight.tensors(), weight.rotation, weight.signs
     )
-    assert torch.equal(again.parts()["offset"], weight.offset)
-    with pytest.raises(UsageError, match=rf"backend {backend} .*layer a\.b: .*know its offset"):
+    assert torch.equal(again.parts()["extra"], weight.extra)
+    with pytest.raises(UsageError, match=rf"backend {backend} .*layer a\.b: .*know its extra"):
         BACKENDS[backend].make_layer(again, GAUSSIAN)
 
 
