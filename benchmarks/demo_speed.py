@@ -18,8 +18,8 @@ from typing import Any
 import torch
 
 from runtime.bench.machine import machine_facts
-from runtime.cli.model import load_pipeline
 from runtime.images.image_io import read_image
+from runtime.loader import load_pipeline
 from runtime.upscale import finish, prepare, sample_latent
 
 PHOTO = Path("artifacts/demo/photo.png")
@@ -38,16 +38,7 @@ def main() -> None:
     arguments = parser.parse_args()
 
     pipelines = {
-        name: load_pipeline(
-            pack=arguments.pack,
-            full_precision=None,
-            variant=None,
-            base=None,
-            device="cpu",
-            dtype="auto",
-            backend=name,
-        )
-        for name in BACKENDS
+        name: load_pipeline(pack=arguments.pack, device="cpu", backend=name) for name in BACKENDS
     }
     rgb = read_image(arguments.photo).rgb
     times: dict[str, dict[str, list[float]]] = {

@@ -1,7 +1,7 @@
 """The parts an upscale needs, loaded and on their device: what `runtime.load` hands out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import torch
@@ -12,11 +12,9 @@ from artifacts.family import Architecture
 from runtime.network.family import LatentNetwork
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
+from runtime.sampling.bit_schedule import BitsAt, constant_bits
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
-
-BitsAt = Callable[[float], ActivationBits | None]
-"""Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, ActivationBits | None], Tensor]
 """`LatentNetwork.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
@@ -102,6 +100,14 @@ class Pipeline:
     def release_graphs(self) -> bool:
         """Give up the CUDA graphs for good; whether that gave memory back."""
         return isinstance(self.velocity, GraphedNetwork) and self.velocity.release()
+
+    def with_activation_bits(self, bits: int) -> "Pipeline":
+        """This pipeline with one activation width in place of its bit grid.
+
+        Raises:
+            UsageError: no such width, or a network without quantized layers.
+        """
+        return replace(self, bits_at=constant_bits(self.bits_at, bits))
 
     @property
     def patch_size(self) -> int:

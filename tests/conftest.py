@@ -6,12 +6,36 @@ is not installed.
 
 import pytest
 import torch
+from typer.testing import CliRunner
+
+from runtime.cli.app import make_app
 
 
 def pytest_runtest_setup(item):
     """Skip what is marked ``gpu`` where there is none."""
     if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
         pytest.skip("needs a CUDA device")
+
+
+class Qrun:
+    """The command; calling it runs it.
+
+    Attributes:
+        load: stands in for the loader; a test may put another in its place.
+        loads: the options of every load until now.
+    """
+
+    def __init__(self, load):
+        self.load = load
+        self.loads = []
+        self._app = make_app(self._load)
+
+    def __call__(self, *arguments):
+        return CliRunner().invoke(self._app, [*map(str, arguments)])
+
+    def _load(self, **options):
+        self.loads.append(options)
+        return self.load(**options)
 
 
 @pytest.fixture(scope="session")
@@ -22,15 +46,11 @@ def tiny():
 
 
 @pytest.fixture
-def loads(tiny, monkeypatch):
-    """Stand in for the loader of ``qrun``; the list fills with the options of every load."""
-    from runtime.cli import app as cli
+def qrun(tiny):
+    return Qrun(lambda **_: tiny)
 
-    calls = []
 
-    def load(**options):
-        calls.append(options)
-        return tiny
-
-    monkeypatch.setattr(cli, "_load_pipeline", load)
-    return calls
+@pytest.fixture
+def loads(qrun):
+    """The options of every load of `qrun`."""
+    return qrun.loads

@@ -20,21 +20,29 @@ import copy
 import dataclasses
 import functools
 import inspect
-from collections.abc import Callable
+import types
+from collections.abc import Callable, Container
 from typing import Annotated, Any, get_args, get_type_hints
 
 
-def grouped_options(command: Callable[..., None]) -> Callable[..., None]:
+def grouped_options(command: Callable[..., None], **bound: Any) -> Callable[..., None]:
     """Give ``command`` one keyword-only option for every field of its dataclass parameters.
+
+    Args:
+        command: a function whose parameters are options, groups of them, or ``bound``.
+        bound: arguments that do not come from the command line; they are no options, and their
+            annotations may name what is not imported.
 
     Raises:
         TypeError: two options have one name, or a field has a default factory, which a command
             line could not show.
     """
-    hints = get_type_hints(command, include_extras=True)
+    hints = _hints(command, without=bound)
     parameters: dict[str, inspect.Parameter] = {}
     groups: dict[str, type[Any]] = {}
     for name, parameter in inspect.signature(command).parameters.items():
+        if name in bound:
+            continue
         hint = hints[name]
         if dataclasses.is_dataclass(hint) and isinstance(hint, type):
             groups[name] = hint
@@ -51,11 +59,18 @@ def grouped_options(command: Callable[..., None]) -> Callable[..., None]:
         for name, group in groups.items():
             fields = [field.name for field in dataclasses.fields(group)]
             values[name] = group(**{field: values.pop(field) for field in fields})
-        command(**values)
+        command(**values, **bound)
 
     run.__signature__ = inspect.Signature([*parameters.values()])  # type: ignore[attr-defined]
     run.__annotations__ = {name: option.annotation for name, option in parameters.items()}
     return run
+
+
+def _hints(command: Callable[..., None], *, without: Container[str]) -> dict[str, Any]:
+    """What the annotations of ``command`` stand for."""
+    annotations = {n: a for n, a in command.__annotations__.items() if n not in without}
+    kept = types.SimpleNamespace(__annotations__=annotations)
+    return get_type_hints(kept, command.__globals__, include_extras=True)
 
 
 def _options(group: type[Any]) -> list[inspect.Parameter]:

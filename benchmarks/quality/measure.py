@@ -22,7 +22,8 @@ from benchmarks.quality.intervals import relative_error_db
 from benchmarks.quality.store import key_of
 from runtime.dit4sr.network import DiT4SR
 from runtime.load import load_full_precision
-from runtime.pipeline import BitsAt, Pipeline
+from runtime.pipeline import Pipeline
+from runtime.sampling.bit_schedule import BitsAt
 from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import Prepared, finish, prepare, resize, sample_latent
 

@@ -25,8 +25,7 @@ from planner.settings import BuildSettings
 from planner.target import parse_target
 from runtime.dit4sr.network import DiT4SR
 from runtime.load import network_from_pack
-from runtime.pipeline import BitsAt
-from runtime.sampling.bit_schedule import BitSchedule
+from runtime.sampling.bit_schedule import BitsAt, BitSchedule
 from schemas.calibration import Calibration
 from schemas.errors import UsageError
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from benchmarks.quality.measure import Bench, Sampling, make_bench, measure
 from benchmarks.quality.packs import PackMaker
 from runtime.dit4sr.network import DiT4SR
-from runtime.pipeline import BitsAt
+from runtime.sampling.bit_schedule import BitsAt
 
 MODEL = Path("artifacts/demo/dit4sr-mini")
 

@@ -27,8 +27,7 @@ from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
 from planner.estimate.accounting import network_work
-from runtime.cli.model import device_and_dtype, one_of
-from runtime.cli.options import DEVICES
+from runtime.device import device_and_dtype
 from runtime.images.batch import INPUT_SUFFIXES
 from runtime.images.image_io import read_header, read_image
 from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
@@ -110,7 +109,6 @@ def choose_device(name: str) -> tuple[torch.device, torch.dtype]:
     Raises:
         UsageError: there is no such device here.
     """
-    one_of("--device", name, DEVICES)
     return device_and_dtype(name, "auto")
 
 

@@ -4,37 +4,47 @@ One module for each command; this one puts them together. Heavy imports stand in
 that need them, so that ``--help`` and a mistyped path are answered at once.
 """
 
+from typing import TYPE_CHECKING
+
 import typer
 
+from artifacts.cli.option_groups import grouped_options
 from runtime.cli.bench import BENCH_EXAMPLE, bench
 from runtime.cli.doctor import DOCTOR_EXAMPLE, doctor
 from runtime.cli.eval import EVAL_EXAMPLE, evaluate
-from runtime.cli.model import load_pipeline as _load_pipeline
+from runtime.cli.model import load_pipeline
 from runtime.cli.tune import TUNE_EXAMPLE, tune
 from runtime.cli.upscale import UPSCALE_EXAMPLE, upscale
 
-app = typer.Typer(
-    name="qrun",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+if TYPE_CHECKING:
+    from runtime.loader import Loader
+
+
+def make_app(load_pipeline: "Loader" = load_pipeline) -> typer.Typer:
+    """Put ``qrun`` together.
+
+    Args:
+        load_pipeline: gets a model into memory for the commands that run one.
+    """
+    app = typer.Typer(
+        name="qrun",
+        help="Upscale images by four with a quantized DiT4SR pack.",
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+    )
+    runs_models = {"load_pipeline": load_pipeline}
+    app.command(epilog=UPSCALE_EXAMPLE)(grouped_options(upscale, **runs_models))
+    app.command("eval", epilog=EVAL_EXAMPLE)(grouped_options(evaluate, **runs_models))
+    app.command(epilog=DOCTOR_EXAMPLE)(doctor)
+    app.command(epilog=BENCH_EXAMPLE)(bench)
+    app.command(epilog=TUNE_EXAMPLE)(tune)
+    return app
+
+
+app = make_app()
 
 
 def main() -> None:
     """Run ``qrun``."""
     app()
-
-
-@app.callback()
-def qrun(context: typer.Context) -> None:
-    """Upscale images by four with a quantized DiT4SR pack."""
-    # Commands take the loader from here, so that a test can put a model of its own in its place.
-    context.obj = _load_pipeline
-
-
-app.command(epilog=UPSCALE_EXAMPLE)(upscale)
-app.command("eval", epilog=EVAL_EXAMPLE)(evaluate)
-app.command(epilog=DOCTOR_EXAMPLE)(doctor)
-app.command(epilog=BENCH_EXAMPLE)(bench)
-app.command(epilog=TUNE_EXAMPLE)(tune)

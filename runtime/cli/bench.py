@@ -21,9 +21,9 @@ from runtime.bench.workload import (
     parse_ranks,
     parse_sizes,
 )
-from runtime.cli.model import one_of
-from runtime.cli.options import DEVICES, Debug, Device, Json
+from runtime.cli.options import Debug, Device, Json
 from runtime.cli.screen import Screen, print_json
+from runtime.device_names import check_names
 from runtime.images.batch import check_writable
 from schemas.errors import UsageError
 
@@ -110,7 +110,7 @@ def bench(
     with exit_on_error(debug=debug):
         sizes = parse_sizes(size or SIZES_PX[:1])
         parsed = (parse_bits(bits), parse_ranks(ranks))
-        one_of("--device", device, DEVICES)
+        check_names(device)
         if processor_time and threads is not None and threads > 1:
             raise UsageError("--processor-time: it is the time of one thread, not of several")
         if out is not None:
@@ -119,7 +119,7 @@ def bench(
             check_writable(out.parent)
 
         from runtime.bench.run import Settings
-        from runtime.cli.model import device_and_dtype
+        from runtime.device import device_and_dtype
 
         torch_device, _ = device_and_dtype(device, "auto")
         on_cuda = torch_device.type == "cuda"

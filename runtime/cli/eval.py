@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from artifacts.cli.option_groups import grouped_options
 from artifacts.files.whole_file import write_text
 from runtime.cli.model import NetworkOptions
 from runtime.cli.options import Debug, Json
@@ -25,6 +24,7 @@ from schemas.errors import BatchError, UsageError
 if TYPE_CHECKING:
     from runtime.evaluation.methods import Method, ModelOptions
     from runtime.evaluation.summary import Summary
+    from runtime.loader import Loader
 
 EVAL_EXAMPLE = """
 Examples:
@@ -37,9 +37,7 @@ qrun eval test_LR/ --truth test_HR/ --results other=their_results/ --csv scores.
 """
 
 
-@grouped_options
 def evaluate(
-    context: typer.Context,
     folders: Annotated[
         list[Path],
         typer.Argument(metavar="LR_FOLDER", help="Folders of low-resolution images."),
@@ -86,6 +84,7 @@ def evaluate(
     network: NetworkOptions,
     json_output: Json = False,
     debug: Debug = False,
+    load_pipeline: "Loader",
 ) -> None:
     """Measure the quality of results on folders of images.
 
@@ -127,7 +126,7 @@ def evaluate(
         finished = [ready_method(name, folder, files) for name, folder, files in ready]
         bad = check_images(datasets, finished, max_pixels=max_pixels)
         options = ModelOptions(
-            load_pipeline=context.obj,
+            load_pipeline=load_pipeline,
             sampling=network.sampling,
             base=network.base,
             device=network.device,
@@ -171,7 +170,7 @@ def _run(
     quiet: bool,
 ) -> "Summary":
     """Make and judge all pictures."""
-    from runtime.cli.model import device_and_dtype
+    from runtime.device import device_and_dtype
     from runtime.evaluation.evaluate import Listener, judge, make_pictures
     from runtime.evaluation.metrics import open_metrics
     from runtime.evaluation.pictures import Pictures

@@ -8,9 +8,9 @@ from typing import Annotated
 
 import typer
 
-DEVICES = ("auto", "cpu", "cuda")
+from runtime.device_names import DEVICES, DTYPES
+
 VARIANTS = ("q", "f", "r1")
-DTYPES = ("auto", "float32", "bfloat16", "float16")
 
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]

@@ -12,14 +12,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from artifacts.cli.option_groups import grouped_options
-from runtime.cli.model import Loader, NetworkOptions, with_activation_bits
+from runtime.cli.model import NetworkOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
 from runtime.images.batch import Job, Outcome, plan_jobs, run_jobs
 from schemas.errors import BatchError, ImageError, UsageError
 
 if TYPE_CHECKING:
+    from runtime.loader import Loader
     from runtime.pipeline import Pipeline
     from runtime.sampling.settings import UpscaleSettings
 
@@ -32,9 +32,7 @@ qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
 """
 
 
-@grouped_options
 def upscale(
-    context: typer.Context,
     inputs: Annotated[
         list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
     ],
@@ -50,6 +48,7 @@ def upscale(
     force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
     json_output: Json = False,
     debug: Debug = False,
+    load_pipeline: "Loader",
 ) -> None:
     """Upscale images by four.
 
@@ -62,7 +61,6 @@ def upscale(
             raise UsageError("no model: give --pack or --full-precision")
         network.check()
         jobs = plan_jobs(inputs, out)
-        load_pipeline: Loader = context.obj
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = load_pipeline(
@@ -75,7 +73,7 @@ def upscale(
                 backend=network.backend,
             )
             if network.activation_bits is not None:
-                pipeline = with_activation_bits(pipeline, network.activation_bits)
+                pipeline = pipeline.with_activation_bits(network.activation_bits)
             settings = network.sampling.settings(
                 pipeline.sampling,
                 patch_size=pipeline.patch_size,

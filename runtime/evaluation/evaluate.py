@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from artifacts.cli.exit_codes import one_line
 from runtime.evaluation.datasets import DataSet, Pair, check_sizes
 from runtime.evaluation.methods import Method, Upscaler
 from runtime.evaluation.metrics import MetricSet
@@ -21,6 +20,7 @@ from runtime.evaluation.pictures import Pictures, make_record
 from runtime.images.image_io import read_header, read_image
 from runtime.sampling.sampler import Progress
 from runtime.upscale import SCALE
+from schemas.error_text import one_line
 from schemas.errors import CheckpointError, ImageError, PackError, UsageError
 
 Key = tuple[str, str, str]

@@ -18,17 +18,13 @@ from artifacts.family import LatentSize
 from artifacts.pack.file_names import PROMPTS, sha256_of
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import find_backend
-from runtime.cli.model import (
-    Loader,
-    SamplingOptions,
-    check_activation_bits,
-    device_and_dtype,
-    with_activation_bits,
-)
+from runtime.device import device_and_dtype
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.image_io import read_image, write_image
+from runtime.loader import Loader
+from runtime.sampling.bit_schedule import check_activation_bits
 from runtime.sampling.sampler import Progress
-from runtime.sampling.settings import UpscaleSettings
+from runtime.sampling.settings import SamplingOptions, UpscaleSettings
 from runtime.upscale import SCALE, resize, upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError
@@ -61,13 +57,13 @@ class Method:
 
 @dataclass(frozen=True)
 class ModelOptions:
-    """What the command line says about running models.
+    """What a user says about running models.
 
     Attributes:
         load_pipeline: the loader.
         sampling: settings that replace a model's own.
         base: folder with VAE and prompts, or None.
-        device, dtype, backend: as named on the command line.
+        device, dtype, backend: by name, as the loader takes them.
         activation_bits: one width for all activations of packs, or None for their bit grids.
         max_pixels: inputs with more are refused.
     """
@@ -224,7 +220,7 @@ def _loader(
             backend=options.backend,
         )
         if options.activation_bits is not None and full_precision is None:
-            pipeline = with_activation_bits(pipeline, options.activation_bits)
+            pipeline = pipeline.with_activation_bits(options.activation_bits)
 
         def run(source: Path, output: Path, progress: Progress) -> None:
             upscale_file(

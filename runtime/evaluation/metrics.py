@@ -20,9 +20,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from artifacts.cli.exit_codes import one_line
 from runtime.evaluation.fidelity import psnr, psnr_luma, ssim, ssim_luma
 from runtime.evaluation.network import WEIGHTS_URL, bounded_downloads
+from schemas.error_text import one_line
 from schemas.errors import UsageError
 
 logger = logging.getLogger(__name__)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from artifacts.cli.exit_codes import describe_error, one_line
+from schemas.error_text import describe_error, one_line
 from schemas.errors import CheckpointError, PackError, UsageError
 
 OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})

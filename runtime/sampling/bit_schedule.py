@@ -1,7 +1,13 @@
 """Which activation bits hold at a timestep: the bit grid's column of the nearest timestep."""
 
+from collections.abc import Callable
+
 from runtime.network.projection import ActivationBits
-from schemas.bit_grid import BitGrid
+from schemas.bit_grid import BIT_WIDTHS, UNQUANTIZED, BitGrid
+from schemas.errors import UsageError
+
+BitsAt = Callable[[float], ActivationBits | None]
+"""Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
 
 
 class BitSchedule:
@@ -22,3 +28,29 @@ class BitSchedule:
     def __call__(self, timestep: float) -> ActivationBits:
         """Return layer name -> activation bits at ``timestep`` (0 ... 1000)."""
         return self._columns[self._grid.nearest_step(timestep)]
+
+
+def check_activation_bits(bits: int) -> None:
+    """Make sure that activations can have this width.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if bits not in BIT_WIDTHS:
+        raise UsageError(
+            f"--activation-bits {bits}: 1 to 8, or {UNQUANTIZED} for unquantized activations"
+        )
+
+
+def constant_bits(schedule: BitsAt, bits: int) -> BitsAt:
+    """A schedule of one width for every layer that ``schedule`` knows, at every timestep.
+
+    Raises:
+        UsageError: no such width, or a schedule of a network without quantized layers.
+    """
+    check_activation_bits(bits)
+    column = schedule(0.0)
+    if column is None:
+        raise UsageError("--activation-bits: a full-precision network has no quantized layers")
+    constant = dict.fromkeys(column, bits)
+    return lambda _timestep: constant

@@ -12,7 +12,8 @@ from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from runtime.network.projection import ActivationBits
-from runtime.pipeline import BitsAt, Network, Prompts
+from runtime.pipeline import Network, Prompts
+from runtime.sampling.bit_schedule import BitsAt
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.tiling import Tile, blend_tiles, tiles_of
 

@@ -103,3 +103,35 @@ class UpscaleSettings:
                 f"--overlap {self.overlap}: a multiple of {patch_size} under the tile of"
                 f" {self.tile} is needed"
             )
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """What a user says about sampling; None leaves a value to the model."""
+
+    steps: int | None = None
+    guidance: float | None = None
+    tile: int | None = None
+    overlap: int | None = None
+    color_fix: str | None = None
+    seed: int = 0
+
+    def settings(
+        self, defaults: UpscaleSettings, *, patch_size: int, largest_tile: int
+    ) -> UpscaleSettings:
+        """Return a model's ``defaults`` with these options in their place, checked.
+
+        Raises:
+            UsageError: a value that this network cannot run with.
+        """
+        settings = defaults.override(
+            patch_size=patch_size,
+            steps=self.steps,
+            guidance=self.guidance,
+            tile=self.tile,
+            overlap=self.overlap,
+            color_fix=self.color_fix,  # type: ignore[arg-type]  # any text; check() follows
+            seed=self.seed,
+        )
+        settings.check(patch_size=patch_size, largest_tile=largest_tile)
+        return settings

@@ -13,12 +13,8 @@ import numpy as np
 import pytest
 import pyvips
 import torch
-from typer.testing import CliRunner
 
 from runtime import upscale
-from runtime.cli import app as cli
-
-runner = CliRunner()
 
 
 @pytest.fixture(autouse=True)
@@ -41,8 +37,9 @@ def make_image(path, size=(6, 8)):
     return path
 
 
-def run(*arguments):
-    return runner.invoke(cli.app, ["upscale", *map(str, arguments), "--pack", "m.qpack"])
+@pytest.fixture
+def run(qrun):
+    return lambda *arguments: qrun("upscale", *arguments, "--pack", "m.qpack")
 
 
 def shape_of(path):
@@ -81,7 +78,7 @@ BAD_IMAGES = {
 
 
 @pytest.mark.parametrize("kind", BAD_IMAGES)
-def test_bad_image_alone_ends_with_4_and_leaves_nothing(tmp_path, loads, kind):
+def test_bad_image_alone_ends_with_4_and_leaves_nothing(tmp_path, run, kind):
     (tmp_path / "bad.png").write_bytes(BAD_IMAGES[kind])
     result = run(tmp_path / "bad.png")
     assert result.exit_code == 4, result.stderr
@@ -90,7 +87,7 @@ def test_bad_image_alone_ends_with_4_and_leaves_nothing(tmp_path, loads, kind):
     assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
 
 
-def test_batch_goes_on_after_bad_images_and_ends_with_6(tmp_path, loads):
+def test_batch_goes_on_after_bad_images_and_ends_with_6(tmp_path, run, loads):
     make_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     (tmp_path / "c.png").write_bytes(encoded(".png", (64, 64))[:-3000])  # its header is good
@@ -102,7 +99,7 @@ def test_batch_goes_on_after_bad_images_and_ends_with_6(tmp_path, loads):
     assert len(loads) == 1
 
 
-def test_batch_of_nothing_but_bad_headers_loads_no_model(tmp_path, loads):
+def test_batch_of_nothing_but_bad_headers_loads_no_model(tmp_path, run, loads):
     for name in ("a.png", "b.png"):
         (tmp_path / name).write_bytes(b"")
     assert run(tmp_path).exit_code == 6
@@ -112,7 +109,7 @@ def test_batch_of_nothing_but_bad_headers_loads_no_model(tmp_path, loads):
 # Row 30
 
 
-def test_bomb_is_refused_from_its_header(tmp_path, loads):
+def test_bomb_is_refused_from_its_header(tmp_path, run, loads):
     (tmp_path / "bomb.png").write_bytes(bomb(30_000))
     result = run(tmp_path / "bomb.png")
     assert result.exit_code == 4
@@ -143,7 +140,7 @@ def test_bomb_takes_little_memory(tmp_path):
     assert int(done.stdout) < 50  # MB
 
 
-def test_bomb_that_is_allowed_is_found_out_while_decoding(tmp_path, loads):
+def test_bomb_that_is_allowed_is_found_out_while_decoding(tmp_path, run):
     (tmp_path / "bomb.png").write_bytes(bomb(500))
     result = run(tmp_path / "bomb.png", "--max-pixels", 250_000)
     assert result.exit_code == 4
@@ -154,7 +151,7 @@ def test_bomb_that_is_allowed_is_found_out_while_decoding(tmp_path, loads):
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 23), (23, 1), (5, 4)])
-def test_tiny_images_and_large_tiles_give_exactly_four_times(tmp_path, loads, size):
+def test_tiny_images_and_large_tiles_give_exactly_four_times(tmp_path, run, size):
     source = make_image(tmp_path / "a.png", size)
     result = run(source, "--tile", 64)
     assert result.exit_code == 0, result.stderr
@@ -164,7 +161,7 @@ def test_tiny_images_and_large_tiles_give_exactly_four_times(tmp_path, loads, si
 # Row 32: every kind by itself is in tests/runtime/images/test_image_io.py; here they go further.
 
 
-def test_kinds_of_images_are_kept_or_the_conversion_is_said(tmp_path, loads):
+def test_kinds_of_images_are_kept_or_the_conversion_is_said(tmp_path, run):
     rng = np.random.default_rng(0)
     eight = rng.integers(0, 256, (6, 8, 4), dtype=np.uint8)
     rgb = pyvips.Image.new_from_array(eight[..., :3].copy()).copy(interpretation="srgb")
@@ -221,13 +218,13 @@ class Hungry(torch.nn.Module):
         return self.network(noisy, *rest)
 
 
-def with_network(monkeypatch, tiny, network):
-    monkeypatch.setattr(cli, "_load_pipeline", lambda **_: replace(tiny, network=network))
+def with_network(qrun, tiny, network):
+    qrun.load = lambda **_: replace(tiny, network=network)
 
 
-def test_out_of_memory_is_answered_with_smaller_tiles(tmp_path, tiny, monkeypatch):
+def test_out_of_memory_is_answered_with_smaller_tiles(tmp_path, qrun, run, tiny):
     network = Hungry(tiny.network, largest=20)
-    with_network(monkeypatch, tiny, network)
+    with_network(qrun, tiny, network)
     source = make_image(tmp_path / "a.png", (40, 40))  # a latent of 40 x 40
     result = run(source, "--tile", 64)
     assert result.exit_code == 0, result.stderr
@@ -237,8 +234,8 @@ def test_out_of_memory_is_answered_with_smaller_tiles(tmp_path, tiny, monkeypatc
     assert set(network.seen[1:]) == {20}
 
 
-def test_out_of_memory_at_the_floor_is_5_and_leaves_nothing(tmp_path, tiny, monkeypatch):
-    with_network(monkeypatch, tiny, Hungry(tiny.network, largest=0))
+def test_out_of_memory_at_the_floor_is_5_and_leaves_nothing(tmp_path, qrun, run, tiny):
+    with_network(qrun, tiny, Hungry(tiny.network, largest=0))
     source = make_image(tmp_path / "a.png", (40, 40))
     result = run(source)
     assert result.exit_code == 5
@@ -249,7 +246,7 @@ def test_out_of_memory_at_the_floor_is_5_and_leaves_nothing(tmp_path, tiny, monk
 # Row 34
 
 
-def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, tiny, monkeypatch):
+def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, qrun, run, tiny):
     for name in ("a.png", "b.png", "c.png"):
         make_image(tmp_path / name, (6, 6))  # one tile: the network is called once a step
     out = tmp_path / "out"
@@ -266,7 +263,7 @@ def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, tiny, 
                 signal.raise_signal(signal.SIGINT)
             return tiny.network(*inputs)
 
-    with_network(monkeypatch, tiny, Interrupted())
+    with_network(qrun, tiny, Interrupted())
     result = run(tmp_path, "-o", out)
     assert result.exit_code == 130
     assert "1 of 3 finished" in result.stderr
@@ -274,7 +271,7 @@ def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, tiny, 
     first = (out / "a_x4.png").read_bytes()
     stamp = (out / "a_x4.png").stat().st_mtime_ns
 
-    with_network(monkeypatch, tiny, tiny.network)
+    with_network(qrun, tiny, tiny.network)
     assert run(tmp_path, "-o", out).exit_code == 0
     assert sorted(path.name for path in out.iterdir()) == ["a_x4.png", "b_x4.png", "c_x4.png"]
     assert (out / "a_x4.png").stat().st_mtime_ns == stamp
@@ -285,7 +282,7 @@ def test_interrupted_batch_keeps_what_is_finished_and_continues(tmp_path, tiny, 
         assert (tmp_path / "again" / name).read_bytes() == (out / name).read_bytes()
 
 
-def test_interruption_while_writing_leaves_no_partial_file(tmp_path, loads, monkeypatch):
+def test_interruption_while_writing_leaves_no_partial_file(tmp_path, run, monkeypatch):
     def half(_image, path, *_):
         path.write_bytes(b"half a file")
         signal.raise_signal(signal.SIGINT)
@@ -299,7 +296,7 @@ def test_interruption_while_writing_leaves_no_partial_file(tmp_path, loads, monk
 # Row 35: all of it before a model is loaded.
 
 
-def test_two_inputs_with_one_output_name(tmp_path, loads):
+def test_two_inputs_with_one_output_name(tmp_path, run, loads):
     first = make_image(tmp_path / "one" / "a.png")
     second = make_image(tmp_path / "two" / "a.jpg")
     result = run(first, second, "-o", tmp_path / "out")
@@ -310,20 +307,20 @@ def test_two_inputs_with_one_output_name(tmp_path, loads):
     assert not (tmp_path / "out").exists()
 
 
-def test_names_that_differ_in_unicode_form_alone_collide(tmp_path, loads):
+def test_names_that_differ_in_unicode_form_alone_collide(tmp_path, run, loads):
     composed = make_image(tmp_path / "one" / unicodedata.normalize("NFC", "é.png"))
     decomposed = make_image(tmp_path / "two" / unicodedata.normalize("NFD", "é.png"))
     assert run(composed, decomposed, "-o", tmp_path / "out").exit_code == 2
     assert loads == []
 
 
-def test_one_output_file_for_many_inputs(tmp_path, loads):
+def test_one_output_file_for_many_inputs(tmp_path, run, loads):
     sources = [make_image(tmp_path / name) for name in ("a.png", "b.png")]
     assert run(*sources, "-o", tmp_path / "c.png").exit_code == 2
     assert loads == []
 
 
-def test_result_on_top_of_an_input(tmp_path, loads):
+def test_result_on_top_of_an_input(tmp_path, run, loads):
     source = make_image(tmp_path / "a.png")
     before = source.read_bytes()
     result = run(source, "-o", source, "--force")
@@ -333,7 +330,7 @@ def test_result_on_top_of_an_input(tmp_path, loads):
 
 
 @pytest.mark.parametrize("out", ["file/inside", "file"])
-def test_output_folder_that_cannot_be(tmp_path, loads, out):
+def test_output_folder_that_cannot_be(tmp_path, run, loads, out):
     (tmp_path / "file").write_bytes(b"a file where a folder would have to be")
     result = run(make_image(tmp_path / "a.png"), "-o", tmp_path / out)
     assert result.exit_code == 2, result.stderr
@@ -342,14 +339,14 @@ def test_output_folder_that_cannot_be(tmp_path, loads, out):
 
 
 @pytest.mark.skipif(not os.access("/proc/self", os.F_OK), reason="no /proc to fail to write to")
-def test_unwritable_output_folder(tmp_path, loads):
+def test_unwritable_output_folder(tmp_path, run, loads):
     """/proc refuses even root, whom no permission bit stops."""
     result = run(make_image(tmp_path / "a.png"), "-o", "/proc/self")
     assert result.exit_code == 2
     assert loads == []
 
 
-def test_missing_input_and_folder_without_images(tmp_path, loads):
+def test_missing_input_and_folder_without_images(tmp_path, run, loads):
     (tmp_path / "empty").mkdir()
     for given in ("missing.png", "empty"):
         result = run(tmp_path / given)
@@ -358,7 +355,7 @@ def test_missing_input_and_folder_without_images(tmp_path, loads):
     assert loads == []
 
 
-def test_unicode_name_works_and_bytes_that_are_no_text_are_refused(tmp_path, loads):
+def test_unicode_name_works_and_bytes_that_are_no_text_are_refused(tmp_path, run, loads):
     assert run(make_image(tmp_path / "фото 写真.png")).exit_code == 0
     assert shape_of(tmp_path / "фото 写真_x4.png") == (24, 32)
     folder = tmp_path / "folder"
@@ -371,7 +368,7 @@ def test_unicode_name_works_and_bytes_that_are_no_text_are_refused(tmp_path, loa
     assert loads == []
 
 
-def test_result_name_that_is_too_long(tmp_path, loads):
+def test_result_name_that_is_too_long(tmp_path, run, loads):
     source = make_image(tmp_path / ("a" * 250 + ".png"))
     result = run(source)
     assert result.exit_code == 2

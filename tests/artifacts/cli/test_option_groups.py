@@ -58,6 +58,19 @@ def test_the_function_gets_its_groups(run):
     assert calls == [("a.png", 1, Sampling(7, True), Target(4), 9)]
 
 
+def test_bound_arguments_are_no_options():
+    seen = []
+
+    def upscale(*, sampling: Sampling, load: "NotImported") -> None:  # noqa: F821
+        seen.append((sampling, load))
+
+    app = typer.Typer()
+    app.command()(grouped_options(upscale, load=len))
+    assert CliRunner().invoke(app, ["--steps", "3"]).exit_code == 0
+    assert seen == [(Sampling(3), len)]
+    assert "load" not in CliRunner().invoke(app, ["--help"]).output
+
+
 def test_defaults_hold_and_what_has_none_is_required(run):
     calls, code, output = run("a.png", "--bits", "4")
     assert code == 0, output

@@ -3,20 +3,13 @@
 import json
 import subprocess
 import sys
-from dataclasses import replace
 
 import numpy as np
 import pytest
 import pyvips
-from typer.testing import CliRunner
 
-from artifacts.cli.exit_codes import describe_error, exit_on_error
-from runtime.cli import app as cli
-from runtime.cli.model import with_activation_bits
 from runtime.images.batch import plan_jobs
-from schemas.errors import PackError, UsageError
-
-runner = CliRunner()
+from schemas.errors import PackError
 
 
 def make_image(path, *, seed=0, size=(6, 8)):
@@ -27,8 +20,9 @@ def make_image(path, *, seed=0, size=(6, 8)):
     return path
 
 
-def run(*arguments):
-    return runner.invoke(cli.app, ["upscale", *map(str, arguments)])
+@pytest.fixture
+def run(qrun):
+    return lambda *arguments: qrun("upscale", *arguments)
 
 
 def size_of(path):
@@ -36,7 +30,7 @@ def size_of(path):
     return image.height, image.width
 
 
-def test_one_image_beside_its_input(tmp_path, loads):
+def test_one_image_beside_its_input(tmp_path, run, loads):
     source = make_image(tmp_path / "a.png")
     result = run(source, "--pack", "m.qpack")
     assert result.exit_code == 0, result.stderr
@@ -50,14 +44,14 @@ def test_one_image_beside_its_input(tmp_path, loads):
     ("out", "expected"),
     [("b.jpg", "b.jpg"), ("new/deep", "new/deep/a_x4.png"), ("new.d/", "new.d/a_x4.png")],
 )
-def test_out_is_a_file_or_a_folder(tmp_path, loads, out, expected):
+def test_out_is_a_file_or_a_folder(tmp_path, run, out, expected):
     source = make_image(tmp_path / "a.png")
     result = run(source, "--pack", "m", "-o", f"{tmp_path}/{out}")
     assert result.exit_code == 0, result.stderr
     assert size_of(tmp_path / expected) == (24, 32)
 
 
-def test_folder_of_images_and_the_same_command_again(tmp_path, loads):
+def test_folder_of_images_and_the_same_command_again(tmp_path, run):
     for index in range(3):
         make_image(tmp_path / f"{index}.png", seed=index)
     (tmp_path / "notes.txt").write_text("not an image")
@@ -76,7 +70,7 @@ def test_folder_of_images_and_the_same_command_again(tmp_path, loads):
     assert len(list(tmp_path.glob("*_x4*"))) == 3
 
 
-def test_nothing_to_do_loads_no_model_and_force_redoes(tmp_path, loads):
+def test_nothing_to_do_loads_no_model_and_force_redoes(tmp_path, run, loads):
     source = make_image(tmp_path / "a.png")
     (tmp_path / "a_x4.png").write_bytes(b"finished earlier")
     result = run(source, "--pack", "m")
@@ -86,7 +80,7 @@ def test_nothing_to_do_loads_no_model_and_force_redoes(tmp_path, loads):
     assert size_of(tmp_path / "a_x4.png") == (24, 32)
 
 
-def test_pattern_that_the_shell_left_alone(tmp_path, loads):
+def test_pattern_that_the_shell_left_alone(tmp_path, run):
     make_image(tmp_path / "a.png")
     make_image(tmp_path / "b.png")
     assert run(tmp_path / "*.png", "--pack", "m").exit_code == 0
@@ -94,7 +88,7 @@ def test_pattern_that_the_shell_left_alone(tmp_path, loads):
     assert run(tmp_path / "*.gif", "--pack", "m").exit_code == 2
 
 
-def test_json_has_the_same_keys_for_every_status(tmp_path, loads):
+def test_json_has_the_same_keys_for_every_status(tmp_path, run):
     make_image(tmp_path / "a.png")
     (tmp_path / "b.png").write_bytes(b"")
     result = run(tmp_path / "a.png", tmp_path / "b.png", "--pack", "m", "--json")
@@ -106,7 +100,7 @@ def test_json_has_the_same_keys_for_every_status(tmp_path, loads):
     assert "empty" in failed["error"]
 
 
-def test_options_reach_the_sampler(tmp_path, loads, monkeypatch):
+def test_options_reach_the_sampler(tmp_path, run, monkeypatch):
     seen = {}
 
     def record(pipeline, source, output, settings, **_):
@@ -125,16 +119,6 @@ def test_options_reach_the_sampler(tmp_path, loads, monkeypatch):
     assert seen["bits"] is None
 
 
-def test_activation_bits_replace_the_grid(tiny):
-    grid = replace(tiny, bits_at=lambda timestep: {"layer": 4})
-    changed = with_activation_bits(grid, 8)
-    assert (changed.bits_at(0.0), changed.bits_at(999.0)) == ({"layer": 8}, {"layer": 8})
-    with pytest.raises(UsageError, match="1 to 8"):
-        with_activation_bits(grid, 9)
-    with pytest.raises(UsageError, match="no quantized layers"):
-        with_activation_bits(tiny, 8)
-
-
 @pytest.mark.parametrize(
     "options",
     [
@@ -151,20 +135,20 @@ def test_activation_bits_replace_the_grid(tiny):
         ("--no-such-option",),
     ],
 )
-def test_settings_that_cannot_be_are_usage_errors(tmp_path, loads, options):
+def test_settings_that_cannot_be_are_usage_errors(tmp_path, run, options):
     source = make_image(tmp_path / "a.png")
     result = run(source, "--pack", "m", *options)
     assert result.exit_code == 2, result.stderr
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.png"]
 
 
-def test_without_a_model_there_is_nothing_to_run(tmp_path):
+def test_without_a_model_there_is_nothing_to_run(tmp_path, run):
     result = run(make_image(tmp_path / "a.png"))
     assert result.exit_code == 2
     assert "--pack" in result.stderr
 
 
-def test_variant_is_that_of_an_unquantized_network(tmp_path, loads):
+def test_variant_is_that_of_an_unquantized_network(tmp_path, run, loads):
     source = make_image(tmp_path / "a.png")
     result = run(source, "--full-precision", "dit4sr/", "--variant", "r1")
     assert result.exit_code == 0, result.stderr
@@ -173,11 +157,11 @@ def test_variant_is_that_of_an_unquantized_network(tmp_path, loads):
     assert run(source, "--pack", "m", "--variant", "r1").exit_code == 2
 
 
-def test_error_is_two_lines_and_a_traceback_only_in_debug(tmp_path, monkeypatch):
+def test_error_is_two_lines_and_a_traceback_only_in_debug(tmp_path, run, qrun):
     def broken(**_):
         raise PackError("m.qpack: manifest.json is missing", hint="is this a pack?")
 
-    monkeypatch.setattr(cli, "_load_pipeline", broken)
+    qrun.load = broken
     source = make_image(tmp_path / "a.png")
     result = run(source, "--pack", "m")
     assert result.exit_code == 3
@@ -186,31 +170,6 @@ def test_error_is_two_lines_and_a_traceback_only_in_debug(tmp_path, monkeypatch)
         "hint: is this a pack?",
     ]
     assert "Traceback" in run(source, "--pack", "m", "--debug").stderr
-
-
-@pytest.mark.parametrize(
-    ("error", "code", "line"),
-    [
-        (UsageError("what"), 2, "error: what"),
-        (MemoryError("3 GiB"), 5, "error: out of memory (3 GiB)"),
-        (OSError(28, "No space left on device"), 5, "error: [Errno 28] No space left on device"),
-        (KeyboardInterrupt(), 130, "interrupted"),
-        (KeyboardInterrupt("1 of 2 finished"), 130, "interrupted: 1 of 2 finished"),
-        (ValueError("a\n  b"), 1, "error: ValueError: a b (--debug shows the traceback)"),
-    ],
-)
-def test_every_error_has_its_code_and_one_line(error, code, line, capsys):
-    assert describe_error(error) == (code, [line])
-    with pytest.raises(SystemExit) as caught, exit_on_error():
-        raise error
-    assert caught.value.code == code
-    assert capsys.readouterr().err == line + "\n"
-
-
-def test_torch_out_of_memory_is_a_resource_error():
-    import torch
-
-    assert describe_error(torch.OutOfMemoryError("CUDA out of memory"))[0] == 5
 
 
 def test_same_input_twice_is_one_job(tmp_path):
@@ -242,14 +201,14 @@ def test_cli_imports_nothing_heavy(command, said):
     assert said in done.stderr
 
 
-def test_doctor_names_what_runs_here():
+def test_doctor_names_what_runs_here(qrun):
     import torch
 
-    result = runner.invoke(cli.app, ["doctor", "--json"])
+    result = qrun("doctor", "--json")
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["torch"] == torch.__version__
     assert any("reference on cpu: available" in line for line in facts["backends"])
     assert facts["devices"][0].startswith("cpu")
-    table = runner.invoke(cli.app, ["doctor"])
+    table = qrun("doctor")
     assert torch.__version__ in table.stdout

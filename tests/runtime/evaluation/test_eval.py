@@ -9,9 +9,7 @@ import numpy as np
 import pytest
 import pyvips
 import torch
-from typer.testing import CliRunner
 
-from runtime.cli import app as cli
 from runtime.evaluation import evaluate, methods, metrics
 from runtime.evaluation.fidelity import psnr
 from runtime.evaluation.metrics import Metric, MetricSet, open_metrics
@@ -19,7 +17,6 @@ from runtime.images.image_io import read_image
 from schemas.errors import PackError
 from tests.artifacts.make_pack import make_pack
 
-runner = CliRunner()
 LOW = (6, 8)
 
 
@@ -49,21 +46,26 @@ def pack(tmp_path_factory):
     return path
 
 
-def run(*arguments):
-    return runner.invoke(cli.app, ["eval", *map(str, arguments)])
+@pytest.fixture
+def run(qrun):
+    return lambda *arguments: qrun("eval", *arguments)
 
 
-def run_json(*arguments, code=0):
-    result = run(*arguments, "--json")
-    assert result.exit_code == code, result.stderr
-    return json.loads(result.stdout)
+@pytest.fixture
+def run_json(run):
+    def parsed(*arguments, code=0):
+        result = run(*arguments, "--json")
+        assert result.exit_code == code, result.stderr
+        return json.loads(result.stdout)
+
+    return parsed
 
 
 def judged(facts, method):
     return [p for one in facts["datasets"] for p in one["pictures"] if p["method"] == method]
 
 
-def test_table_has_a_row_for_each_method_and_a_column_for_each_metric(tmp_path, loads, pack):
+def test_table_has_a_row_for_each_method_and_a_column_for_each_metric(tmp_path, run, loads, pack):
     result = run(*make_set(tmp_path / "RealSR"), "--pack", pack, "--metrics", "psnr,SSIMC")
     assert result.exit_code == 0, result.stderr
     assert "RealSR: mean over 3 images" in result.stdout
@@ -76,7 +78,7 @@ def test_table_has_a_row_for_each_method_and_a_column_for_each_metric(tmp_path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["RealSR"]
 
 
-def test_values_are_those_of_the_written_pictures(tmp_path, loads, pack):
+def test_values_are_those_of_the_written_pictures(tmp_path, run_json, pack):
     out = tmp_path / "out"
     facts = run_json(
         *make_set(tmp_path / "set"), "--pack", pack, "--metrics", "psnr", "-o", out, "--seed", 3
@@ -98,7 +100,7 @@ def test_values_are_those_of_the_written_pictures(tmp_path, loads, pack):
 
 
 def test_finished_pictures_are_used_again_only_for_the_same_model_settings_and_input(
-    tmp_path, loads, pack
+    tmp_path, run_json, loads, pack
 ):
     options = [*make_set(tmp_path / "set"), "--no-bicubic", "--metrics", "psnr"]
     options += ["-o", tmp_path / "out"]
@@ -129,7 +131,7 @@ def test_finished_pictures_are_used_again_only_for_the_same_model_settings_and_i
     assert reused("--pack", other, "--steps", 1) == [False] * 3
 
 
-def test_models_are_loaded_one_after_the_other(tmp_path, tiny, monkeypatch, pack):
+def test_models_are_loaded_one_after_the_other(tmp_path, run_json, qrun, tiny, pack):
     other = tmp_path / "m.qpack"
     make_pack(other, seed=1)
     alive = []
@@ -152,7 +154,7 @@ def test_models_are_loaded_one_after_the_other(tmp_path, tiny, monkeypatch, pack
     def load(**options):
         return replace(tiny, network=Counted(options["pack"]))
 
-    monkeypatch.setattr(cli, "_load_pipeline", load)
+    qrun.load = load
     facts = run_json(
         *make_set(tmp_path / "set", 2), "--pack", pack, "--pack", other, "--metrics", "psnr"
     )
@@ -160,7 +162,7 @@ def test_models_are_loaded_one_after_the_other(tmp_path, tiny, monkeypatch, pack
     assert alive == []
 
 
-def test_ready_results_need_no_model(tmp_path, loads):
+def test_ready_results_need_no_model(tmp_path, run_json, loads):
     options = make_set(tmp_path / "set", 2)
     for index in range(2):
         source = tmp_path / "set" / "test_HR" / f"c{index}_HR.png"
@@ -180,7 +182,7 @@ def test_ready_results_need_no_model(tmp_path, loads):
     assert means["theirs"]["psnr"]["value"] < means["bicubic"]["psnr"]["value"] < 80
 
 
-def test_damaged_image_is_left_out_of_every_mean(tmp_path, loads, pack):
+def test_damaged_image_is_left_out_of_every_mean(tmp_path, run, pack):
     options = make_set(tmp_path / "set", 4)
     (tmp_path / "set" / "test_LR" / "c1_LR4.png").write_bytes(b"no image")
     truth = tmp_path / "set" / "test_HR" / "c2_HR.png"
@@ -198,7 +200,7 @@ def test_damaged_image_is_left_out_of_every_mean(tmp_path, loads, pack):
     assert all((row["value"] == "") == (row["problem"] != "") for row in rows)
 
 
-def test_image_that_one_method_fails_on_counts_for_none(tmp_path, loads, monkeypatch, pack):
+def test_image_that_one_method_fails_on_counts_for_none(tmp_path, run_json, monkeypatch, pack):
     """The pack runs out of memory on the second image; bicubic has it, and is not averaged."""
     original = methods.upscale_file
 
@@ -234,7 +236,7 @@ def brightness(needs_truth=False, failing=()):
     return metric
 
 
-def test_unavailable_metrics_are_said_and_the_others_computed(tmp_path, loads, monkeypatch):
+def test_unavailable_metrics_are_said_and_the_others_computed(tmp_path, run, run_json, monkeypatch):
     monkeypatch.setattr(metrics, "check_names", lambda names, have_truth: None)
     reason = "its weights are not on this machine"
     chosen = MetricSet((brightness(),), {"musiq": reason})
@@ -252,7 +254,9 @@ def test_unavailable_metrics_are_said_and_the_others_computed(tmp_path, loads, m
     assert reason in result.stderr
 
 
-def test_metric_that_fails_on_an_image_is_averaged_over_the_others(tmp_path, loads, monkeypatch):
+def test_metric_that_fails_on_an_image_is_averaged_over_the_others(
+    tmp_path, run, run_json, monkeypatch
+):
     options = [*make_set(tmp_path / "set"), "--metrics", "psnr"]
     out = tmp_path / "out"
     assert run(*options, "-o", out).exit_code == 0
@@ -267,7 +271,7 @@ def test_metric_that_fails_on_an_image_is_averaged_over_the_others(tmp_path, loa
     assert "brightness: over 2 images" in run(*options, "-o", out).stdout
 
 
-def test_data_set_without_truth_gets_the_other_metrics(tmp_path, loads, monkeypatch):
+def test_data_set_without_truth_gets_the_other_metrics(tmp_path, run_json, monkeypatch):
     both = MetricSet((*open_metrics(["psnr"]).metrics, brightness()), {})
     monkeypatch.setattr(metrics, "open_metrics", lambda names: both)
     with_truth = make_set(tmp_path / "paired", 2)
@@ -278,10 +282,13 @@ def test_data_set_without_truth_gets_the_other_metrics(tmp_path, loads, monkeypa
     assert unpaired.keys() == {"brightness"}
 
 
-def test_full_precision_borrows_from_the_first_pack(tmp_path, loads, monkeypatch, pack):
+def test_full_precision_borrows_from_the_first_pack(tmp_path, run_json, loads, monkeypatch, pack):
     class Opened:
         config = methods.open_pack(pack).config
         parts_dir = None
+
+        def architecture(self, variant):
+            return replace(methods.open_pack(pack).architecture, variant=variant)
 
         def source_files(self):
             return []
@@ -297,12 +304,12 @@ def test_full_precision_borrows_from_the_first_pack(tmp_path, loads, monkeypatch
     assert loads[0]["variant"] == "r1"
 
 
-def test_only_the_first_images_with_limit(tmp_path, loads):
+def test_only_the_first_images_with_limit(tmp_path, run_json):
     facts = run_json(*make_set(tmp_path / "set", 5), "--limit", 2, "--metrics", "psnr")
     assert facts["datasets"][0]["counted"] == ["c0_LR4", "c1_LR4"]
 
 
-def test_interruption_says_what_was_kept(tmp_path, loads, monkeypatch, pack):
+def test_interruption_says_what_was_kept(tmp_path, run, run_json, monkeypatch, pack):
     original, calls = evaluate.make_record, []
 
     def interrupted(method, pair):
@@ -320,11 +327,11 @@ def test_interruption_says_what_was_kept(tmp_path, loads, monkeypatch, pack):
     assert sum(entry["reused"] for entry in facts["datasets"][0]["pictures"]) == 4
 
 
-def test_pack_that_cannot_run_ends_the_command(tmp_path, monkeypatch, pack):
+def test_pack_that_cannot_run_ends_the_command(tmp_path, run, qrun, pack):
     def broken(**_):
         raise PackError("m.qpack: a file changed")
 
-    monkeypatch.setattr(cli, "_load_pipeline", broken)
+    qrun.load = broken
     result = run(*make_set(tmp_path / "set"), "--pack", pack, "--metrics", "psnr")
     assert result.exit_code == 3
     assert result.stderr.splitlines()[-1] == "error: m.qpack: a file changed"
@@ -346,7 +353,7 @@ def test_pack_that_cannot_run_ends_the_command(tmp_path, monkeypatch, pack):
         (["--limit", "0"], "--limit"),
     ],
 )
-def test_options_that_cannot_be(tmp_path, loads, options, said):
+def test_options_that_cannot_be(tmp_path, run, loads, options, said):
     result = run(*make_set(tmp_path / "set", 1), *options)
     assert result.exit_code == 2, result.stderr
     assert said in result.stderr
@@ -362,14 +369,14 @@ def test_options_that_cannot_be(tmp_path, loads, options, said):
         (["--metrics", "lpps"], "lpps"),
     ],
 )
-def test_settings_are_checked_before_a_model_is_loaded(tmp_path, loads, pack, options, said):
+def test_settings_are_checked_before_a_model_is_loaded(tmp_path, run, loads, pack, options, said):
     result = run(*make_set(tmp_path / "set", 1), "--metrics", "psnr", "--pack", pack, *options)
     assert result.exit_code == 2, result.stderr
     assert said in result.stderr
     assert loads == []
 
 
-def test_pack_without_parts_asks_for_a_base(tmp_path, loads):
+def test_pack_without_parts_asks_for_a_base(tmp_path, run, loads):
     alone = tmp_path / "alone.qpack"
     make_pack(alone, companions=False, prompts=False)
     result = run(*make_set(tmp_path / "set", 1), "--pack", alone, "--metrics", "psnr")
@@ -378,7 +385,7 @@ def test_pack_without_parts_asks_for_a_base(tmp_path, loads):
     assert loads == []
 
 
-def test_truth_of_another_size_is_named_before_a_model_is_loaded(tmp_path, loads, pack):
+def test_truth_of_another_size_is_named_before_a_model_is_loaded(tmp_path, run, loads, pack):
     options = make_set(tmp_path / "set")
     write(tmp_path / "set" / "test_HR" / "c1_HR.png", np.zeros((24, 30, 3), np.uint8))
     result = run(*options, "--pack", pack, "--metrics", "psnr")
@@ -387,7 +394,7 @@ def test_truth_of_another_size_is_named_before_a_model_is_loaded(tmp_path, loads
     assert loads == []
 
 
-def test_input_without_truth_is_named_before_a_model_is_loaded(tmp_path, loads, pack):
+def test_input_without_truth_is_named_before_a_model_is_loaded(tmp_path, run, loads, pack):
     options = make_set(tmp_path / "set")
     (tmp_path / "set" / "test_HR" / "c2_HR.png").unlink()
     result = run(*options, "--pack", pack, "--metrics", "psnr")
@@ -396,7 +403,7 @@ def test_input_without_truth_is_named_before_a_model_is_loaded(tmp_path, loads, 
     assert loads == []
 
 
-def test_inputs_are_never_written_over(tmp_path, loads):
+def test_inputs_are_never_written_over(tmp_path, run):
     folder = tmp_path / "out" / "x" / "bicubic"
     write(folder / "a.png", np.full((*LOW, 3), 7, np.uint8))
     # Two data sets, so that the first result would lie exactly where the second's input lies.
@@ -408,7 +415,7 @@ def test_inputs_are_never_written_over(tmp_path, loads):
     assert (folder / "a.png").read_bytes() == before
 
 
-def test_help_names_the_conventions():
+def test_help_names_the_conventions(run, qrun):
     text = run("--help").stdout
     assert "qrun eval" in text
     assert "--results" in text

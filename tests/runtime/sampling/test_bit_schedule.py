@@ -1,7 +1,10 @@
 """Timesteps find their column of the bit grid."""
 
-from runtime.sampling.bit_schedule import BitSchedule
+import pytest
+
+from runtime.sampling.bit_schedule import BitSchedule, constant_bits
 from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
+from schemas.errors import UsageError
 
 GRID = BitGrid(
     target=MeanBitWidths(weight_bits=4, activation_bits=4),
@@ -28,3 +31,15 @@ def test_any_other_timestep_uses_the_nearest():
     assert schedule(740.0)["a"] == 4
     assert schedule(0.0)["a"] == 5
     assert schedule(750.0)["a"] == 3  # a tie goes to the earlier step
+
+
+def test_one_width_replaces_the_grid():
+    constant = constant_bits(lambda _timestep: {"layer": 4}, 8)
+    assert (constant(0.0), constant(999.0)) == ({"layer": 8}, {"layer": 8})
+    with pytest.raises(UsageError, match="1 to 8"):
+        constant_bits(lambda _timestep: {"layer": 4}, 9)
+
+
+def test_a_network_without_quantized_layers_has_no_width_to_replace(tiny):
+    with pytest.raises(UsageError, match="no quantized layers"):
+        tiny.with_activation_bits(8)

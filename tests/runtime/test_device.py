@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-import runtime.processor
+import runtime.device
 from runtime.backends.cpu.int8_weight import inexact_reason
 from runtime.backends.cpu.scratch import scratch
-from runtime.cli.model import device_and_dtype
+from runtime.device import device_and_dtype
 from runtime.processor import multiplies_bfloat16, processor_features
 from schemas.errors import UsageError
 
@@ -27,7 +27,7 @@ needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inex
     ],
 )
 def test_dtype_on_the_cpu(monkeypatch, able, backend, expected):
-    monkeypatch.setattr(runtime.processor, "multiplies_bfloat16", lambda: able)
+    monkeypatch.setattr(runtime.device, "multiplies_bfloat16", lambda: able)
     assert device_and_dtype("cpu", "auto", backend=backend) == (CPU, expected)
 
 
@@ -35,8 +35,14 @@ def test_what_is_asked_for_is_taken():
     assert device_and_dtype("cpu", "float16", backend="reference") == (CPU, torch.float16)
 
 
+@pytest.mark.parametrize(("device", "dtype"), [("abacus", "auto"), ("cpu", "int8")])
+def test_names_that_are_none_are_refused(device, dtype):
+    with pytest.raises(UsageError, match="one of auto, "):
+        device_and_dtype(device, dtype)
+
+
 def test_a_backend_of_another_device_is_refused(monkeypatch):
-    monkeypatch.setattr(runtime.processor, "multiplies_bfloat16", lambda: True)
+    monkeypatch.setattr(runtime.device, "multiplies_bfloat16", lambda: True)
     with pytest.raises(UsageError, match="triton cannot run on cpu"):
         device_and_dtype("cpu", "auto", backend="triton")
 

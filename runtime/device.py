@@ -1,0 +1,47 @@
+"""Where a network computes, and in which number format."""
+
+import torch
+
+from runtime.backends import find_backend
+from runtime.device_names import check_names
+from runtime.processor import multiplies_bfloat16
+from schemas.errors import UsageError
+
+
+def device_and_dtype(
+    device: str, dtype: str, *, backend: str | None = None
+) -> tuple[torch.device, torch.dtype]:
+    """Choose where and how to compute.
+
+    A GPU where there is one, and bfloat16 there. The CPU computes in float32, but in bfloat16 where
+    that is around the integer products of the backend ``cpu`` and the processor multiplies it.
+
+    Args:
+        device: one of `runtime.device_names.DEVICES`.
+        dtype: one of `runtime.device_names.DTYPES`.
+        backend: of the quantized layers; None for a network without such.
+
+    Raises:
+        UsageError: there is no such device or number format, a GPU is asked for and there is none,
+            or the backend cannot run there.
+    """
+    check_names(device, dtype)
+    has_gpu = torch.cuda.is_available()
+    if device == "cuda" and not has_gpu:
+        raise UsageError(
+            "--device cuda: torch sees no GPU here", hint="--device cpu works anywhere"
+        )
+    if device == "auto":
+        device = "cuda" if has_gpu else "cpu"
+    chosen = torch.device(device)
+    if dtype != "auto":
+        explicit: torch.dtype = getattr(torch, dtype)
+        return chosen, explicit
+    if chosen.type == "cuda":
+        return chosen, torch.bfloat16
+    narrow = (
+        backend is not None
+        and multiplies_bfloat16()
+        and find_backend(backend, chosen).name == "cpu"
+    )
+    return chosen, torch.bfloat16 if narrow else torch.float32

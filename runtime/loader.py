@@ -1,0 +1,69 @@
+"""One function for every way to name a model: a pack or a checkpoint, devices by their names."""
+
+from pathlib import Path
+from typing import Protocol
+
+from runtime.device import device_and_dtype
+from runtime.load import load_full_precision, load_pack
+from runtime.pipeline import Pipeline
+from schemas.errors import UsageError
+
+
+class Loader(Protocol):
+    """`load_pipeline`, or what stands in for it."""
+
+    def __call__(
+        self,
+        *,
+        pack: Path | None,
+        full_precision: Path | None,
+        variant: str | None,
+        base: Path | None,
+        device: str,
+        dtype: str,
+        backend: str,
+    ) -> Pipeline:
+        """Load a model."""
+
+
+def load_pipeline(
+    *,
+    pack: Path | None,
+    full_precision: Path | None = None,
+    variant: str | None = None,
+    base: Path | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+) -> Pipeline:
+    """Load the model that the arguments name, onto the device they name.
+
+    Args:
+        pack: a pack, to be run or, with ``full_precision``, to lend its parts.
+        full_precision: an unquantized checkpoint to be run, or None.
+        variant: which published network the checkpoint is.
+        base: a folder with VAE and prompts.
+        device: as `device_and_dtype` takes it.
+        dtype: as `device_and_dtype` takes it.
+        backend: how quantized layers are computed.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged or of another architecture.
+        PackError: the pack is damaged.
+        UsageError: neither is given, a part is missing, or it cannot run here.
+    """
+    chosen, number_format = device_and_dtype(
+        device, dtype, backend=None if full_precision is not None else backend
+    )
+    if full_precision is not None:
+        return load_full_precision(
+            full_precision,
+            pack=pack,
+            base=base,
+            variant=variant,
+            device=chosen,
+            dtype=number_format,
+        )
+    if pack is None:
+        raise UsageError("no model: give a pack or an unquantized checkpoint")
+    return load_pack(pack, base=base, device=chosen, dtype=number_format, backend=backend)
