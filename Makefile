@@ -1,7 +1,7 @@
 # make demo   builds a pack from the bundled model and upscales a photo with it
 # make test   sets everything up and runs the tests
 # make lint   style, types, import directions
-# make gpu-check   checks and times the Triton kernels; needs a CUDA device, and torch alone
+# make gpu-check   checks and times the Triton kernels; needs a CUDA device
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -41,7 +41,8 @@ lint: $(VENV)/.dev
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-# Also without an environment of its own: torch, triton, numpy and safetensors are enough.
+# Also without an environment of its own: torch, numpy, safetensors, pydantic, typer and pytest are
+# enough. What stands behind -- goes to `qrun bench`, as in GPU_ARGS="-- --size 1024".
 gpu-check:
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out docs/results $(GPU_ARGS)
 

@@ -82,8 +82,9 @@ class Family:
         rebuilt: tensors that need not be stored.
         latent_size: configuration -> the latents that the network takes.
         prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part.
-        count_tokens: configuration, side of the result in px, prompt tokens -> tokens of every
-            stream of one forward pass; raises `UsageError` where the sides do not divide.
+        text_tokens: of a prompt, as the published network is given them.
+        vae_factor: image pixels per latent pixel of the published autoencoder, along one side.
+        streams: patches of the latent, prompt tokens -> tokens of every stream of a forward pass.
         tokens_through: layer name, tokens of the streams -> tokens through that layer.
         runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
             name ``FAMILY``. A name, not an import: files do not need the network.
@@ -105,7 +106,9 @@ class Family:
     rebuilt: Mapping[str, RebuiltTensor]
     latent_size: Callable[[Config], LatentSize]
     prompt_shapes: Callable[[Config, int], dict[str, Shape]]
-    count_tokens: Callable[[Config, int, int], dict[str, int]]
+    text_tokens: int
+    vae_factor: int
+    streams: Callable[[int, int], dict[str, int]]
     tokens_through: Callable[[str, Mapping[str, int]], int]
     runtime: str
 
@@ -162,6 +165,32 @@ class Architecture:
         """`tensor_shapes` without what can be rebuilt: the parameters."""
         return {n: s for n, s in self.tensor_shapes.items() if n not in self.family.rebuilt}
 
+    def count_tokens(
+        self, side_px: int, text_tokens: int, *, vae_factor: int | None = None
+    ) -> dict[str, int]:
+        """Tokens of every stream for a square result of ``side_px``.
+
+        Args:
+            side_px: side of the result, in px.
+            text_tokens: of the prompt.
+            vae_factor: image pixels per latent pixel; None for the published autoencoder's.
+
+        Raises:
+            UsageError: the result does not divide into latent pixels and patches, or no token is
+                left.
+        """
+        factor = self.family.vae_factor if vae_factor is None else vae_factor
+        token_px = factor * self.latent_size.patch_size
+        if side_px < token_px or side_px % token_px:
+            nearest = max(1, round(side_px / token_px)) * token_px
+            raise UsageError(
+                f"an image of {side_px} px does not divide into tokens of {token_px} px",
+                hint=f"the nearest size that does is {nearest} px",
+            )
+        if text_tokens < 0:
+            raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
+        return self.family.streams((side_px // token_px) ** 2, text_tokens)
+
     def prompt_shapes(self, tokens: int) -> dict[str, Shape]:
         """Names and shapes in a file of prompt embeddings: every part of both prompts."""
         parts = self.family.prompt_shapes(self.config, tokens)
@@ -198,3 +227,17 @@ def find_family(name: str) -> Family | None:
 def families() -> list[Family]:
     """All known families."""
     return [family for name in _MODULES if (family := find_family(name)) is not None]
+
+
+def preset_architecture(preset: str, variant: str | None) -> Architecture:
+    """The network of a known configuration; ``variant`` None for its family's first.
+
+    Raises:
+        UsageError: there is no such preset or variant.
+    """
+    for family in families():
+        if preset in family.presets:
+            chosen = family.variants[0] if variant is None else variant
+            return Architecture(family, family.presets[preset], family.check_variant(chosen))
+    known = [name for family in families() for name in family.presets]
+    raise UsageError(f"there is no preset {preset!r}", hint="one of: " + ", ".join(known))

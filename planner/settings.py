@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Literal, get_args
 
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
-from planner.target import UNQUANTIZED_BITS, Target
+from planner.target import Target
+from schemas.bit_grid import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import ScaleRule, SettingOrList
 
@@ -132,7 +133,7 @@ class BuildSettings:
     def wants_vatmp(self) -> bool:
         """Whether a calibration, where there is one, decides the activation bits."""
         bits = self.target.activation_bits
-        if bits == UNQUANTIZED_BITS:
+        if bits == UNQUANTIZED:
             return False
         if self.timestep_allocation == "auto":
             return bits < USED_BELOW_BITS
@@ -147,7 +148,7 @@ class BuildSettings:
         """Layers among ``names`` that stay in 16 bits.
 
         Raises:
-            UsageError: a pattern finds no layer.
+            UsageError: a pattern finds no layer, or they leave no layer to quantize.
         """
         kept: set[str] = set()
         for pattern in self.keep:
@@ -158,6 +159,10 @@ class BuildSettings:
                     hint=f"a layer's name looks like {names[0]}",
                 )
             kept.update(found)
+        if kept.issuperset(names):
+            raise UsageError(
+                "the patterns keep every layer in 16 bits: nothing is left to quantize"
+            )
         return frozenset(kept)
 
     def recorded(self) -> dict[str, SettingOrList]:

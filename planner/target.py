@@ -4,13 +4,11 @@ import re
 from dataclasses import dataclass
 
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
-from schemas.bit_grid import MeanBitWidths
+from schemas.bit_grid import UNQUANTIZED, MeanBitWidths
 from schemas.errors import UsageError
 
 MINIMUM_ACTIVATION_BITS = 2
 MAXIMUM_ACTIVATION_BITS = 8
-UNQUANTIZED_BITS = 16
-"""Activation bits that leave a layer's input as it is."""
 
 DEFAULT_TEXT = "W4A4"
 SHOWN_CHARACTERS = 40
@@ -48,8 +46,8 @@ def _number(text: str) -> int | float:
 
 def _nearest_activation_bits(bits: int | float) -> int | float:
     """Clip to 2 ... 8 or 16, whichever is nearer; half way, the choice that loses no quality."""
-    if bits >= (MAXIMUM_ACTIVATION_BITS + UNQUANTIZED_BITS) / 2:
-        return UNQUANTIZED_BITS
+    if bits >= (MAXIMUM_ACTIVATION_BITS + UNQUANTIZED) / 2:
+        return UNQUANTIZED
     return min(max(bits, MINIMUM_ACTIVATION_BITS), MAXIMUM_ACTIVATION_BITS)
 
 
@@ -87,7 +85,7 @@ def parse_target(
             f"target W{match[1][:SHOWN_CHARACTERS]}A{match[2][:SHOWN_CHARACTERS]} cannot be"
             f" reached: weights take {minimum_weight_bits} to {maximum_weight_bits} bits,"
             f" activations {MINIMUM_ACTIVATION_BITS} to {MAXIMUM_ACTIVATION_BITS} or"
-            f" {UNQUANTIZED_BITS}",
+            f" {UNQUANTIZED}",
             hint=f"the nearest feasible target is {nearest}",
         )
     return asked

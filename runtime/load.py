@@ -15,23 +15,12 @@ from artifacts.pack.file_names import PROMPTS
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.network.family import LatentNetwork, empty_network
+from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
 from schemas.json_io import read_json_file
-
-
-class Unread(nn.Module):
-    """Stands where a pack left out a layer that no forward pass reads; running it is an error."""
-
-    def __init__(self, name: str) -> None:
-        super().__init__()
-        self.name = name
-
-    def forward(self, *_: Tensor) -> Tensor:
-        """Refuse to run."""
-        raise PackError(f"layer {self.name} is not in the pack, but the network reads it")
 
 
 def load_pack(

@@ -9,8 +9,8 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from artifacts.family import Architecture
-from runtime.backends.triton.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.family import LatentNetwork
+from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
 from runtime.sampling.bit_schedule import BitsAt, constant_bits
 from runtime.sampling.settings import UpscaleSettings

@@ -14,7 +14,9 @@ from pydantic import (
 from schemas.bounds import at_most
 from schemas.strict import StrictModel
 
-BIT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, 16)
+UNQUANTIZED = 16
+"""Bits of what is not quantized: a weight in bfloat16, a layer's input as it comes."""
+BIT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
 MAX_TIMESTEPS = 10000
 MAX_LAYERS = 100_000
 """Far above any network (the full DiT4SR has 585); bounds what a hostile file can cost."""
@@ -22,7 +24,7 @@ MAX_LAYERS = 100_000
 
 def _known_width(bits: int) -> int:
     if bits not in BIT_WIDTHS:
-        raise ValueError(f"{bits} bits; it must be 1 to 8, or 16 for unquantized")
+        raise ValueError(f"{bits} bits; it must be 1 to 8, or {UNQUANTIZED} for unquantized")
     return bits
 
 
@@ -32,10 +34,10 @@ Bits = Annotated[
     AfterValidator(_known_width),
     WithJsonSchema({"type": "integer", "enum": list(BIT_WIDTHS)}),
 ]
-"""Width of one code; 16 means that the values stay unquantized."""
+"""Width of one code, or `UNQUANTIZED`."""
 VersionOne = Annotated[int, Field(ge=1, le=1)]
 # Both types, so that a plain 4 is written back as 4 and a mean such as 3.98 is possible.
-MeanBits = Annotated[int | float, Field(ge=1, le=16)]
+MeanBits = Annotated[int | float, Field(ge=1, le=UNQUANTIZED)]
 # JSON has no tuples: lists are let through, then held as tuples. Their items stay strict.
 Timesteps = Annotated[
     tuple[Annotated[float, Field(ge=0)], ...],

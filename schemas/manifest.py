@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.bit_grid import MAX_LAYERS, Bits, MeanBitWidths, VersionOne
+from schemas.bit_grid import MAX_LAYERS, UNQUANTIZED, Bits, MeanBitWidths, VersionOne
 from schemas.bounds import at_most
 from schemas.json_io import dump_json
 from schemas.strict import StrictModel
@@ -209,6 +209,11 @@ class LayerRecord(StrictModel):
     local_energy: Share | None = None
     note: str = ""
 
+    @property
+    def is_quantized(self) -> bool:
+        """Whether the weight is stored as codes; a layer kept in 16 bits is an ordinary one."""
+        return self.weight_bits != UNQUANTIZED
+
     @model_validator(mode="after")
     def _shapes_fit(self) -> Self:
         if self.global_rank > min(self.out_features, self.in_features):
@@ -228,7 +233,7 @@ class LayerRecord(StrictModel):
                 f"rotation is that of size {self.rotation}, but in_features is {self.in_features}"
             )
         parts = self.global_rank or self.local_block is not None or self.smoothing
-        if self.weight_bits == 16 and (parts or self.rotation != "none"):
+        if not self.is_quantized and (parts or self.rotation != "none"):
             raise ValueError(
                 "a layer kept in 16 bits has neither factors nor a rotation nor a smoothing"
             )

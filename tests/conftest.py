@@ -1,14 +1,21 @@
-"""What tests of the command ``qrun`` share: a tiny random model in place of a pack."""
+"""What all tests share: where those for a GPU run, and ``qrun`` with a tiny model in place of a pack.
+
+What the model needs is imported when a test asks for it: tests of the kernels also run where that
+is not installed.
+"""
 
 import pytest
-from typer.testing import CliRunner
+import torch
 
-from runtime.cli.app import make_app
-from tests.runtime.tiny_pipeline import make_tiny_pipeline
+
+def pytest_runtest_setup(item):
+    """Skip what is marked ``gpu`` where there is none."""
+    if item.get_closest_marker("gpu") is not None and not torch.cuda.is_available():
+        pytest.skip("needs a CUDA device")
 
 
 class Qrun:
-    """The command; calling it runs it.
+    """The command ``qrun``; calling it runs it.
 
     Attributes:
         load: stands in for the loader; a test may put another in its place.
@@ -16,11 +23,15 @@ class Qrun:
     """
 
     def __init__(self, load):
+        from runtime.cli.app import make_app
+
         self.load = load
         self.loads = []
         self._app = make_app(self._load)
 
     def __call__(self, *arguments):
+        from typer.testing import CliRunner
+
         return CliRunner().invoke(self._app, [*map(str, arguments)])
 
     def _load(self, **options):
@@ -30,6 +41,8 @@ class Qrun:
 
 @pytest.fixture(scope="session")
 def tiny():
+    from tests.runtime.tiny_pipeline import make_tiny_pipeline
+
     return make_tiny_pipeline()
 
 

@@ -11,16 +11,18 @@
         ...
 
 The command takes ``--steps`` and ``--seed``, in their place between the others; the function gets a
-``Sampling``. typer reads a function's signature and annotations, and nothing else of it, so the two
+``Sampling``. Where the dataclass has a class variable ``panel``, ``--help`` lists its options under
+that heading. typer reads a function's signature and annotations, and nothing else of it, so the two
 are all that is changed. Nothing heavy is imported here: ``--help`` goes through this module.
 """
 
+import copy
 import dataclasses
 import functools
 import inspect
 import types
 from collections.abc import Callable, Container
-from typing import Any, get_type_hints
+from typing import Annotated, Any, get_args, get_type_hints
 
 
 def grouped_options(command: Callable[..., None], **bound: Any) -> Callable[..., None]:
@@ -73,6 +75,7 @@ def _hints(command: Callable[..., None], *, without: Container[str]) -> dict[str
 
 def _options(group: type[Any]) -> list[inspect.Parameter]:
     hints = get_type_hints(group, include_extras=True)
+    panel: str | None = getattr(group, "panel", None)
     found = []
     for field in dataclasses.fields(group):
         if field.default_factory is not dataclasses.MISSING:
@@ -83,7 +86,17 @@ def _options(group: type[Any]) -> list[inspect.Parameter]:
                 field.name,
                 inspect.Parameter.KEYWORD_ONLY,
                 default=inspect.Parameter.empty if required else field.default,
-                annotation=hints[field.name],
+                annotation=_in_panel(hints[field.name], panel),
             )
         )
     return found
+
+
+def _in_panel(annotation: Any, panel: str | None) -> Any:
+    """The option ``Annotated[type, typer.Option(...)]``, listed under ``panel`` by ``--help``."""
+    if panel is None:
+        return annotation
+    kind, option, *rest = get_args(annotation)
+    option = copy.copy(option)  # other commands may list it elsewhere
+    option.rich_help_panel = panel
+    return Annotated[(kind, option, *rest)]

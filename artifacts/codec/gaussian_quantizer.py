@@ -69,6 +69,16 @@ def gaussian_level(bits: int) -> GaussianLevel:
     return GaussianLevel(bits, step * (2**bits - 1) / 2, step, mse)
 
 
+def relative_step(rule: ScaleRule, bits: int) -> float:
+    """A row's scale over its root mean square (``gaussian``) or largest magnitude (``absmax``).
+
+    Raises:
+        ValueError: ``bits`` is not within 1 ... 8.
+    """
+    step = gaussian_level(bits).step
+    return step if rule == "gaussian" else 2 / (2**bits - 1)
+
+
 def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[Tensor, Tensor]:
     """Quantize every row of ``x`` [..., n] with a scale of its own.
 
@@ -88,13 +98,10 @@ def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[T
     Raises:
         ValueError: a value is not finite or too large for float32, or ``bits`` is out of range.
     """
-    level = gaussian_level(bits)
+    step = relative_step(rule, bits)
     values = x if x.dtype == torch.float64 else x.float()
-    if rule == "gaussian":
-        scale = values.square().mean(-1).sqrt() * level.step
-    else:
-        scale = values.abs().amax(-1) * (2 / (2**bits - 1))
-    scale = scale.float()
+    size = values.square().mean(-1).sqrt() if rule == "gaussian" else values.abs().amax(-1)
+    scale = (size * step).float()
     if not bool(torch.isfinite(scale).all()):
         raise ValueError("a value is not finite, or too large for a float32 scale")
     # Codes are made for the scale as it is stored, rounded to float32.

@@ -9,14 +9,16 @@ is slow and plain on purpose: every kernel is tested against it.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from pydantic import ValidationError
 from torch import Tensor
 
-from artifacts.codec.bitpack import packed_bytes, unpack_codes
+from artifacts.codec.bitpack import unpack_codes
 from artifacts.codec.gaussian_quantizer import dequantize_rows
 from artifacts.codec.hadamard import Rotation
+from artifacts.codec.layer_parts import LAYER_PARTS, expected_parts
 from artifacts.files.safetensors_io import TensorSpec
 from schemas.manifest import LayerRecord
 
@@ -25,22 +27,17 @@ from schemas.manifest import LayerRecord
 class QuantizedWeight:
     """A weight [out, in] as codes, scales and low-rank factors.
 
+    Its tensors are the rows of `artifacts.codec.layer_parts.LAYER_PARTS`, which has dtypes, shapes
+    and meanings; what a layer lacks is None. Block (p, q) of the weight, rows from p s_o and
+    columns from q s_i, gets ``outer(local_up[p, q], local_down[p, q])`` of SVD-L.
+
     Attributes:
         name: the layer's name in the network.
         out_features, in_features: shape of the weight.
         weight_bits: bits of a code, 1 ... 8.
-        codes: packed codes, uint8 [bytes], see `artifacts.codec.bitpack`.
-        scale: step of every output channel, float32 [out].
-        global_up, global_down: SVD-G, bfloat16 [out, r] and [r, in], singular values in ``up``;
-            None without.
-        local_up, local_down: SVD-L, bfloat16 [P, Q, s_o] and [P, Q, s_i], singular values in
-            ``up``: block (p, q) of the weight, rows from p s_o and columns from q s_i, gets
-            ``outer(local_up[p, q], local_down[p, q])``; None without.
-        bias: bfloat16 [out], or None.
         rotation: of the inputs, by size ``in``.
-        signs: float32 [in] of +1 and -1, applied before the rotation; None for all +1.
-        smoothing: float32 [in], finite and positive: inputs are divided by it, channel by channel,
-            before anything else happens to them; None for all 1.
+        signs: float32 [in] of +1 and -1, applied before the rotation; None for all +1. Layers of
+            one size share them, so they are no row of the table.
 
     Raises:
         ValueError: a tensor's dtype or shape does not fit the others; the message has the name.
@@ -64,10 +61,7 @@ class QuantizedWeight:
     def __post_init__(self) -> None:
         if not 1 <= self.weight_bits <= 8:
             raise ValueError(f"{self.name}: codes of {self.weight_bits} bits; it must be 1 to 8")
-        if (self.global_up is None) != (self.global_down is None):
-            raise ValueError(f"{self.name}: global_up and global_down come only together")
-        if (self.local_up is None) != (self.local_down is None):
-            raise ValueError(f"{self.name}: local_up and local_down come only together")
+        self._check_groups()
         if self.rotation.size != self.in_features:
             raise ValueError(f"{self.name}: rotation of size {self.rotation.size}")
         if self.signs is not None and (
@@ -75,14 +69,27 @@ class QuantizedWeight:
         ):
             raise ValueError(f"{self.name}: signs {tuple(self.signs.shape)} fit no rotation")
         try:
-            expected = expected_tensors(self.name, self.record(), has_bias=self.bias is not None)
+            expected = expected_parts(self.record(), has_bias=self.bias is not None)
         except ValidationError as cause:
             reasons = "; ".join(problem["msg"] for problem in cause.errors())
             raise ValueError(f"{self.name}: {reasons}") from None
-        actual = {name: TensorSpec.of(tensor) for name, tensor in self.tensors().items()}
-        for name, spec in expected.items():
-            if actual[name] != spec:
-                raise ValueError(f"{name} is {actual[name]}, but must be {spec}")
+        for part, tensor in self.parts().items():
+            actual, must_be = None if tensor is None else TensorSpec.of(tensor), expected.get(part)
+            if actual != must_be:
+                raise ValueError(
+                    f"{self.name}.{part} is {actual or 'missing'}, but must be"
+                    f" {must_be or 'left out'}"
+                )
+
+    def _check_groups(self) -> None:
+        """Parts that one field of the record announces are all there or all missing."""
+        groups: dict[str, list[str]] = {}
+        for name, row in LAYER_PARTS.items():
+            if row.record_field is not None:
+                groups.setdefault(row.record_field, []).append(name)
+        for names in groups.values():
+            if len({getattr(self, name) is None for name in names}) > 1:
+                raise ValueError(f"{self.name}: {' and '.join(names)} come only together")
 
     @property
     def global_rank(self) -> int:
@@ -150,19 +157,13 @@ class QuantizedWeight:
         weight = self.rotation.invert(self.decode_rotated(dtype), self.signs).to(dtype)
         return weight if self.smoothing is None else weight / self.smoothing.to(dtype)
 
+    def parts(self) -> dict[str, Tensor | None]:
+        """Every part of `LAYER_PARTS` by name, None for what the layer lacks."""
+        return {part: getattr(self, part) for part in LAYER_PARTS}
+
     def tensors(self) -> dict[str, Tensor]:
         """The layer's own tensors under the pack's names; the signs are shared and not here."""
-        parts = {
-            "codes": self.codes,
-            "scale": self.scale,
-            "global_up": self.global_up,
-            "global_down": self.global_down,
-            "local_up": self.local_up,
-            "local_down": self.local_down,
-            "bias": self.bias,
-            "smoothing": self.smoothing,
-        }
-        return {f"{self.name}.{part}": t for part, t in parts.items() if t is not None}
+        return {f"{self.name}.{part}": t for part, t in self.parts().items() if t is not None}
 
     @classmethod
     def from_tensors(
@@ -176,48 +177,19 @@ class QuantizedWeight:
         """Undo `tensors` and `record`.
 
         Raises:
-            KeyError: codes or scale are missing.
+            KeyError: a part is missing that every layer has.
             ValueError: as the class.
         """
+        parts: dict[str, Any] = {
+            part: tensors[f"{name}.{part}"] if row.is_required else tensors.get(f"{name}.{part}")
+            for part, row in LAYER_PARTS.items()
+        }
         return cls(
             name=name,
             out_features=record.out_features,
             in_features=record.in_features,
             weight_bits=record.weight_bits,
-            codes=tensors[f"{name}.codes"],
-            scale=tensors[f"{name}.scale"],
             rotation=rotation,
-            global_up=tensors.get(f"{name}.global_up"),
-            global_down=tensors.get(f"{name}.global_down"),
-            local_up=tensors.get(f"{name}.local_up"),
-            local_down=tensors.get(f"{name}.local_down"),
-            bias=tensors.get(f"{name}.bias"),
             signs=signs,
-            smoothing=tensors.get(f"{name}.smoothing"),
+            **parts,
         )
-
-
-def expected_tensors(
-    name: str, record: LayerRecord, *, has_bias: bool = True
-) -> dict[str, TensorSpec]:
-    """Names, dtypes and shapes of a quantized layer's tensors, in exact integers.
-
-    Raises:
-        ValueError: the layer is kept in 16 bits and so has no codes.
-    """
-    out_features, in_features = record.out_features, record.in_features
-    code_bytes = packed_bytes(record.weight_bits, out_features, in_features)
-    parts = {"codes": TensorSpec("U8", (code_bytes,)), "scale": TensorSpec("F32", (out_features,))}
-    if record.global_rank:
-        parts["global_up"] = TensorSpec("BF16", (out_features, record.global_rank))
-        parts["global_down"] = TensorSpec("BF16", (record.global_rank, in_features))
-    if record.local_block is not None:
-        rows, columns = record.local_block
-        grid = (out_features // rows, in_features // columns)
-        parts["local_up"] = TensorSpec("BF16", (*grid, rows))
-        parts["local_down"] = TensorSpec("BF16", (*grid, columns))
-    if has_bias:
-        parts["bias"] = TensorSpec("BF16", (out_features,))
-    if record.smoothing:
-        parts["smoothing"] = TensorSpec("F32", (in_features,))
-    return {f"{name}.{part}": spec for part, spec in parts.items()}

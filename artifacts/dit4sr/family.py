@@ -10,7 +10,7 @@ from artifacts.dit4sr.layout import (
     unread_tensors,
 )
 from artifacts.dit4sr.position_table import is_sincos, sincos_table
-from artifacts.dit4sr.tokens import count_tokens, tokens_through
+from artifacts.dit4sr.tokens import streams, tokens_through
 from artifacts.family import Family, RebuiltTensor
 from schemas.manifest import SamplingDefaults
 from schemas.transformer_config import TransformerConfig
@@ -35,7 +35,9 @@ FAMILY = Family(
     rebuilt={POSITION_TABLE: RebuiltTensor(sincos_table, is_sincos)},
     latent_size=latent_size,
     prompt_shapes=prompt_shapes,
-    count_tokens=count_tokens,
+    text_tokens=333,  # 77 by CLIP and 256 by T5, as Stable Diffusion 3 joins them
+    vae_factor=8,
+    streams=streams,
     tokens_through=tokens_through,
     runtime="runtime.dit4sr.family",
 )

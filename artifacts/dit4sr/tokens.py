@@ -5,43 +5,23 @@ As Q-DiT4SR counts: layers included that the forward pass computes in vain or no
 
 from collections.abc import Mapping
 
-from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 
-VAE_FACTOR = 8
-"""Image pixels per latent pixel, along one side (Stable Diffusion 3)."""
-
-
-def count_tokens(config: TransformerConfig, resolution_px: int, text_tokens: int) -> dict[str, int]:
-    """Tokens of every stream for a square image with sides of ``resolution_px`` pixels.
-
-    Raises:
-        UsageError: the image does not divide into latent pixels and patches, or no token is left.
-    """
-    pixels_per_token = VAE_FACTOR * config.patch_size
-    if resolution_px < pixels_per_token or resolution_px % pixels_per_token:
-        nearest = max(1, round(resolution_px / pixels_per_token)) * pixels_per_token
-        raise UsageError(
-            f"an image of {resolution_px} px does not divide into tokens of {pixels_per_token} px",
-            hint=f"the nearest size that does is {nearest} px",
-        )
-    if text_tokens < 0:
-        raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
-    per_stream = (resolution_px // pixels_per_token) ** 2
-    return {"image": per_stream, "control": per_stream, "text": text_tokens}
+def streams(patches: int, text_tokens: int) -> dict[str, int]:
+    """Tokens of every stream; the control stream has as many as the image."""
+    return {"image": patches, "control": patches, "text": text_tokens}
 
 
-def tokens_through(name: str, streams: Mapping[str, int]) -> int:
+def tokens_through(name: str, tokens: Mapping[str, int]) -> int:
     """Tokens that the paper counts through the block linear called ``name``."""
     _, _, module, *layer = name.split(".")  # transformer_blocks, index, module, layer...
     if module in ("norm1", "norm1_context"):
         return 1  # modulation reads the conditioning vector, one per image
     if layer[0].startswith("add_") or layer[0] == "to_add_out":
-        return 0 if module == "attn2" else streams["text"]  # the second attention sees no text
+        return 0 if module == "attn2" else tokens["text"]  # the second attention sees no text
     if module == "ff_context":
-        return streams["text"]
+        return tokens["text"]
     if layer[0].endswith("_control"):
-        return streams["control"]
+        return tokens["control"]
     if layer[0] == "to_out":
-        return streams["image"]
-    return streams["image"] + streams["control"]
+        return tokens["image"]
+    return tokens["image"] + tokens["control"]

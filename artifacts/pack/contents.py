@@ -6,11 +6,11 @@ Everything here is decided from the manifest and the grid alone, before a tensor
 from collections.abc import Iterable
 
 from artifacts.codec.hadamard import Rotation
-from artifacts.codec.quantized_weight import expected_tensors
+from artifacts.codec.layer_parts import expected_tensors
 from artifacts.family import Architecture, family_names, find_family
 from artifacts.files.safetensors_io import TensorSpec
 from artifacts.pack.file_names import MANIFEST
-from schemas.bit_grid import BitGrid
+from schemas.bit_grid import UNQUANTIZED, BitGrid
 from schemas.errors import PackError
 from schemas.json_io import validate
 from schemas.manifest import Manifest
@@ -70,7 +70,7 @@ def check_agreement(manifest: Manifest, architecture: Architecture, grid: BitGri
                 f"layer {name}: bit_grid.json has {bits.weight_bits} weight bits, manifest.json"
                 f" has {record.weight_bits}"
             )
-        if record.weight_bits == 16 and any(step != 16 for step in bits.activation_bits):
+        if not record.is_quantized and set(bits.activation_bits) != {UNQUANTIZED}:
             # It is stored, and runs, as an ordinary layer: other bits would be ignored silently.
             raise PackError(
                 f"layer {name}: bit_grid.json quantizes the activations of a layer whose weight"
@@ -118,7 +118,7 @@ def pack_tensors(manifest: Manifest, architecture: Architecture) -> dict[str, Te
     _check_omitted(manifest, architecture)
     for name in (*manifest.omitted, *manifest.rebuilt):
         del shapes[name]
-    quantized = {name: r for name, r in manifest.layers.items() if r.weight_bits != 16}
+    quantized = {name: r for name, r in manifest.layers.items() if r.is_quantized}
     specs: dict[str, TensorSpec] = {}
     for name, record in quantized.items():
         del shapes[f"{name}.weight"]

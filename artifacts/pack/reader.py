@@ -16,7 +16,8 @@ from torch import Tensor
 
 from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.hadamard import Rotation, unpack_signs
-from artifacts.codec.quantized_weight import QuantizedWeight, expected_tensors
+from artifacts.codec.layer_parts import Values, allowed_values, expected_tensors, wrong_value
+from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.family import Architecture, Config
 from artifacts.files.safetensors_io import Header, TensorSpec, read_header
 from artifacts.pack.contents import (
@@ -93,7 +94,7 @@ class Pack:
         return [
             name
             for name in self.architecture.quantizable
-            if name in layers and layers[name].weight_bits != 16
+            if name in layers and layers[name].is_quantized
         ]
 
     @property
@@ -124,7 +125,7 @@ class Pack:
             PackError: a file changed since the pack was opened.
         """
         record = self.manifest.layers[name]
-        if record.weight_bits == 16:
+        if not record.is_quantized:
             raise KeyError(f"{name} is kept in 16 bits; its weight is the tensor {name}.weight")
         places = self._places
         names = [n for n in expected_tensors(name, record) if n in places]
@@ -179,7 +180,7 @@ class Pack:
         return {
             tensor
             for name, record in layers
-            if record.weight_bits != 16
+            if record.is_quantized
             for tensor in expected_tensors(name, record)
         }
 
@@ -210,7 +211,7 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
     headers = _read_transformer_headers(path, manifest, pack_tensors(manifest, architecture))
     prompt_header = _read_prompt_header(path, manifest, architecture)
     _check_companions(path, manifest)
-    _check_values(headers)
+    _check_values(headers, manifest)
     pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header)
     for size in rotations:
         pack.signs(int(size))
@@ -369,7 +370,8 @@ def _read_prompt_header(
             raise PackError(
                 f"{PROMPTS}: tensor {name} is {info.spec}, but must be floats {list(shape)}"
             )
-    _check_finite(header, PROMPTS)
+    for name in expected:
+        _check_tensor(header, name, PROMPTS)
     return header
 
 
@@ -387,26 +389,21 @@ def _check_companions(path: Path, manifest: Manifest) -> None:
             read_header(path / name)
 
 
-def _check_values(headers: Mapping[str, Header]) -> None:
-    for file_name, header in headers.items():
-        _check_finite(header, file_name)
-
-
-def _check_finite(header: Header, file_name: str) -> None:
-    """Float tensors must be finite, scales not negative, smoothing vectors positive.
+def _check_values(headers: Mapping[str, Header], manifest: Manifest) -> None:
+    """Float tensors must be finite, those of quantized layers what `LAYER_PARTS` says.
 
     Holds one tensor at a time.
     """
-    for name, info in header.tensors.items():
-        if info.dtype == "U8":
-            continue
-        tensor = header.read(name)
-        if not bool(torch.isfinite(tensor).all()):
-            raise PackError(f"{file_name}: tensor {name} has a value that is not finite")
-        if name.endswith(".scale") and bool((tensor < 0).any()):
-            raise PackError(f"{file_name}: tensor {name} has a negative scale")
-        if name.endswith(".smoothing") and bool((tensor <= 0).any()):
-            raise PackError(f"{file_name}: tensor {name} has a value that is not positive")
+    for file_name, header in headers.items():
+        for name, info in header.tensors.items():
+            if info.dtype != "U8":
+                _check_tensor(header, name, file_name, allowed_values(name, manifest.layers))
+
+
+def _check_tensor(header: Header, name: str, file_name: str, allowed: Values = "finite") -> None:
+    wrong = wrong_value(header.read(name), allowed)
+    if wrong:
+        raise PackError(f"{file_name}: tensor {name} has {wrong}")
 
 
 def _sha256(path: Path, name: str) -> str:

@@ -33,6 +33,7 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.hadamard import Rotation, pack_signs
+from artifacts.codec.layer_parts import LAYER_PARTS, wrong_value
 from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.files.atomic_swap import put_in_place, sync_directory
 from artifacts.files.safetensors_io import (
@@ -135,14 +136,14 @@ class PackWriter:
 
         Raises:
             ValueError: a layer of the same size came with another rotation or other signs, a name
-                is taken, or a value is not finite.
+                is taken, or a part has a value that `LAYER_PARTS` does not allow.
         """
         if not layer.rotation.is_identity:
             self._check_rotation(layer)
-        if bool((layer.scale < 0).any()):
-            raise ValueError(f"{layer.name}: negative scale")
-        if layer.smoothing is not None and bool((layer.smoothing <= 0).any()):
-            raise ValueError(f"{layer.name}: smoothing that is not positive")
+        for part, value in layer.parts().items():
+            wrong = None if value is None else wrong_value(value, LAYER_PARTS[part].values)
+            if wrong:
+                raise ValueError(f"{layer.name}.{part} has {wrong}")
         for name, tensor in layer.tensors().items():
             self._spool(name, tensor, stored)
 
@@ -152,7 +153,11 @@ class PackWriter:
         Raises:
             ValueError: the name is taken, or a value is not finite in bfloat16.
         """
-        self._spool(name, tensor.to(torch.bfloat16))
+        rounded = tensor.to(torch.bfloat16)
+        wrong = wrong_value(rounded)
+        if wrong:
+            raise ValueError(f"{name} has {wrong}")
+        self._spool(name, rounded)
 
     def add_prompts(self, tensors: Mapping[str, Tensor]) -> None:
         """Add the prompt embeddings; `Architecture.prompt_shapes` has names and shapes.
@@ -261,8 +266,6 @@ class PackWriter:
     def _spool(self, name: str, tensor: Tensor, stored: Header | None = None) -> None:
         if name in self._entries:
             raise ValueError(f"{name}: added twice")
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            raise ValueError(f"{name}: a value is not finite")
         if stored is not None:
             self._entries[name] = _stored_entry(stored, name)
             return

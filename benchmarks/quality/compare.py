@@ -151,7 +151,7 @@ class Comparison:
 def describe(pack: Pack) -> dict[str, Any]:
     """What a pack's JSON files say that the results will show."""
     manifest, grid = pack.manifest, pack.bit_grid
-    layers = {name: r for name, r in manifest.layers.items() if r.weight_bits != 16}
+    layers = {name: r for name, r in manifest.layers.items() if r.is_quantized}
     return {
         "recipe": manifest.recipe.name,
         "settings": dict(manifest.recipe.settings),

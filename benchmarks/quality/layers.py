@@ -24,9 +24,10 @@ from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker, Quantized
 from benchmarks.quality.rows import Row
 from planner.build.network_probe import active_linears
-from runtime.backends.reference import UNQUANTIZED, ReferenceLinear
+from runtime.backends.reference import ReferenceLinear
 from runtime.images.image_io import read_image
 from runtime.upscale import SCALE, prepare, sample_latent
+from schemas.bit_grid import UNQUANTIZED
 from schemas.json_io import format_json
 
 IMAGES = 4

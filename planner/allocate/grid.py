@@ -6,10 +6,8 @@ from fractions import Fraction
 
 from planner.allocate.vatmp import allocate_timesteps
 from planner.settings import BuildSettings
-from schemas.bit_grid import BitGrid, LayerBits
+from schemas.bit_grid import UNQUANTIZED, BitGrid, LayerBits
 from schemas.calibration import Calibration
-
-UNQUANTIZED = 16
 
 
 def make_grid(

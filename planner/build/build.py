@@ -22,8 +22,8 @@ import torch
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
-from planner.allocate.grid import UNQUANTIZED, make_grid
-from planner.allocate.weight_bits import weight_bits
+from planner.allocate.grid import make_grid
+from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
 from planner.build.layers import LayerMaker
@@ -34,8 +34,8 @@ from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
+from schemas.bit_grid import UNQUANTIZED
 from schemas.calibration import Calibration
-from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest, Source
 
 
@@ -93,17 +93,13 @@ def build(
         # 1. Inventory.
         inventory = take_inventory(checkpoint, settings)
         names = inventory.quantized
-        if not names:
-            raise UsageError(
-                "the patterns keep every layer in 16 bits: nothing is left to quantize"
-            )
         if not settings.uses_calibration:
             calibration = None
         check_calibration(calibration, checkpoint, names, settings)
 
         # 2, 3. Variances, and from them weight bits.
         if settings.weight_allocation == "uniform":
-            bits = dict.fromkeys(names, int(settings.target.weight_bits))
+            bits = uniform_bits(names, settings)
         else:
             bits = weight_bits(maker.statistics(names), settings)
 

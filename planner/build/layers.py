@@ -100,7 +100,9 @@ class LayerMaker:
         return layer, None if self.work is None else self.work.keep_layer(layer)
 
 
-def weight_statistics(checkpoint: Checkpoint, settings: BuildSettings) -> list[LayerStatistics]:
+def weight_statistics(
+    checkpoint: Checkpoint, settings: BuildSettings, progress: Progress | None = None
+) -> list[LayerStatistics]:
     """What VaSMP reads of every layer that ``settings`` quantize.
 
     Raises:
@@ -108,5 +110,5 @@ def weight_statistics(checkpoint: Checkpoint, settings: BuildSettings) -> list[L
         CheckpointError: a tensor is damaged.
     """
     shapes = checkpoint.architecture(settings.variant).quantizable
-    maker = LayerMaker(checkpoint, settings, shapes, Silent())
+    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent())
     return maker.statistics(take_inventory(checkpoint, settings).quantized)

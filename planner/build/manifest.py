@@ -5,7 +5,7 @@ from fractions import Fraction
 from importlib.metadata import version
 
 from artifacts.family import Architecture
-from planner.allocate.grid import UNQUANTIZED, mean_activation_bits, rounded_down
+from planner.allocate.grid import mean_activation_bits, rounded_down
 from planner.build.inventory import Inventory
 from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, MeanBitWidths
@@ -84,7 +84,7 @@ def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
     sizes = {
         name: record.out_features * record.in_features
         for name, record in records.items()
-        if record.weight_bits != UNQUANTIZED
+        if record.is_quantized
     }
     stored = sum(size * records[name].weight_bits for name, size in sizes.items())
     return Fraction(stored, sum(sizes.values()))

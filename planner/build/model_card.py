@@ -10,7 +10,7 @@ def model_card(manifest: Manifest) -> str:
     family, variant = architecture.family, architecture.variant
     title = family.title
     target, sizes = manifest.target, manifest.transformer_bytes
-    quantized = [record for record in manifest.layers.values() if record.weight_bits != 16]
+    quantized = [record for record in manifest.layers.values() if record.is_quantized]
     sources = "\n".join(
         f"- `{file.name}`, {file.bytes:,} bytes, sha256 `{file.sha256}`"
         for file in manifest.source.files

@@ -26,7 +26,7 @@ from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
-from planner.estimate.accounting import TokenCounts, network_work
+from planner.estimate.accounting import network_work
 from runtime.device import device_and_dtype
 from runtime.images.batch import INPUT_SUFFIXES
 from runtime.images.image_io import read_header, read_image
@@ -370,10 +370,11 @@ def estimate_cost(pipeline: Pipeline, images: ChosenImages) -> Cost:
     """Predict a pass from the size of its crops and the speed of one matrix product."""
     settings = pipeline.sampling
     branches = 1 if settings.guidance == 1 else 2
-    side = SCALE * images.crop_px // (pipeline.vae_factor * pipeline.patch_size)
-    tokens = max(side, settings.min_side_px // (pipeline.vae_factor * pipeline.patch_size)) ** 2
+    token_px = pipeline.vae_factor * pipeline.patch_size
+    side = max(SCALE * images.crop_px, settings.min_side_px) // token_px * token_px
     text = len(pipeline.prompts.positive_embeds)
-    work = network_work(pipeline.architecture.config, TokenCounts(tokens, tokens, text))
+    streams = pipeline.architecture.count_tokens(side, text, vae_factor=pipeline.vae_factor)
+    work = network_work(pipeline.architecture, streams)
     operations = 2.0 * work.dense * len(images.paths) * settings.steps * branches
     speed = multiplication_speed(pipeline.device, pipeline.dtype)
     return Cost(len(images.paths), settings.steps, branches, operations, operations / speed)

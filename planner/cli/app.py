@@ -4,25 +4,15 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 """
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from planner.cli.build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
-from planner.cli.options import (
-    Debug,
-    Json,
-    MaximumBits,
-    MinimumBits,
-    TargetOption,
-    Variant,
-    console,
-    print_json,
-    recipe_options,
-)
-from schemas.errors import UsageError
+from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
+from planner.cli.options import Debug, Json, console, print_json
 
 app = typer.Typer(
     name="qplan",
@@ -32,9 +22,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 
-PRESETS = ("dit4sr",)
-
-ESTIMATE_EXAMPLE = "Example:  qplan estimate --preset dit4sr --target W4A4"
 INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
 VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
 
@@ -50,60 +37,7 @@ def main() -> None:
     app()
 
 
-@app.command(epilog=ESTIMATE_EXAMPLE)
-def estimate(
-    checkpoint: Annotated[
-        Path | None,
-        typer.Argument(metavar="CHECKPOINT", help="A diffusers folder or a .safetensors file."),
-    ] = None,
-    *,
-    preset: Annotated[
-        str | None, typer.Option(help="A known network instead: " + ", ".join(PRESETS))
-    ] = None,
-    target: TargetOption = "W4A4",
-    variant: Variant = None,
-    global_rank: Annotated[int, typer.Option(help="Rank of the global factors.")] = 32,
-    local_rank: Annotated[int, typer.Option(help="Budget of the local factors, as a rank.")] = 8,
-    min_bits: MinimumBits = 2,
-    max_bits: MaximumBits = 8,
-    resolution: Annotated[int, typer.Option(help="Side of the result, in px.")] = 512,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 40,
-    text_tokens: Annotated[int, typer.Option(help="Length of the prompt.")] = 333,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Predict sizes, operations and distortion; build nothing and read no weights."""
-    with exit_on_error(debug=debug):
-        from artifacts.dit4sr.family import FAMILY
-        from planner.estimate.estimate import EstimateSettings
-        from planner.estimate.estimate import estimate as predict
-        from planner.estimate.tables import render
-
-        if (checkpoint is None) == (preset is None):
-            raise UsageError("name either a checkpoint or --preset", hint=ESTIMATE_EXAMPLE)
-        if preset is not None and preset not in PRESETS:
-            raise UsageError(f"there is no preset {preset!r}", hint="one of: " + ", ".join(PRESETS))
-        settings = recipe_options(
-            "q-dit4sr", target, min_bits=min_bits, max_bits=max_bits, variant=variant
-        )
-        result = predict(
-            _config(checkpoint),
-            settings.target,
-            EstimateSettings(
-                global_rank=global_rank,
-                local_rank=local_rank,
-                minimum_bits=min_bits,
-                maximum_bits=max_bits,
-                steps=steps,
-                resolution_px=resolution,
-                text_tokens=text_tokens,
-            ),
-            FAMILY.check_variant(settings.variant or "q"),  # type: ignore[arg-type]
-        )
-        if json_output:
-            print_json(result.to_json())
-        else:
-            console().print(render(result))
+app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
 
 
 @app.command(epilog=INSPECT_EXAMPLE)
@@ -147,10 +81,3 @@ def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = Fals
             print_json({"pack": str(pack), "ok": True, "files": sizes})
         else:
             print(f"{pack}: ok, {len(sizes)} files, {sum(sizes.values()):,} bytes")
-
-
-def _config(checkpoint: Path | None) -> Any:
-    from artifacts.checkpoint.reader import open_checkpoint
-    from schemas.transformer_config import TransformerConfig
-
-    return TransformerConfig() if checkpoint is None else open_checkpoint(checkpoint).config

@@ -7,7 +7,7 @@ methods that need them: ``--help`` goes through this module.
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
@@ -42,6 +42,8 @@ if TYPE_CHECKING:
 class MethodOptions:
     """What to aim at, and by which method."""
 
+    panel: ClassVar[str] = "Method"
+
     target: TargetOption = "W4A4"
     recipe: Annotated[
         str,
@@ -55,6 +57,8 @@ class MethodOptions:
 @dataclass(frozen=True)
 class QuantizerOptions:
     """How weights are quantized, where that differs from the recipe."""
+
+    panel: ClassVar[str] = "Quantizer (default: the recipe's)"
 
     variant: Variant = None
     global_rank: GlobalRank = None
@@ -90,6 +94,8 @@ class QuantizerOptions:
 @dataclass(frozen=True)
 class BaseOptions:
     """What goes beside the transformer, and how it is sampled."""
+
+    panel: ClassVar[str] = "Base model and sampling"
 
     base: Annotated[
         Path | None,
@@ -135,6 +141,8 @@ class BaseOptions:
 class UnfinishedOptions:
     """What to do with an unfinished build of the same output."""
 
+    panel: ClassVar[str] = "Unfinished builds"
+
     resume: Annotated[
         bool,
         typer.Option(
@@ -168,6 +176,8 @@ class UnfinishedOptions:
 @dataclass(frozen=True)
 class PassOptions:
     """How a calibration pass runs."""
+
+    panel: ClassVar[str] = "Calibration"
 
     calib_images: Annotated[int, typer.Option(help="Use at most this many images.")] = 32
     calib_crop: Annotated[

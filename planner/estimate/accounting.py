@@ -8,11 +8,13 @@ equivalents (a 4-bit weight is an eighth of a parameter). Operations are scaled 
 at the low width. "FLOPs" are the same products over 16 * 16, for one forward pass.
 
 *True figures*. Operations scaled in the same way, but the factor branch at the 16 x 16 bits it
-runs in. Bytes of the pack as its format lays them out.
+runs in. True bytes are counted in `planner.estimate.stored_bytes`.
 
 Both count the multiply-accumulates of block linears alone, by the paper's token rules
-(``tokens_through``): one pass per step although guidance takes two, and layers included that the
-forward pass computes in vain or not at all. Bytes, in contrast, leave inactive tensors out.
+(`Family.tokens_through`): one pass per step although guidance takes two, and layers included that
+the forward pass computes in vain or not at all. Bytes, in contrast, leave inactive tensors out. A
+layer that the user keeps in 16 bits counts as full precision in the paper's convention, like
+everything else that is not quantized, and as 16 x 16 bits truly.
 
 Everything follows from the configuration; the published numbers are in the tests, not here.
 """
@@ -21,65 +23,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from artifacts.codec.bitpack import packed_bytes
-from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes
-from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
+from artifacts.family import Architecture
 
 FULL_PRECISION_BITS = 32
 """Width of a full-precision weight or activation in the paper's parameters and operations."""
 HALF_PRECISION_BITS = 16
-"""Width of the factor branch, and of both operands in the paper's "FLOPs"."""
-HALF_PRECISION_BYTES = 2
-FLOAT32_BYTES = 4
-VAE_FACTOR = 8
-"""Image pixels per latent pixel, along one side (Stable Diffusion 3)."""
-
-
-@dataclass(frozen=True)
-class TokenCounts:
-    """Tokens of each stream in one forward pass."""
-
-    image: int
-    control: int
-    text: int
-
-
-def count_tokens(
-    config: TransformerConfig, *, resolution_px: int = 512, text_tokens: int = 333
-) -> TokenCounts:
-    """Count the tokens of a square image with sides of ``resolution_px`` pixels.
-
-    Raises:
-        UsageError: the image does not divide into latent pixels and patches, or no token is left.
-    """
-    pixels_per_token = VAE_FACTOR * config.patch_size
-    if resolution_px < pixels_per_token or resolution_px % pixels_per_token:
-        nearest = max(1, round(resolution_px / pixels_per_token)) * pixels_per_token
-        raise UsageError(
-            f"an image of {resolution_px} px does not divide into tokens of {pixels_per_token} px",
-            hint=f"the nearest size that does is {nearest} px",
-        )
-    if text_tokens < 0:
-        raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
-    per_stream = (resolution_px // pixels_per_token) ** 2
-    return TokenCounts(image=per_stream, control=per_stream, text=text_tokens)
-
-
-def tokens_through(name: str, tokens: TokenCounts) -> int:
-    """Tokens that the paper counts through the block linear called ``name``."""
-    _, _, module, *layer = name.split(".")  # transformer_blocks, index, module, layer...
-    if module in ("norm1", "norm1_context"):
-        return 1  # modulation reads the conditioning vector, one per image
-    if layer[0].startswith("add_") or layer[0] == "to_add_out":
-        return 0 if module == "attn2" else tokens.text  # the second attention sees no text
-    if module == "ff_context":
-        return tokens.text
-    if layer[0].endswith("_control"):
-        return tokens.control
-    if layer[0] == "to_out":
-        return tokens.image
-    return tokens.image + tokens.control
+"""Width of the factor branch and of kept layers, and the unit of the paper's "FLOPs"."""
 
 
 @dataclass(frozen=True)
@@ -104,18 +53,17 @@ class NetworkSize:
         return self.parameters - self.linear_parameters
 
 
-def parameter_shapes(config: TransformerConfig) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of every parameter, without the position table."""
-    shapes = tensor_shapes(config)
-    del shapes[POSITION_TABLE]
-    return shapes
+def network_size(architecture: Architecture, kept: Collection[str] = ()) -> NetworkSize:
+    """Count the parameters of a network, active or not.
 
-
-def network_size(config: TransformerConfig) -> NetworkSize:
-    """Count the parameters of ``config``, active or not."""
-    linears = block_linears(config).values()
+    Args:
+        architecture: the network.
+        kept: names of block linears that count as any other parameter, because they do not get
+            quantized.
+    """
+    linears = [shape for name, shape in architecture.quantizable.items() if name not in kept]
     return NetworkSize(
-        parameters=sum(prod(shape) for shape in parameter_shapes(config).values()),
+        parameters=sum(prod(shape) for shape in architecture.parameter_shapes.values()),
         linears=len(linears),
         linear_parameters=sum(shape.out_features * shape.in_features for shape in linears),
         linear_sides=sum(shape.out_features + shape.in_features for shape in linears),
@@ -136,7 +84,7 @@ def paper_parameters(size: NetworkSize, weight_bits: float, rank: int) -> float:
 
 @dataclass(frozen=True)
 class NetworkWork:
-    """Multiply-accumulates of one forward pass through the block linears.
+    """Multiply-accumulates of one forward pass through block linears.
 
     Attributes:
         dense: of the layers themselves.
@@ -147,11 +95,15 @@ class NetworkWork:
     per_rank: int
 
 
-def network_work(config: TransformerConfig, tokens: TokenCounts) -> NetworkWork:
-    """Count one forward pass by the paper's token rules."""
+def network_work(
+    architecture: Architecture, streams: Mapping[str, int], kept: Collection[str] = ()
+) -> NetworkWork:
+    """Count one forward pass with so many tokens in its streams, without the layers in ``kept``."""
     dense = per_rank = 0
-    for name, shape in block_linears(config).items():
-        count = tokens_through(name, tokens)
+    for name, shape in architecture.quantizable.items():
+        if name in kept:
+            continue
+        count = architecture.family.tokens_through(name, streams)
         dense += count * shape.out_features * shape.in_features
         per_rank += count * (shape.out_features + shape.in_features)
     return NetworkWork(dense, per_rank)
@@ -168,129 +120,59 @@ def full_precision_operations(work: NetworkWork, *, steps: int) -> float:
 
 
 def paper_operations(
-    work: NetworkWork, *, weight_bits: float, activation_bits: float, rank: int, steps: int
+    work: NetworkWork,
+    *,
+    weight_bits: float,
+    activation_bits: float,
+    rank: int,
+    steps: int,
+    kept_macs: int = 0,
 ) -> float:
-    """The paper's "Ops": every product, those of the factors too, at weight x activation bits."""
+    """The paper's "Ops": every product, those of the factors too, at weight x activation bits.
+
+    Args:
+        work: of the quantized layers.
+        weight_bits: mean bits of a weight.
+        activation_bits: mean bits of an activation.
+        rank: r_G + r_L, 0 without factors.
+        steps: forward passes.
+        kept_macs: multiply-accumulates of kept layers in one pass.
+    """
     macs = work.dense + rank * work.per_rank
-    return _operations(macs * weight_bits * activation_bits, steps)
+    kept = kept_macs * FULL_PRECISION_BITS**2
+    return _operations(macs * weight_bits * activation_bits + kept, steps)
 
 
 def paper_flops(
-    work: NetworkWork, *, weight_bits: float, activation_bits: float, rank: int
+    work: NetworkWork,
+    *,
+    weight_bits: float,
+    activation_bits: float,
+    rank: int,
+    kept_macs: int = 0,
 ) -> float:
-    """The paper's "FLOPs" of one forward pass: MACs scaled by bits x bits over 16 x 16."""
+    """The paper's "FLOPs" of one forward pass: MACs scaled by bits x bits over 16 x 16.
+
+    Arguments as in `paper_operations`.
+    """
     macs = work.dense + rank * work.per_rank
-    return macs * weight_bits * activation_bits / HALF_PRECISION_BITS**2
+    kept = kept_macs * FULL_PRECISION_BITS**2
+    return (macs * weight_bits * activation_bits + kept) / HALF_PRECISION_BITS**2
 
 
 def true_operations(
-    work: NetworkWork, *, weight_bits: float, activation_bits: float, rank: int, steps: int
-) -> float:
-    """Bit operations in the unit of ``paper_operations``, with the factor branch at 16 x 16."""
-    dense = work.dense * weight_bits * activation_bits
-    factors = rank * work.per_rank * HALF_PRECISION_BITS**2
-    return _operations(dense + factors, steps)
-
-
-@dataclass(frozen=True)
-class CheckpointBytes:
-    """Tensor data of the source checkpoint in bf16.
-
-    Attributes:
-        parameters: all parameters, active or not.
-        position_table: the sin-cos table that published checkpoints carry as well.
-    """
-
-    parameters: int
-    position_table: int
-
-
-def checkpoint_bytes(config: TransformerConfig) -> CheckpointBytes:
-    """Size the checkpoint of ``config`` in bf16; file headers are not counted."""
-    return CheckpointBytes(
-        parameters=HALF_PRECISION_BYTES * network_size(config).parameters,
-        position_table=HALF_PRECISION_BYTES * prod(tensor_shapes(config)[POSITION_TABLE]),
-    )
-
-
-@dataclass(frozen=True)
-class PackBytes:
-    """Tensor data of a pack's transformer, by kind; ``local_factors`` is an upper bound.
-
-    Attributes:
-        codes: packed codes of the residuals.
-        scales: float32 step of every output channel.
-        global_factors: SVD-G, bf16.
-        local_factors: SVD-L, bf16. The block shapes depend on the weights; this is the whole
-            budget of Eq. 7, ``r_L (out + in)`` numbers per layer.
-        unquantized: every other active tensor in bf16, biases of quantized layers included. The
-            position table is rebuilt by the reader and takes no room.
-        rotation_signs: one bit per input feature, for every input width.
-    """
-
-    codes: int
-    scales: int
-    global_factors: int
-    local_factors: int
-    unquantized: int
-    rotation_signs: int
-
-    @property
-    def total(self) -> int:
-        """Sum of all kinds."""
-        return (
-            self.codes
-            + self.scales
-            + self.global_factors
-            + self.local_factors
-            + self.unquantized
-            + self.rotation_signs
-        )
-
-
-def pack_bytes(
-    config: TransformerConfig,
-    weight_bits: Mapping[str, int],
-    active_tensors: Collection[str],
+    work: NetworkWork,
     *,
-    global_rank: int,
-    local_rank: int,
-    rotation_signs: bool = True,
-) -> PackBytes:
-    """Size the transformer of a pack before it is built.
+    weight_bits: float,
+    activation_bits: float,
+    rank: int,
+    steps: int,
+    kept_macs: int = 0,
+) -> float:
+    """Bit operations in the unit of ``paper_operations``: factors and kept layers at 16 x 16.
 
-    Args:
-        config: the network.
-        weight_bits: layer name -> bits of every quantized layer.
-        active_tensors: parameters that the pack must hold (``network_probe``).
-        global_rank: r_G; 0 goes without.
-        local_rank: r_L; 0 goes without.
-        rotation_signs: whether the rotation flips signs, which the pack then stores.
+    Arguments as in `paper_operations`.
     """
-    linears = block_linears(config)
-    quantized = {name: linears[name] for name in weight_bits}
-    shapes = parameter_shapes(config)
-    plain = sum(
-        prod(shapes[name])
-        for name in active_tensors
-        if name.removesuffix(".weight") not in quantized
-    )
-    widths = {shape.in_features for shape in quantized.values()}
-    return PackBytes(
-        codes=sum(
-            packed_bytes(weight_bits[name], shape.out_features, shape.in_features)
-            for name, shape in quantized.items()
-        ),
-        scales=FLOAT32_BYTES * sum(shape.out_features for shape in quantized.values()),
-        global_factors=HALF_PRECISION_BYTES
-        * sum(
-            min(global_rank, shape.out_features, shape.in_features)
-            * (shape.out_features + shape.in_features)
-            for shape in quantized.values()
-        ),
-        local_factors=HALF_PRECISION_BYTES
-        * local_rank
-        * sum(shape.out_features + shape.in_features for shape in quantized.values()),
-        unquantized=HALF_PRECISION_BYTES * plain,
-        rotation_signs=sum(-(-width // 8) for width in widths) if rotation_signs else 0,
-    )
+    dense = work.dense * weight_bits * activation_bits
+    in_half_precision = rank * work.per_rank + kept_macs
+    return _operations(dense + in_half_precision * HALF_PRECISION_BITS**2, steps)

@@ -16,6 +16,8 @@ from planner.estimate.estimate import (
     Estimate,
     ladder_key,
 )
+from planner.recipes import DEFAULT_RECIPE
+from planner.settings import BuildSettings
 
 
 def _millions(value: float) -> str:
@@ -113,7 +115,7 @@ def _true_section(result: Estimate) -> Group:
 
 
 def _target_section(result: Estimate) -> Group:
-    own, settings = result.own, result.settings
+    own, image = result.own, result.image
     table = _new_table("", "paper convention", "true")
     paper_ratio = result.size.parameters / own.paper_parameters
     true_ratio = result.checkpoint.parameters / result.pack.total
@@ -127,13 +129,23 @@ def _target_section(result: Estimate) -> Group:
     table.add_row("fewer by", f"{own.paper_reduction:.0f}x", f"{own.true_reduction:.0f}x")
     table.add_row("FLOPs of one pass", f"{_giga_fine(own.paper_flops)} G", "")
     return _section(
-        f"Your target: {result.target}, r_G {settings.global_rank}, r_L {settings.local_rank},"
-        f" variant {result.variant}",
+        f"Your target: {_settings_text(result.settings)}",
         table,
-        f"{settings.steps} steps at {settings.resolution_px} px, {settings.text_tokens} text"
+        f"{image.steps} steps at {image.resolution_px} px, {image.text_tokens} text"
         " tokens, one pass per step.",
         "Smaller than full precision by parameters (paper), than bf16 by bytes (true).",
     )
+
+
+def _settings_text(settings: BuildSettings) -> str:
+    ranks = f"r_G {settings.global_rank}, r_L {settings.local_rank}"
+    parts = [
+        str(settings.target),
+        "" if settings.recipe == DEFAULT_RECIPE else f"recipe {settings.recipe}",
+        ranks if settings.global_rank or settings.local_rank else "no factors",
+        f"variant {settings.variant}",
+    ]
+    return ", ".join(filter(None, parts))
 
 
 def _bytes_section(result: Estimate) -> Group:
@@ -146,7 +158,8 @@ def _bytes_section(result: Estimate) -> Group:
         end_section=True,
     )
     table.add_row("pack: codes", _millions(pack.codes))
-    table.add_row("pack: scales and signs", _millions(pack.scales + pack.rotation_signs))
+    vectors = "scales, smoothing, signs" if result.settings.smoothing else "scales and signs"
+    table.add_row(f"pack: {vectors}", _millions(pack.scales + pack.rotation_signs))
     table.add_row("pack: global factors", _millions(pack.global_factors))
     table.add_row("pack: local factors, at most", _millions(pack.local_factors))
     table.add_row("pack: unquantized tensors", _millions(pack.unquantized), end_section=True)
@@ -170,21 +183,37 @@ def _bits_section(result: Estimate) -> Group:
             _millions(sum(layer.parameters for layer in same)),
             f"{same[0].snr_db:.2f}",
         )
-    source = (
-        "Bits follow the variances of the weights."
-        if distortion.from_weights
-        else "No weights read: all layers count as having the same variance."
-    )
+    active = len(result.layers) + len(result.kept)
+    kept = (f"{len(result.kept)} of them stay in 16 bits, as asked.",) if result.kept else ()
     return _section(
-        f"Predicted bits and distortion: {len(result.layers)} of {result.size.linears} block"
+        f"Predicted bits and distortion: {active} of {result.size.linears} block"
         " linears are active",
         table,
+        *kept,
         f"Weights {_decibel_text(distortion.weights_db)}, activations"
         f" {_decibel_text(distortion.activations_db)}, a layer's output"
         f" {_decibel_text(distortion.layer_output_db)}.",
-        "Gaussian model, without what the factors gain.",
-        source,
+        _model_text(result.settings),
+        _bits_text(result),
     )
+
+
+def _model_text(settings: BuildSettings) -> str:
+    rules = {settings.weight_scale, settings.activation_scale}
+    if not settings.rotation or rules != {"gaussian"}:
+        return "Gaussian model: unrotated values and absmax scales err more than it says."
+    factors = settings.global_rank or settings.local_rank
+    return f"Gaussian model{', without what the factors gain' if factors else ''}."
+
+
+def _bits_text(result: Estimate) -> str:
+    if result.settings.weight_allocation == "uniform":
+        return "Uniform: every layer has the target's weight bits."
+    if not result.distortion.from_weights:
+        return "No weights read: all layers count as having the same variance."
+    if result.settings.weight_statistic == "residual":
+        return "Bits follow the variances of what the factors leave of the weights."
+    return "Bits follow the variances of the weights."
 
 
 def render(result: Estimate) -> Group:

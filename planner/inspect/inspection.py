@@ -37,7 +37,7 @@ def select_layers(pack: Pack, pattern: str | None) -> list[str]:
 
 def summary(manifest: Manifest) -> dict[str, Any]:
     """The manifest's essentials, JSON-able."""
-    quantized = [record for record in manifest.layers.values() if record.weight_bits != 16]
+    quantized = [record for record in manifest.layers.values() if record.is_quantized]
     errors = [record.error_db for record in quantized if record.error_db is not None]
     sizes = manifest.transformer_bytes
     return {

@@ -12,8 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 from artifacts.pack.reader import Pack
-from planner.allocate.grid import UNQUANTIZED
 from planner.inspect.inspection import select_layers
+from schemas.bit_grid import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
 

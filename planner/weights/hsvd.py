@@ -16,6 +16,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from artifacts.codec.block_shapes import block_shapes
+
 STORED_DTYPE = torch.bfloat16
 
 # Chosen so that a matrix of random numbers, whose flat spectrum is the worst case, loses at most
@@ -117,36 +119,6 @@ def decompose(
     )
 
 
-def block_shapes(out_features: int, in_features: int, local_rank: int) -> list[tuple[int, int]]:
-    """Block shapes (s_o, s_i) worth trying for SVD-L within its budget (Eq. 7-9).
-
-    A shape costs ``(out/s_o)(in/s_i)(s_o + s_i + 1)`` numbers, of which ``r_L (out + in)`` are
-    allowed. Cutting blocks finer never captures less energy (a block's rank-1 approximation,
-    restricted to its parts, is a candidate for each of them), so a shape that another affordable
-    shape subdivides is left out (ours; the paper gives one shape per layer).
-
-    Returns:
-        Shapes with the fewest blocks first, so that the first best one wins a tie.
-    """
-    allowed = local_rank * (out_features + in_features)
-    affordable = {
-        (rows, columns)
-        for rows in _divisors(out_features)
-        for columns in _divisors(in_features)
-        if (out_features // rows) * (in_features // columns) * (rows + columns + 1) <= allowed
-    }
-    finest = [
-        (rows, columns)
-        for rows, columns in affordable
-        if not any(
-            (r, c) != (rows, columns) and rows % r == 0 and columns % c == 0 for r, c in affordable
-        )
-    ]
-    return sorted(
-        finest, key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape)
-    )
-
-
 def top_factors(blocks: Tensor, rank: int, effort: Effort) -> tuple[Tensor, Tensor]:
     """Best rank-``rank`` factors of every matrix of ``blocks`` [n, rows, columns].
 
@@ -238,7 +210,3 @@ def _converging(
 def _energy(values: Tensor) -> float:
     """Squared norm, summed in float64: squares of tiny float32 numbers would vanish."""
     return float(torch.linalg.vector_norm(values, dtype=torch.float64)) ** 2
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]

@@ -54,6 +54,25 @@ def allocation_variance(weight: Tensor, settings: BuildSettings) -> float:
     return mean_row_variance(rotated)
 
 
+def planned_record(
+    out_features: int, in_features: int, bits: int, settings: BuildSettings
+) -> LayerRecord:
+    """The record `quantize_layer` will give, as far as it does not depend on the weight.
+
+    That is without SVD-L, whose block shape does, and without measured values. A decomposition that
+    fails leaves its factors out.
+    """
+    rotation, _ = rotation_for(in_features, settings)
+    return LayerRecord(
+        weight_bits=bits,
+        in_features=in_features,
+        out_features=out_features,
+        rotation="none" if rotation.is_identity else str(in_features),
+        global_rank=min(settings.global_rank, out_features, in_features),
+        smoothing=settings.smoothing,
+    )
+
+
 def quantize_layer(
     name: str,
     weight: Tensor,

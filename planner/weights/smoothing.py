@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
+from schemas.bit_grid import UNQUANTIZED
 from schemas.calibration import ChannelStatistics
 from schemas.manifest import ScaleRule
 
 ALPHAS = (0.0, 0.25, 0.5, 0.75, 1.0)
-UNQUANTIZED = 16
 
 Quantize = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Smoothed weight [out, in] -> its residual after factors, and the error of the quantized one."""

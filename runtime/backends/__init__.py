@@ -7,20 +7,18 @@ table says which exist, which the machine can run, and what the choice was is lo
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import torch
 
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.network.projection import QuantizableLinear
 from schemas.errors import UsageError
-
-if TYPE_CHECKING:  # the Triton kernels are also tried where pydantic is not installed
-    from artifacts.codec.quantized_weight import QuantizedWeight
-    from schemas.manifest import QuantizerRecord
+from schemas.manifest import QuantizerRecord
 
 logger = logging.getLogger(__name__)
 
-LayerFactory = Callable[["QuantizedWeight", "QuantizerRecord"], QuantizableLinear]
+LayerFactory = Callable[[QuantizedWeight, QuantizerRecord], QuantizableLinear]
 
 
 @dataclass(frozen=True)
@@ -29,22 +27,45 @@ class Backend:
 
     Attributes:
         name: what ``--backend`` calls it.
-        make_layer: builds the layer, on the CPU, from its record in a pack.
+        factory: builds the layer, on the CPU, from its record in a pack; `make_layer` checks it.
         missing: why the machine cannot run it on a device, or None when it can.
     """
 
     name: str
-    make_layer: LayerFactory
+    factory: LayerFactory
     missing: Callable[[torch.device], str | None]
 
+    def make_layer(
+        self, weight: "QuantizedWeight", quantizer: "QuantizerRecord"
+    ) -> QuantizableLinear:
+        """Build a layer, on the CPU.
 
-def _reference_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
+        Args:
+            weight: its record in a pack.
+            quantizer: how the pack's activations are quantized.
+
+        Raises:
+            UsageError: the layer has a part that the backend does not compute with.
+        """
+        layer = self.factory(weight, quantizer)
+        present = {part for part, tensor in weight.parts().items() if tensor is not None}
+        unknown = sorted(present - layer.known_parts)
+        if unknown:
+            raise UsageError(
+                f"backend {self.name} cannot compute layer {weight.name}: it does not know its"
+                f" {', '.join(unknown)}",
+                hint="choose another backend, or upgrade this program",
+            )
+        return layer
+
+
+def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
     from runtime.backends.reference import ReferenceLinear  # noqa: PLC0415
 
     return ReferenceLinear(weight, quantizer.activation_scale)
 
 
-def _cpu_layer(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
+def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
     from runtime.backends.cpu.linear import CpuLinear  # noqa: PLC0415
 
     return CpuLinear(weight, quantizer.activation_scale)
@@ -57,10 +78,14 @@ def _cpu_missing(device: torch.device) -> str | None:
 
 
 def _triton_factory(residency: Literal["int8", "packed"]) -> LayerFactory:
-    def make(weight: "QuantizedWeight", quantizer: "QuantizerRecord") -> QuantizableLinear:
-        from runtime.backends.triton.adapter import make_layer  # noqa: PLC0415
+    def make(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+        from runtime.backends.triton.linear import TritonLinear  # noqa: PLC0415
 
-        return make_layer(weight, quantizer.activation_scale, residency)
+        try:
+            return TritonLinear(weight, quantizer.activation_scale, residency)
+        except ValueError as cause:  # more inputs than the kernels hold
+            logger.info("layer %s on the reference backend: %s", weight.name, cause)
+            return _reference_layer(weight, quantizer)
 
     return make
 

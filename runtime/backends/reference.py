@@ -18,7 +18,8 @@ from torch import Tensor
 from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.input_key import input_key
-from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import PreparedInput, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 _EXACT_IN_FLOAT32 = 2**24
@@ -57,6 +58,19 @@ class ReferenceLinear(QuantizableLinear):
         activation_scale: how a token's scale is found.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
     codes: Tensor
     scale: Tensor
     signs: Tensor | None
@@ -74,17 +88,11 @@ class ReferenceLinear(QuantizableLinear):
         self.rotation = weight.rotation
         self.activation_scale = activation_scale
         self._input_key = input_key(weight, activation_scale)
+        # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
         constants = {
-            # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
+            **weight.parts(),
             "codes": weight.unpacked_codes(),
-            "scale": weight.scale,
             "signs": weight.signs,
-            "smoothing": weight.smoothing,
-            "bias": weight.bias,
-            "global_up": weight.global_up,
-            "global_down": weight.global_down,
-            "local_up": weight.local_up,
-            "local_down": weight.local_down,
         }
         for name, value in constants.items():  # as buffers, they move with the module
             self.register_buffer(name, value, persistent=False)

@@ -3,21 +3,19 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from artifacts.dit4sr.layout import unread_tensors
-from runtime.backends.triton.graphs import GraphedForward
+from artifacts.family import Architecture
 from runtime.bench.random_layers import WEIGHT_SIZE
-from runtime.bench.workload import BlockKind, Streams
-from runtime.dit4sr.blocks import ControlBlock
-from runtime.load import Unread
+from runtime.network.blocks import BlockKind, Streams
+from runtime.network.cuda_graphs import GraphedForward
+from runtime.network.family import block_family
 from runtime.network.projection import ActivationBits, QuantizableLinear
-from schemas.transformer_config import TransformerConfig, Variant
+from runtime.network.unread import Unread
 
-VARIANT: Variant = "q"
 _GRAPH_CALLS = 3
 """Calls after which a graph exists: the first ones compile kernels."""
 
@@ -25,19 +23,11 @@ Convert = Callable[[str, nn.Linear], nn.Module]
 """From a layer's name and the plain layer, without content, to what stands in its place."""
 
 
-class Inputs(NamedTuple):
-    """What a block reads: tokens [B, 2n, C], text [B, m, C], conditioning vector [B, C]."""
-
-    latent: Tensor
-    text: Tensor
-    temb: Tensor
-
-
 class BenchBlock:
     """A block of random weights.
 
     Args:
-        config: the network that it is a block of.
+        architecture: the network that it is a block of.
         kind: which of its blocks.
         streams: sizes of the inputs.
         device: where it runs.
@@ -54,7 +44,7 @@ class BenchBlock:
 
     def __init__(
         self,
-        config: TransformerConfig,
+        architecture: Architecture,
         kind: BlockKind,
         streams: Streams,
         device: torch.device,
@@ -63,12 +53,13 @@ class BenchBlock:
         convert: Convert | None = None,
         activation_bits: int = 4,
     ) -> None:
+        blocks, config = block_family(architecture.family), architecture.config
         with torch.device("meta"):
-            self.block = ControlBlock(config, VARIANT, dual=kind.dual, last=kind.last)
-        prefix = f"transformer_blocks.{kind.index}."
+            self.block = blocks.build(config, architecture.variant, kind.index)
+        prefix = blocks.prefix(kind.index)
         unread = {
             name.removeprefix(prefix).rpartition(".")[0]
-            for name in unread_tensors(config, VARIANT)
+            for name in architecture.unread_tensors
             if name.startswith(prefix)
         }
         for name in sorted(unread):  # as in a pack: no candidate holds what nobody reads
@@ -90,8 +81,12 @@ class BenchBlock:
         }
         self.block.load_state_dict(state, assign=True)
         self.block.eval().requires_grad_(False)
-        self.inputs = random_inputs(config.hidden_size, streams, device, dtype, generator)
-        self._grid = streams.grid
+        self.inputs = [
+            torch.randn(shape, generator=generator, device=device).to(dtype)
+            for shape in blocks.input_shapes(config, streams)
+        ]
+        self._run = blocks.run
+        self._streams = streams
         self._bits = activation_bits
 
     @property
@@ -116,24 +111,25 @@ class BenchBlock:
             RuntimeError: a graph is asked for and the device refuses it; whatever compiling or
                 running raises.
         """
-        forward: Callable[..., tuple[Tensor, Tensor]] = self.block
+        forward: nn.Module = self.block
         if compiled:
-            forward = torch.compile(self.block, dynamic=False)
-        inputs, grid, column = self.inputs, self._grid, self.column
+            forward = torch.compile(self.block, dynamic=False)  # type: ignore[assignment]
+        run_block, streams, column = self._run, self._streams, self.column
 
-        def run(latent: Tensor, text: Tensor, temb: Tensor, bits: ActivationBits | None) -> Tensor:
-            return forward(latent, text, temb, grid, bits)[0]
+        def run(*values: Any) -> Tensor:
+            *inputs, bits = values  # as a graph calls it
+            return run_block(forward, inputs, streams, bits)
 
         if not graphed:
-            work = partial(run, *inputs, column)
+            work = partial(run, *self.inputs, column)
             work()
             return work
         graph = GraphedForward(run)
         for _ in range(_GRAPH_CALLS):
-            graph(*inputs, bits=column)
+            graph(*self.inputs, bits=column)
         if graph.gave_up:
             raise RuntimeError("the device refuses to capture it as a graph")
-        return partial(graph, *inputs, bits=column)
+        return partial(graph, *self.inputs, bits=column)
 
 
 def random_weight(
@@ -143,22 +139,3 @@ def random_weight(
     side = WEIGHT_SIZE * math.sqrt(3)
     values = torch.empty(shape, device=device)
     return values.uniform_(-side, side, generator=generator).to(dtype)
-
-
-def random_inputs(
-    width: int,
-    streams: Streams,
-    device: torch.device,
-    dtype: torch.dtype,
-    generator: torch.Generator,
-) -> Inputs:
-    """Normal values in the shapes of a block's inputs."""
-
-    def normal(*shape: int) -> Tensor:
-        return torch.randn(shape, generator=generator, device=device).to(dtype)
-
-    return Inputs(
-        normal(streams.batch, 2 * streams.image_tokens, width),
-        normal(streams.batch, streams.text_tokens, width),
-        normal(streams.batch, width),
-    )

@@ -7,13 +7,15 @@ from typing import Literal, TypeVar
 import torch
 from torch import nn
 
+from artifacts.family import Architecture
 from runtime.backends import BACKENDS
 from runtime.bench.block import BenchBlock, Convert
 from runtime.bench.peers import Peer, all_peers
 from runtime.bench.random_layers import random_layer
-from runtime.bench.workload import Bits, BlockKind, Ranks, Streams
+from runtime.bench.workload import BitWidths, Ranks
+from runtime.network.blocks import BlockKind, Streams
+from schemas.bit_grid import UNQUANTIZED
 from schemas.manifest import QuantizerRecord
-from schemas.transformer_config import TransformerConfig
 
 QUANTIZER = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")
 BASELINE = "torch bfloat16"
@@ -67,18 +69,23 @@ class Candidate:
         """Names in all modes."""
         return [mode.of(self.name) for mode in self.modes]
 
+    def has_graphed_layers(self, bits: BitWidths) -> bool:
+        """Whether a CUDA graph holds a layer: with unquantized activations no backend's does."""
+        unquantized = self.backend is not None and bits.activation == UNQUANTIZED
+        return any(mode.graphed for mode in self.modes) and not unquantized
+
     def make_block(
         self,
-        config: TransformerConfig,
+        architecture: Architecture,
         kind: BlockKind,
         streams: Streams,
         device: torch.device,
-        bits: Bits,
+        bits: BitWidths,
         ranks: Ranks,
     ) -> BenchBlock:
         """A block of the network with this candidate's layers."""
         block = BenchBlock(
-            config,
+            architecture,
             kind,
             streams,
             device,
@@ -95,7 +102,7 @@ class Candidate:
         out_features: int,
         in_features: int,
         device: torch.device,
-        bits: Bits,
+        bits: BitWidths,
         ranks: Ranks,
     ) -> nn.Module:
         """One layer by itself, with a bias."""
@@ -112,7 +119,7 @@ class Candidate:
         self.peer.apply(holder, ["layer"], self.dtype)
         return holder["layer"]
 
-    def _convert(self, bits: Bits, ranks: Ranks) -> Convert | None:
+    def _convert(self, bits: BitWidths, ranks: Ranks) -> Convert | None:
         """How this candidate's layers are made; None where they start as plain ones."""
         if self.backend is None:
             return None

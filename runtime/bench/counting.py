@@ -6,10 +6,10 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from runtime.bench.workload import Streams
-from runtime.dit4sr.blocks import ControlBlock
+from artifacts.family import Architecture
+from runtime.network.blocks import Streams
+from runtime.network.family import block_family
 from runtime.network.projection import PreparedInput, QuantizableLinear
-from schemas.transformer_config import TransformerConfig, Variant
 
 
 @dataclass(frozen=True)
@@ -82,22 +82,15 @@ class _CountingLinear(QuantizableLinear):
         return x.new_empty((*x.shape[:-1], self.out_features))
 
 
-def count_block(
-    config: TransformerConfig, variant: Variant, streams: Streams, *, dual: bool, last: bool
-) -> BlockCount:
+def count_block(architecture: Architecture, index: int, streams: Streams) -> BlockCount:
     """Run one block of a network and write down what its layers do; allocates nothing."""
+    blocks, config = block_family(architecture.family), architecture.config
     count = BlockCount()
     with torch.device("meta"), torch.no_grad():
-        block = ControlBlock(config, variant, dual=dual, last=last)
+        block = blocks.build(config, architecture.variant, index)
         for name, module in list(block.named_modules()):
             if isinstance(module, nn.Linear):
                 block.set_submodule(name, _CountingLinear(name, module, count))
-        width = config.hidden_size
-        block(
-            torch.empty(streams.batch, 2 * streams.image_tokens, width),
-            torch.empty(streams.batch, streams.text_tokens, width),
-            torch.empty(streams.batch, width),
-            streams.grid,
-            None,
-        )
+        inputs = [torch.empty(shape) for shape in blocks.input_shapes(config, streams)]
+        blocks.run(block, inputs, streams, None)
     return count

@@ -8,12 +8,13 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
+from artifacts.family import Architecture
 from runtime.bench.candidates import Candidate, attempt
 from runtime.bench.counting import count_block
-from runtime.bench.timing import Spread, Timer, Work, interleaved
-from runtime.bench.workload import Bits, BlockKind, Ranks, Streams
+from runtime.bench.timing import Spread, Timer, Work, captured, interleaved, repeated
+from runtime.bench.workload import BitWidths, Ranks
+from runtime.network.blocks import BlockKind, Streams
 from runtime.network.projection import QuantizableLinear
-from schemas.transformer_config import TransformerConfig, Variant
 
 
 @dataclass(frozen=True, order=True)
@@ -61,7 +62,7 @@ class LayerResult:
 
 
 def layer_shapes(
-    config: TransformerConfig, variant: Variant, streams: Streams, kinds: Sequence[BlockKind]
+    architecture: Architecture, streams: Streams, kinds: Sequence[BlockKind]
 ) -> dict[LayerShape, int]:
     """Every distinct shape, largest work first, and how often a pass through all blocks needs it.
 
@@ -69,7 +70,7 @@ def layer_shapes(
     """
     counts: Counter[LayerShape] = Counter()
     for kind in kinds:
-        block = count_block(config, variant, streams, dual=kind.dual, last=kind.last)
+        block = count_block(architecture, kind.index, streams)
         for call in block.calls:
             counts[LayerShape(call.rows, call.in_features, call.out_features)] += kind.count
     return dict(sorted(counts.items(), key=lambda item: (-item[0].operations, item[0])))
@@ -81,14 +82,27 @@ def measure_layer(
     candidates: Sequence[Candidate],
     *,
     device: torch.device,
-    bits: Bits,
+    bits: BitWidths,
     ranks: Ranks,
     rounds: int,
     timer: Timer,
     calls_each: int,
     after_round: Callable[[int], None],
 ) -> LayerResult:
-    """Time one shape with every candidate that can run."""
+    """Time one shape with every candidate that can run.
+
+    Args:
+        shape: the layer's sizes.
+        calls: as in `LayerResult`.
+        candidates: all that take part, those that cannot run here too.
+        device: where.
+        bits: of quantized layers.
+        ranks: of their factors.
+        rounds: times per candidate.
+        timer: of one run.
+        calls_each: calls of a run: one CUDA graph of so many where a candidate has a graphed mode.
+        after_round: told how many rounds are over.
+    """
     x = torch.randn(shape.rows, shape.in_features, device=device)
     works: dict[str, Work] = {}
     unavailable: dict[str, str] = {}
@@ -102,10 +116,11 @@ def measure_layer(
             with torch.no_grad():  # peers make parameters, which inference mode would mark
                 layer = candidate.make_layer(*sizes, device, bits, ranks)
             found = _works(candidate.name, layer, x.to(candidate.dtype), bits.activation)
+            several = captured if candidate.has_graphed_layers(bits) else repeated
             with torch.inference_mode():
                 for work in found.values():
                     work()
-            return found
+                return {name: several(work, calls_each) for name, work in found.items()}
 
         found = attempt(warm_works)
         if isinstance(found, str):

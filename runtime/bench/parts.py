@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from runtime.backends.cpu.int8_weight import Int8Weight, inexact_reason
 from runtime.bench.timing import Timer, Work
-from runtime.bench.workload import Streams
+from runtime.network.blocks import Streams
 
 PARTS = (
     ("rotation", "runtime.backends.cpu.rotation", "CpuRotation.__call__"),

@@ -1,12 +1,12 @@
 """Quantized layers of random content in given shapes: values do not matter for time."""
 
 import math
-from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.block_shapes import expected_block
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.bench.workload import Ranks
@@ -31,7 +31,8 @@ def random_layer(
         out_features: rows of the weight.
         in_features: its columns.
         weight_bits: of its codes, 1 ... 8.
-        ranks: of its factors; local ones are cut as finely as their budget allows.
+        ranks: of its factors; local ones have the blocks of a weight without structure, because
+            which ones a real layer gets depends on its weights.
         generator: of the values, on the CPU.
     """
 
@@ -48,7 +49,7 @@ def random_layer(
     if rank:
         factors["global_up"] = WEIGHT_SIZE * normal(out_features, rank)
         factors["global_down"] = normal(rank, in_features) / math.sqrt(rank)
-    block = finest_block(out_features, in_features, ranks.local_rank)
+    block = expected_block(out_features, in_features, ranks.local_rank)
     if block is not None:
         blocks = (out_features // block[0], in_features // block[1])
         factors["local_up"] = WEIGHT_SIZE * normal(*blocks, block[0])
@@ -65,27 +66,3 @@ def random_layer(
         bias=(WEIGHT_SIZE * normal(out_features)).bfloat16(),
         **{part: factor.bfloat16() for part, factor in factors.items()},
     )
-
-
-@lru_cache(maxsize=64)
-def finest_block(out_features: int, in_features: int, local_rank: int) -> tuple[int, int] | None:
-    """Shape (s_o, s_i) of SVD-L's blocks: the most blocks that its budget pays for.
-
-    A shape costs ``(out/s_o)(in/s_i)(s_o + s_i + 1)`` numbers, of which ``local_rank (out + in)``
-    are allowed (Q-DiT4SR Eq. 7-9). Which of the affordable shapes a layer gets depends on its
-    weights; this one costs most time. None where no shape is affordable.
-    """
-    allowed = local_rank * (out_features + in_features)
-    counted = (
-        ((out_features // rows) * (in_features // columns), (rows, columns))
-        for rows in _divisors(out_features)
-        for columns in _divisors(in_features)
-    )
-    affordable = [
-        (blocks, shape) for blocks, shape in counted if blocks * (sum(shape) + 1) <= allowed
-    ]
-    return max(affordable)[1] if affordable else None
-
-
-def _divisors(n: int) -> list[int]:
-    return [d for d in range(1, n + 1) if n % d == 0]

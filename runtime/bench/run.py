@@ -10,7 +10,8 @@ from dataclasses import dataclass, field
 
 import torch
 
-from runtime.bench.block import VARIANT, BenchBlock
+from artifacts.family import Architecture
+from runtime.bench.block import BenchBlock
 from runtime.bench.candidates import Candidate, all_candidates, attempt
 from runtime.bench.counting import count_block
 from runtime.bench.layers import LayerResult, layer_shapes, measure_layer
@@ -19,8 +20,9 @@ from runtime.bench.memory import resident_bytes
 from runtime.bench.parts import PartTimes, part_times, product_rates
 from runtime.bench.saved_work import SavedWork, saved_work
 from runtime.bench.timing import Spread, Timer, Work, interleaved, timer_for
-from runtime.bench.workload import BlockKind, Streams, Workload, block_kinds
-from schemas.transformer_config import TransformerConfig
+from runtime.bench.workload import Workload
+from runtime.network.blocks import BlockKind, Streams
+from runtime.network.family import block_family
 
 PARTS_OF = "cpu bfloat16"
 """The candidate whose parts are told."""
@@ -54,7 +56,7 @@ class Settings:
 
 
 @dataclass(frozen=True)
-class Listener:
+class BenchListener:
     """Who is told how far it is.
 
     Attributes:
@@ -160,19 +162,19 @@ class BenchResult:
     sizes: list[SizeResult]
 
 
-def count_steps(settings: Settings, config: TransformerConfig) -> int:
+def count_steps(settings: Settings, architecture: Architecture) -> int:
     """How many blocks and layers will be measured."""
-    kinds = block_kinds(config)
+    kinds = block_family(architecture.family).kinds(architecture.config)
     total = 0
     for size in settings.workload.sizes_px:
         total += len(kinds)
         if settings.layers:
-            streams = settings.workload.streams(config, size)
-            total += len(layer_shapes(config, VARIANT, streams, kinds))
+            streams = settings.workload.streams(architecture, size)
+            total += len(layer_shapes(architecture, streams, kinds))
     return total
 
 
-def measure(settings: Settings, config: TransformerConfig, listener: Listener) -> BenchResult:
+def measure(settings: Settings, architecture: Architecture, listener: BenchListener) -> BenchResult:
     """Measure everything on a network of this configuration."""
     machine = machine_facts(settings.device)
     candidates = all_candidates(
@@ -186,7 +188,7 @@ def measure(settings: Settings, config: TransformerConfig, listener: Listener) -
             listener.say(f"unavailable: {candidate.name}: {candidate.missing}")
     timer = timer_for(settings.device, processor_time=settings.processor_time)
     sizes = [
-        _measure_size(settings, config, size, candidates, timer, listener)
+        _measure_size(settings, architecture, size, candidates, timer, listener)
         for size in settings.workload.sizes_px
     ]
     return BenchResult(machine, settings, candidates, sizes)
@@ -194,21 +196,22 @@ def measure(settings: Settings, config: TransformerConfig, listener: Listener) -
 
 def _measure_size(
     settings: Settings,
-    config: TransformerConfig,
+    architecture: Architecture,
     size_px: int,
     candidates: Sequence[Candidate],
     timer: Timer,
-    listener: Listener,
+    listener: BenchListener,
 ) -> SizeResult:
-    streams = settings.workload.streams(config, size_px)
-    kinds = block_kinds(config)
+    streams = settings.workload.streams(architecture, size_px)
+    blocks_of = block_family(architecture.family)
+    kinds = blocks_of.kinds(architecture.config)
     blocks = [
-        _measure_block(settings, config, kind, streams, candidates, timer, listener)
+        _measure_block(settings, architecture, kind, streams, candidates, timer, listener)
         for kind in kinds
     ]
     layers = []
     if settings.layers:
-        for shape, calls in layer_shapes(config, VARIANT, streams, kinds).items():
+        for shape, calls in layer_shapes(architecture, streams, kinds).items():
             layers.append(
                 measure_layer(
                     shape,
@@ -226,28 +229,29 @@ def _measure_size(
             listener.advance()
     rates = {}
     if settings.device.type == "cpu":
+        width = blocks_of.input_shapes(architecture.config, streams)[0][-1]
         with torch.inference_mode():
             rates = product_rates(
-                config.hidden_size,
+                width,
                 streams,
                 activation_bits=settings.workload.bits.activation,
                 timer=timer,
             )
-    saved = saved_work(config, VARIANT, streams)
+    saved = saved_work(architecture, streams)
     return SizeResult(size_px, streams, blocks, layers, saved, rates)
 
 
 def _measure_block(
     settings: Settings,
-    config: TransformerConfig,
+    architecture: Architecture,
     kind: BlockKind,
     streams: Streams,
     candidates: Sequence[Candidate],
     timer: Timer,
-    listener: Listener,
+    listener: BenchListener,
 ) -> BlockResult:
     """Build and warm all candidates of one kind of block, then let them take turns."""
-    count = count_block(config, VARIANT, streams, dual=kind.dual, last=kind.last)
+    count = count_block(architecture, kind.index, streams)
     result = BlockResult(kind, count.products)
     works: dict[str, Work] = {}
     for candidate in candidates:
@@ -259,7 +263,7 @@ def _measure_block(
             workload = settings.workload
             with torch.no_grad():
                 return candidate.make_block(
-                    config, kind, streams, settings.device, workload.bits, workload.ranks
+                    architecture, kind, streams, settings.device, workload.bits, workload.ranks
                 )
 
         block = attempt(make)
@@ -297,7 +301,7 @@ def _warm_works(
     candidate: Candidate,
     block: BenchBlock,
     result: BlockResult,
-    listener: Listener,
+    listener: BenchListener,
     *,
     compiling: bool,
 ) -> dict[str, Work]:

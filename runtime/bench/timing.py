@@ -75,18 +75,40 @@ def interleaved(
         works: warm already, by name.
         rounds: times per work, at least 1.
         timer: of one run.
-        calls: how often a run calls its work; times are of one call.
+        calls: how many calls a run makes (`repeated`, `captured`); times are of one call.
         after_round: told how many rounds are over.
     """
     seconds: dict[str, list[float]] = {name: [] for name in works}
     for turn in range(rounds):
         for name, work in works.items():
-            seconds[name].append(timer(_repeated(work, calls)) / calls)
+            seconds[name].append(timer(work) / calls)
         after_round(turn + 1)
     return {name: Spread.of(times) for name, times in seconds.items()}
 
 
-def _repeated(work: Work, calls: int) -> Work:
+def captured(work: Work, calls: int) -> Work:
+    """``calls`` calls of ``work`` as one CUDA graph, so that no launch counts; warm.
+
+    Raises:
+        RuntimeError: ``work`` waits for the device, or memory ran out.
+    """
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):  # compiles kernels, and gives libraries their workspace
+        for _ in range(2):
+            work()
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    # A capture that fails may leave its own stream as the current one: put ours back.
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
+        for _ in range(calls):
+            work()
+    graph.replay()
+    return graph.replay
+
+
+def repeated(work: Work, calls: int) -> Work:
+    """``calls`` calls of ``work``, one after the other."""
     if calls == 1:
         return work
 

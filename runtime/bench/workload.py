@@ -6,23 +6,23 @@ Nothing heavy is imported here.
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
+from schemas.bit_grid import UNQUANTIZED
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
+
+if TYPE_CHECKING:  # they bring torch
+    from artifacts.family import Architecture
+    from runtime.network.blocks import Streams
 
 SIZES_PX = (512, 1024)
-TEXT_TOKENS = 333
-"""Of a prompt: 77 by CLIP and 256 by T5, as Stable Diffusion 3 joins them."""
-VAE_FACTOR = 8
-"""Image pixels per latent pixel, along one side (Stable Diffusion 3)."""
-UNQUANTIZED_BITS = 16
 
 _BITS = re.compile(r"w([0-9]{1,2})a([0-9]{1,2})", re.IGNORECASE)
 _RANKS = re.compile(r"([0-9]{1,4})\+([0-9]{1,4})")
 
 
 @dataclass(frozen=True)
-class Bits:
+class BitWidths:
     """Bits of every quantized layer.
 
     Attributes:
@@ -49,26 +49,6 @@ class Ranks:
 
 
 @dataclass(frozen=True)
-class Streams:
-    """Sizes of a block's inputs.
-
-    Attributes:
-        grid: token rows and columns of the image; the control stream has as many.
-        text_tokens: of the prompt.
-        batch: passes computed at once; 2 with guidance.
-    """
-
-    grid: tuple[int, int]
-    text_tokens: int
-    batch: int
-
-    @property
-    def image_tokens(self) -> int:
-        """Tokens of the image, of one element of the batch."""
-        return self.grid[0] * self.grid[1]
-
-
-@dataclass(frozen=True)
 class Workload:
     """What every candidate computes.
 
@@ -82,52 +62,17 @@ class Workload:
 
     sizes_px: tuple[int, ...]
     batch: int
-    bits: Bits
+    bits: BitWidths
     ranks: Ranks
-    text_tokens: int = TEXT_TOKENS
+    text_tokens: int
 
-    def streams(self, config: TransformerConfig, size_px: int) -> Streams:
+    def streams(self, architecture: "Architecture", size_px: int) -> "Streams":
         """The inputs of a block for a picture of ``size_px``, a multiple of a token's side."""
-        side = size_px // (VAE_FACTOR * config.patch_size)
+        patch_size = architecture.latent_size.patch_size
+        side = size_px // (architecture.family.vae_factor * patch_size)
+        from runtime.network.blocks import Streams  # noqa: PLC0415
+
         return Streams((side, side), self.text_tokens, self.batch)
-
-
-@dataclass(frozen=True)
-class BlockKind:
-    """Blocks of one construction.
-
-    Attributes:
-        label: what tables call it.
-        index: the block that stands for all of them.
-        count: how many the network has.
-        dual: with a second attention.
-        last: whether ``index`` is the network's last block, which drops its text.
-    """
-
-    label: str
-    index: int
-    count: int
-    dual: bool
-    last: bool
-
-
-def block_kinds(config: TransformerConfig) -> list[BlockKind]:
-    """Both kinds of block of a network, where it has them.
-
-    The last block counts as one of its kind, although it computes less: it stands for its kind only
-    where there is no other.
-    """
-    last = config.num_layers - 1
-    kinds = []
-    for label, dual in (("two attentions", True), ("one attention", False)):
-        indices = [
-            index
-            for index in range(config.num_layers)
-            if (index in config.dual_attention_layers) == dual
-        ]
-        if indices:
-            kinds.append(BlockKind(label, indices[0], len(indices), dual, indices[0] == last))
-    return kinds
 
 
 def parse_sizes(given: Sequence[int]) -> tuple[int, ...]:
@@ -142,7 +87,7 @@ def parse_sizes(given: Sequence[int]) -> tuple[int, ...]:
     return tuple(dict.fromkeys(given))
 
 
-def parse_bits(text: str) -> Bits:
+def parse_bits(text: str) -> BitWidths:
     """Read ``W4A4``, in capitals or not.
 
     Raises:
@@ -153,11 +98,11 @@ def parse_bits(text: str) -> Bits:
         raise UsageError(
             f"--bits {text}: weight and activation bits are needed", hint="as in W4A4 or W4A8"
         )
-    bits = Bits(int(match[1]), int(match[2]))
+    bits = BitWidths(int(match[1]), int(match[2]))
     if not 1 <= bits.weight <= 8:
         raise UsageError(f"--bits {text}: weights take 1 to 8 bits")
-    if not 1 <= bits.activation <= 8 and bits.activation != UNQUANTIZED_BITS:
-        raise UsageError(f"--bits {text}: activations take 1 to 8 bits, or 16")
+    if not 1 <= bits.activation <= 8 and bits.activation != UNQUANTIZED:
+        raise UsageError(f"--bits {text}: activations take 1 to 8 bits, or {UNQUANTIZED}")
     return bits
 
 

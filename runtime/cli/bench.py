@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.files.whole_file import write_text
 from runtime.bench.workload import (
     SIZES_PX,
-    TEXT_TOKENS,
     Workload,
     parse_bits,
     parse_ranks,
@@ -26,11 +26,13 @@ from runtime.cli.screen import Screen, print_json
 from runtime.device_names import check_names
 from runtime.images.batch import check_writable
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 
 if TYPE_CHECKING:
+    from artifacts.family import Architecture
     from runtime.bench.run import BenchResult, Settings
 
+PRESET = "dit4sr"
+"""Whose blocks are measured."""
 BENCH_EXAMPLE = """
 Examples:
 
@@ -124,7 +126,7 @@ def bench(
         if processor_time and on_cuda:
             raise UsageError("--processor-time: a GPU's work takes none", hint="--device cpu")
         _check_backends(backend)
-        config, text_tokens = network_to_measure()
+        architecture, text_tokens = network_to_measure()
         settings = Settings(
             workload=Workload(
                 sizes,
@@ -141,13 +143,16 @@ def bench(
             processor_time=processor_time,
         )
         with _torch_threads(1 if processor_time else threads):
-            result = _run(settings, config, quiet=json_output)
+            result = _run(settings, architecture, quiet=json_output)
         _show(result, json_output=json_output, out=out)
 
 
-def network_to_measure() -> tuple[TransformerConfig, int]:
+def network_to_measure() -> "tuple[Architecture, int]":
     """The published network's shapes, and its text tokens."""
-    return TransformerConfig(), TEXT_TOKENS
+    from artifacts.family import preset_architecture
+
+    architecture = preset_architecture(PRESET, None)
+    return architecture, architecture.family.text_tokens
 
 
 def _check_backends(names: list[str] | None) -> None:
@@ -176,13 +181,13 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _run(settings: "Settings", config: TransformerConfig, *, quiet: bool) -> "BenchResult":
+def _run(settings: "Settings", architecture: "Architecture", *, quiet: bool) -> "BenchResult":
     """Measure, with progress on stderr."""
-    from runtime.bench.run import Listener, count_steps, measure
+    from runtime.bench.run import BenchListener, count_steps, measure
 
-    with Screen(count_steps(settings, config), quiet=quiet, unit="measured") as screen:
-        listener = Listener(screen.say, screen.step, screen.advance)
-        return measure(settings, config, listener)
+    with Screen(count_steps(settings, architecture), quiet=quiet, unit="measured") as screen:
+        listener = BenchListener(screen.say, screen.step, screen.advance)
+        return measure(settings, architecture, listener)
 
 
 def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None:
@@ -191,8 +196,6 @@ def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None
 
     content = to_json(result)
     if out is not None:
-        from runtime.evaluation.pictures import write_text
-
         write_text(out, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if json_output:
         print_json(content)

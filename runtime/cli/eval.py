@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.files.whole_file import write_text
 from runtime.cli.model import NetworkOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
@@ -193,7 +194,6 @@ def _run(
 
 def _show(summary: "Summary", *, json_output: bool, csv_file: Path | None, kept: bool) -> None:
     """Print the result and write the table of all values."""
-    from runtime.evaluation.pictures import write_text
     from runtime.evaluation.summary import to_csv, to_json
 
     if csv_file is not None:

@@ -84,7 +84,7 @@ def _device() -> "torch.device":
 
 
 def _own_table() -> Path:
-    from runtime.backends.triton.table_file import user_file
+    from runtime.backends.triton.tile_table_file import user_file
 
     file = user_file()
     if file is None:
@@ -98,7 +98,7 @@ def _check_table(table: Path) -> None:
     Raises:
         UsageError: it cannot, or would replace a file that is something else.
     """
-    from runtime.backends.triton.table_file import read_file
+    from runtime.backends.triton.tile_table_file import read_file
 
     try:
         read_file(table)
@@ -115,7 +115,7 @@ def _measure(
     device: "torch.device", table: Path, *, rounds: int, seconds: float, quiet: bool
 ) -> dict[str, dict[str, int]]:
     """The rows that were written, after every shape."""
-    from runtime.backends.triton.tune import tune as measure
+    from runtime.bench.tile_tuning import tune as measure
 
     began = time.monotonic()
     with Screen(1, quiet=quiet) as screen:
@@ -137,9 +137,9 @@ def _measure(
 def _show_rows(device: "torch.device", *, json_output: bool) -> None:
     """Print which row every kernel and shape of the network takes."""
     from runtime.backends.triton.device import capability
-    from runtime.backends.triton.table_file import user_file
-    from runtime.backends.triton.tune import rows_in_force
-    from runtime.backends.triton.tuning import read_table
+    from runtime.backends.triton.tile_table import read_table
+    from runtime.backends.triton.tile_table_file import user_file
+    from runtime.bench.tile_tuning import rows_in_force
 
     rows = rows_in_force(capability(device))
     table = read_table()

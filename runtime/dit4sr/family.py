@@ -3,8 +3,8 @@
 import torch
 from torch import Tensor
 
-from runtime.dit4sr.network import DiT4SR
-from runtime.network.family import NetworkFamily
+from runtime.dit4sr.measured_blocks import BLOCKS
+from runtime.network.family import LatentNetwork, NetworkFamily
 from schemas.transformer_config import TransformerConfig
 
 PROBE_TOKENS = (2, 3)
@@ -48,4 +48,13 @@ def probe_inputs(small: TransformerConfig, generator: torch.Generator) -> tuple[
     )
 
 
-FAMILY = NetworkFamily(build=DiT4SR, probe_config=probe_config, probe_inputs=probe_inputs)
+def build(config: TransformerConfig, variant: str) -> LatentNetwork:
+    """The network; brings diffusers, which single blocks do without."""
+    from runtime.dit4sr.network import DiT4SR  # noqa: PLC0415
+
+    return DiT4SR(config, variant)
+
+
+FAMILY = NetworkFamily(
+    build=build, probe_config=probe_config, probe_inputs=probe_inputs, blocks=BLOCKS
+)

@@ -6,11 +6,10 @@ else, or that was changed since, is made anew.
 """
 
 import json
-import os
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.whole_file import write_text
 from artifacts.pack.file_names import sha256_of
 from runtime.evaluation.datasets import DataSet, Pair
 from runtime.evaluation.methods import Method
@@ -56,7 +55,7 @@ class Pictures:
             picture.parent.mkdir(parents=True, exist_ok=True)
             record_path(picture).unlink(missing_ok=True)
         except OSError as error:
-            raise _unwritable(picture, error) from error
+            raise ResourceError(f"{picture}: could not be written ({error.strerror})") from error
 
     def finish(self, picture: Path, record: dict[str, Any]) -> None:
         """Write down what made a finished picture.
@@ -80,24 +79,3 @@ def make_record(method: Method, pair: Pair) -> dict[str, Any]:
 def record_path(picture: Path) -> Path:
     """Where the record of a picture lies."""
     return picture.with_name(f"{picture.name}.json")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file whole or not at all.
-
-    Raises:
-        ResourceError: it cannot be written.
-    """
-    partial = path.with_name(f".qrun-{os.getpid()}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(path)
-    except OSError as error:
-        raise _unwritable(path, error) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
-
-
-def _unwritable(path: Path, error: OSError) -> ResourceError:
-    return ResourceError(f"{path}: could not be written ({error.strerror})")

@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from artifacts.family import Architecture, Config, Family
+from runtime.network.blocks import BlockFamily
+from schemas.errors import UsageError
 
 
 class LatentNetwork(nn.Module):
@@ -33,17 +35,31 @@ class NetworkFamily:
             running it which parameters matter.
         probe_inputs: small configuration, generator -> float64 inputs of ``forward``, without the
             activation bits.
+        blocks: the network's blocks by themselves.
     """
 
     build: Callable[[Config, str], LatentNetwork]
     probe_config: Callable[[Config], Config]
     probe_inputs: Callable[[Config, torch.Generator], tuple[Tensor, ...]]
+    blocks: BlockFamily | None = None
 
 
 def network_family(family: Family) -> NetworkFamily:
     """The other half of ``family``; imports the module that it names."""
     found: NetworkFamily = importlib.import_module(family.runtime).FAMILY
     return found
+
+
+def block_family(family: Family) -> BlockFamily:
+    """The blocks of ``family``.
+
+    Raises:
+        UsageError: its networks have none that could be measured by themselves.
+    """
+    blocks = network_family(family).blocks
+    if blocks is None:
+        raise UsageError(f"{family.title} has no blocks to measure by themselves")
+    return blocks
 
 
 def empty_network(architecture: Architecture) -> LatentNetwork:

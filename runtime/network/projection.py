@@ -10,14 +10,15 @@ all of them, with the results of separate calls, bit for bit.
 
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 
-ActivationBits = Mapping[str, int]
-"""Layer name -> activation bits at one timestep; 16 leaves the layer's input unquantized."""
+from schemas.bit_grid import UNQUANTIZED
 
-UNQUANTIZED = 16
+ActivationBits = Mapping[str, int]
+"""Layer name -> activation bits at one timestep, or `UNQUANTIZED`."""
 
 
 @dataclass(frozen=True)
@@ -53,9 +54,20 @@ class PreparedInput:
 
 
 class QuantizableLinear(nn.Module):
-    """What a quantized layer must offer to stand in a block: a name and a call with its bits."""
+    """What a quantized layer must offer to stand in a block: a name and a call with its bits.
+
+    Attributes:
+        name: the layer's name in the network.
+        can_be_captured: whether a CUDA graph can hold the layer, because it waits for the device
+            nowhere while one is captured; the reference looks at every scale.
+    """
+
+    known_parts: ClassVar[frozenset[str]] = frozenset()
+    """Rows of `artifacts.codec.layer_parts.LAYER_PARTS` that the class computes with: a layer that
+    has others must not be left to it."""
 
     name: str
+    can_be_captured: bool = False
 
     def share_key(self, bits: int) -> Hashable:
         """What `prepare` depends on beside the input: layers of equal keys may share its result."""
@@ -74,7 +86,7 @@ class QuantizableLinear(nn.Module):
 
         Args:
             x: the layer's input.
-            bits: activation bits 1 ... 8, or 16 to leave the activations unquantized.
+            bits: activation bits 1 ... 8, or `UNQUANTIZED`.
 
         Raises:
             ValueError: a value is not finite; the message names the layer.

@@ -3,14 +3,11 @@
 from collections.abc import Callable
 
 from runtime.network.projection import ActivationBits
-from schemas.bit_grid import BitGrid
+from schemas.bit_grid import BIT_WIDTHS, UNQUANTIZED, BitGrid
 from schemas.errors import UsageError
 
 BitsAt = Callable[[float], ActivationBits | None]
 """Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
-
-ACTIVATION_BITS = {*range(1, 9), 16}
-"""Widths that all activations can be given; 16 leaves them unquantized."""
 
 
 class BitSchedule:
@@ -39,8 +36,10 @@ def check_activation_bits(bits: int) -> None:
     Raises:
         UsageError: they cannot.
     """
-    if bits not in ACTIVATION_BITS:
-        raise UsageError(f"--activation-bits {bits}: 1 to 8, or 16 for unquantized activations")
+    if bits not in BIT_WIDTHS:
+        raise UsageError(
+            f"--activation-bits {bits}: 1 to 8, or {UNQUANTIZED} for unquantized activations"
+        )
 
 
 def constant_bits(schedule: BitsAt, bits: int) -> BitsAt:

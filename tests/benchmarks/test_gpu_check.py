@@ -1,243 +1,195 @@
-"""The GPU check's parts, as far as they run without a GPU: in Triton's interpreter."""
+"""The GPU check's own logic, on a machine without one: both parts are made up."""
 
 import json
-import re
+import subprocess
 import sys
 
 import pytest
 import torch
-from torch import nn
 
 from benchmarks import gpu_check
-from benchmarks.gpu import parity
-from benchmarks.gpu.block import Block, Step, linears, run_blocks
-from benchmarks.gpu.parity import relative_error
-from benchmarks.gpu.report import page
-from runtime.backends.triton import tune as tune_module
-from runtime.backends.triton.linear import TritonLinear
-from runtime.backends.triton.random_layers import RULE, random_layer
-from runtime.backends.triton.table_file import SHIPPED
-from runtime.dit4sr.blocks import ControlBlock
-from schemas.transformer_config import TransformerConfig
-from tests.runtime.triton_device import DEVICE, seeded
+from benchmarks.gpu_check import ASKED, Measurement, Outcome, all_passed, page, read_outcomes
 
-CONFIG = TransformerConfig(
-    sample_size=16,
-    num_layers=2,
-    num_attention_heads=2,
-    attention_head_dim=16,
-    joint_attention_dim=24,
-    caption_projection_dim=32,
-    pooled_projection_dim=16,
-    pos_embed_max_size=32,
-    dual_attention_layers=(0,),
+PASSED = Outcome("tests.a::test_one", "passed")
+FAILED = Outcome("tests.a::test_two[4]", "failed", "assert 3 | 4")
+SKIPPED = Outcome("tests.b::test_three", "skipped", "needs a CUDA device")
+STEP = {name: {peer: asked + 0.05} for name, peer, asked in ASKED[1:]}
+BENCH = {"sizes": [{"size_px": 512, "times_faster": STEP}]}
+MEASURED = Measurement(0, BENCH, "Some GPU, threads: 1\n| table |\n")
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "expected"),
+    [([PASSED], True), ([PASSED, FAILED], False), ([PASSED, SKIPPED], False), ([], False)],
 )
-SPREAD = {"median": 10.0, "lowest": 9.0, "highest": 12.5}
-RESULT = {
-    "device": "Some GPU",
-    "capability": "9.0",
-    "date": "2026-01-31",
-    "torch": "2",
-    "triton": "3",
-    "command": "python -m benchmarks.gpu_check --out docs/results",
-}
+def test_a_skipped_test_fails_the_check_and_so_does_having_none(outcomes, expected):
+    assert all_passed(outcomes) is expected
+
+
+SUITE = """
+import pytest
+def test_good(): pass
+def test_wrong(): assert 1 == 2, "one is not two"
+@pytest.mark.skip(reason="no device")
+def test_left_out(): pass
+@pytest.fixture
+def broken(): raise RuntimeError("no fixture")
+def test_not_set_up(broken): pass
+"""
+
+
+def test_outcomes_are_those_of_pytest(tmp_path):
+    (tmp_path / "test_suite.py").write_text(SUITE)
+    (tmp_path / "test_damaged.py").write_text("import no_such_module")
+    results = tmp_path / "results.xml"
+    for file in ("test_suite.py", "test_damaged.py"):
+        subprocess.run(
+            [sys.executable, "-m", "pytest", "-q", "-c", "/dev/null", f"--rootdir={tmp_path}",
+             f"--junitxml={results}", file],
+            cwd=tmp_path,
+            capture_output=True,
+            check=False,
+        )  # fmt: skip
+        found = read_outcomes(results)
+        if file == "test_suite.py":
+            assert [outcome.result for outcome in found] == [
+                "passed",
+                "failed",
+                "skipped",
+                "failed",
+            ]
+            assert found[0].name.endswith("test_suite::test_good")
+            assert "one is not two" in found[1].detail
+            assert found[2].detail == "no device"
+            assert "no fixture" in found[3].detail
+        else:
+            assert [outcome.result for outcome in found] == ["failed"]
+    assert read_outcomes(tmp_path / "absent.xml") == []
 
 
 def test_without_a_device_it_fails_and_says_so(monkeypatch, capsys):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(gpu_check, "run_tests", lambda: pytest.fail("it ran"))
     monkeypatch.setattr(sys, "argv", ["gpu_check"])
     assert gpu_check.main() == 1
     assert "needs a CUDA device" in capsys.readouterr().err
 
 
-def test_an_unknown_phase_is_refused(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--phases", "parity,party"])
-    with pytest.raises(SystemExit) as caught:
-        gpu_check.main()
-    assert caught.value.code == 2
-    assert "no such phase: party" in capsys.readouterr().err
-
-
-def test_comparisons_hold_here():
-    small = random_layer("layer", 64, 96, rank=3, grid=(4, 3), device=DEVICE)
-    results = [
-        parity._integers(DEVICE, 5, range(3, 5), 9, 40, 96),
-        parity._rotation(DEVICE, 80, torch.float32),
-        parity._rotation(DEVICE, 144, torch.float16),
-        parity._codes(DEVICE, tokens=9),
-        parity._layer(small, "packed", torch.float32, tokens=9),
-        parity._layer(small, "int8", torch.float16, tokens=9),
-        parity._not_finite(DEVICE),
-    ]
-    assert all(passed for passed, _ in results), results
-
-
-def test_comparisons_find_a_wrong_kernel(monkeypatch):
-    def off_by_one(*arguments, **options):
-        return product(*arguments, **options) + 1
-
-    product = parity.product
-    monkeypatch.setattr(parity, "product", off_by_one)
-    passed, detail = parity._integers(DEVICE, 4, range(4, 5), 3, 32, 32)
-    assert not passed
-    assert detail == "192 of 192 wrong"
-
-
-def test_an_exception_fails_its_own_comparison_alone(monkeypatch):
-    def broken():
-        raise RuntimeError("no such tile")
-
-    cases = [("first", broken), ("second", lambda: (True, "equal"))]
-    monkeypatch.setattr(parity, "_cases", lambda device, quick: cases)
-    first, second = parity.checks(DEVICE, quick=True)
-    assert not first.passed
-    assert "no such tile" in first.detail
-    assert second.passed
-
-
-def plain_linear(name, out_features, in_features):
-    return nn.Linear(in_features, out_features)
-
-
-NAMES = {
-    "norm1.linear.": "norm1.",
-    "norm1_context.linear.": "norm1_context.",
-    "ff.net.0.proj.": "ff_in.",
-    "ff.net.2.": "ff_out.",
-    "ff_context.net.0.proj.": "text_in.",
-    "ff_context.net.2.": "text_out.",
-    "ff.control_conv.": "control_conv.",
-    "to_out.0.": "to_out.",
-}
-
-
-def own_name(name):
-    """A parameter of the network's block by the name it has in the benchmark's."""
-    for theirs, ours in NAMES.items():
-        name = name.replace(theirs, ours)
-    return re.sub(r"\.norm_(\w+)\.weight$", r".norms.\1", name)
-
-
-@pytest.mark.parametrize("dual", [True, False])
-def test_the_block_mirrors_the_networks(dual):
-    network = ControlBlock(CONFIG, "q", dual=dual, last=False).eval().requires_grad_(False)
-    block = Block(plain_linear, dual=dual, grid=(2, 3), hidden=32, heads=2)
-    state = {
-        own_name(name): torch.randn(tensor.shape, generator=seeded(index)) * 0.3
-        for index, (name, tensor) in enumerate(network.state_dict().items())
-    }
-    theirs = dict(zip(network.state_dict(), state.values(), strict=True))
-    network.load_state_dict(theirs)
-    unread = {name for name in state if name not in block.state_dict()}
-    assert all("to_k_control" in name or "attn2." in name for name in unread)
-    block.load_state_dict({name: state[name] for name in block.state_dict()})
-    latent, text, temb = (
-        torch.randn(shape, generator=seeded(9)) for shape in ((2, 12, 32), (2, 5, 32), (2, 32))
-    )
-    for found, expected in zip(
-        block(latent, text, temb, None), network(latent, text, temb, (2, 3), None), strict=True
-    ):
-        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
-
-
-def quantized_step(residency):
-    def make(name, out_features, in_features):
-        layer = random_layer(name, out_features, in_features, rank=2, grid=(2, 2), device=DEVICE)
-        return TritonLinear(layer, RULE, residency)
-
-    step = Step(make, grid=(2, 2), hidden=32, heads=2)
-    return step.to(DEVICE).eval().requires_grad_(False)
-
-
-def test_quantized_blocks_compile_in_one_piece():
-    step = quantized_step("packed")
-    inputs = [
-        torch.randn(shape, generator=seeded(7)).to(DEVICE)
-        for shape in ((2, 8, 32), (2, 3, 32), (2, 32))
-    ]
-    bits = {module.name: 4 for module in linears(step).values()}
-    compiled = [torch.compile(block, fullgraph=True, backend="aot_eager") for block in step.blocks]
-    with torch.inference_mode():
-        found = run_blocks(compiled, *inputs, bits, counts=(1, 1))
-        expected = run_blocks(step.blocks, *inputs, bits, counts=(1, 1))
-    assert relative_error(found, expected) < 1e-5
-
-
-def test_a_page_holds_what_was_measured():
-    assert page(RESULT).startswith("# The CUDA backend on Some GPU\n\nMeasured on 2026-01-31,")
-    checks = [
-        {"name": "one", "passed": True, "detail": "equal"},
-        {"name": "two", "passed": False, "detail": "3 of 9 wrong"},
-    ]
-    names = ("cuBLAS bf16", "int8", "packed", "thin and product, int8", "prepare, int8")
-    product = {
-        "tokens": 2381,
-        "in": 1536,
-        "out": 6144,
-        "us": dict.fromkeys(names, SPREAD),
-        "times_faster": {"int8": 1.5, "packed": 1.25, "thin and product, int8": 1.75},
-    }
-    step = {
-        "tokens": {"batch": 2, "image": 1024, "text": 333},
-        "us": {"bf16 eager": {"median": 12340.0, "lowest": 12000.0, "highest": 13000.0}},
-        "skipped": {"bf16 compiled": "no compiler"},
-        "resident": {"packed": {"bytes": 1234567, "share_of_bf16": 0.3051}},
-        "targets": [{"fast": "a", "peer": "b", "asked": 1.35, "reached": 1.4}],
-    }
-    text = page({**RESULT, "parity": checks, "products": [product], "step": step})
-    for part in (
-        "1 of 2 comparisons",
-        "| two | 3 of 9 wrong |",
-        "| 2381, 1536 → 6144 | 10.0 (9.0 to 12.5) | 10.0 (9.0 to 12.5) (1.50)",
-        "| bf16 eager | 12.34 (12.00 to 13.00) |",
-        "| bf16 compiled | did not run: no compiler |",
-        "| a against b | 1.35 | 1.40 |",
-        "| packed | 1,234,567 | 0.305 |",
-    ):
-        assert part in text
-
-
 @pytest.fixture
-def some_gpu(monkeypatch, tmp_path):
-    """The device's parts replaced; all comparisons are made up, one of them fails."""
-    checks = [parity.Check("one", True, "equal"), parity.Check("two", False, "3 of 9 wrong")]
+def check(monkeypatch, tmp_path):
+    """The whole command on a made-up device; gives exit code, both files, bench's options."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "Some GPU 80GB")
     monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
-    monkeypatch.setattr(parity, "checks", lambda device, quick: iter(checks))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
 
+    def run(outcomes, measurement=None, options=()):
+        asked = []
 
-def test_tuning_writes_the_table_that_ships(some_gpu, monkeypatch, capsys, tmp_path):
-    asked = {}
+        def bench(options):
+            asked.append(options)
+            return measurement
 
-    def tune(device, **options):
-        asked.update(options)
-        return {"90/prepare/16/1536/1536": {}}
+        monkeypatch.setattr(gpu_check, "run_tests", lambda: outcomes)
+        monkeypatch.setattr(gpu_check, "run_bench", bench)
+        out = tmp_path / "results"
+        monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(out), *options])
+        code = gpu_check.main()
+        content = json.loads((out / "gpu-some-gpu-80gb.json").read_text())
+        return code, content, (out / "gpu-some-gpu-80gb.md").read_text(), asked
 
+    return run
+
+
+def test_the_report_holds_both_parts(check, capsys):
+    code, content, text, asked = check([PASSED, PASSED], MEASURED, ["--", "--size", "512"])
+    assert code == 0
+    assert asked == [["--size", "512"]]
+    assert content["tests"] == {"all": 2, "passed": 2, "others": []}
+    assert content["bench"] == BENCH
+    assert content["capability"] == "9.0"
+    assert content["command"].startswith("python -m benchmarks.gpu_check --out ")
+    assert content["command"].endswith(" -- --size 512")
+    assert len(content["date"]) == len("2026-01-31")
+    for part in (
+        "# The CUDA backend on Some GPU 80GB",
+        f"{content['date']}, compute capability 9.0, torch {torch.__version__}",
+        content["command"],
+        "2 of 2 tests pass.",
+        "| 512 | triton bfloat16, compiled, graph | torch bfloat16 | 1.70 | 1.75 |",
+        "| torch bfloat16, compiled, graph | 1.35 | unavailable |",
+        "```\nSome GPU, threads: 1\n| table |\n```",
+    ):
+        assert part in text
+    assert "own table" not in text
+    assert capsys.readouterr().out == text + "\n"
+
+
+@pytest.mark.parametrize("other", [FAILED, SKIPPED])
+def test_nothing_is_measured_where_not_all_tests_pass(check, other):
+    code, content, text, asked = check([PASSED, other])
+    assert code == 1
+    assert asked == []
+    assert "bench" not in content
+    assert content["tests"]["others"][0]["name"] == other.name
+    assert "1 of 2 tests pass." in text
+    detail = other.detail.replace("|", "\\|")
+    assert f"| {other.result} | `{other.name}` | {detail} |" in text
+    assert "Not measured, because not all tests pass." in text
+
+
+def test_a_measurement_that_fails_fails_the_check(check):
+    code, content, text, _ = check([PASSED], Measurement(5, None, ""))
+    assert code == 1
+    assert content["bench"] is None
+    assert "`qrun bench` ended with exit code 5." in text
+
+
+def test_a_table_of_the_users_own_is_told(check, tmp_path):
     own = tmp_path / "cache" / "qdit4sr" / "triton-table.json"
     own.parent.mkdir(parents=True)
     own.write_text("{}")
-    monkeypatch.setattr(tune_module, "tune", tune)
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--tune", "--phases", ""])
-    assert gpu_check.main() == 0
-    assert asked["table"] == SHIPPED
-    printed = capsys.readouterr().out
-    assert "1 rows of `table.json` were refreshed" in printed
-    assert f"tile sizes of {own} lie over those that ship" in printed
+    _, content, text, _ = check([PASSED], MEASURED)
+    assert content["own_tile_sizes"] is True
+    assert "this machine's own table" in text
 
 
-def test_a_run_writes_both_files_and_ends_with_the_failures(
-    some_gpu, monkeypatch, capsys, tmp_path
-):
-    """The whole command."""
-    monkeypatch.setattr(sys, "argv", ["gpu_check", "--out", str(tmp_path), "--quick"])
-    assert gpu_check.main() == 1
-    printed = capsys.readouterr().out
-    assert "PASS  one: equal" in printed
-    assert "FAIL  two: 3 of 9 wrong" in printed
-    assert "phase products" not in printed
-    content = json.loads((tmp_path / "gpu-some-gpu-80gb.json").read_text())
-    assert [row["passed"] for row in content["parity"]] == [True, False]
-    assert "1 of 2 comparisons" in (tmp_path / "gpu-some-gpu-80gb.md").read_text()
+def test_the_tests_run_in_a_process_and_here_the_wide_ones_fail_it(monkeypatch):
+    """The real command on the tests of the graphs: without a device some are skipped."""
+    monkeypatch.setattr(gpu_check, "TESTS", ("tests/runtime/network/test_cuda_graphs.py",))
+    outcomes = gpu_check.run_tests()
+    results = {outcome.result for outcome in outcomes}
+    if torch.cuda.is_available():
+        assert results == {"passed"}
+    else:
+        assert results == {"passed", "skipped"}
+        assert not all_passed(outcomes)
+        skipped = [one for one in outcomes if one.result == "skipped"]
+        assert all("needs a CUDA device" in one.detail for one in skipped)
+
+
+def test_an_error_of_pytest_itself_is_a_failure(monkeypatch):
+    monkeypatch.setattr(gpu_check, "TESTS", ("tests/no_such_folder",))
+    assert not all_passed(gpu_check.run_tests())
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="it would measure for minutes")
+def test_the_measurements_error_is_its_exit_code():
+    measurement = gpu_check.run_bench([])
+    assert measurement.exit_code == 2
+    assert measurement.content is None
+
+
+def test_a_page_without_a_measurement_is_whole():
+    report = {
+        "device": "Some GPU",
+        "capability": "9.0",
+        "date": "2026-01-31",
+        "torch": "2",
+        "triton": "3",
+        "command": "python -m benchmarks.gpu_check",
+        "own_tile_sizes": False,
+        "tests": {"all": 1, "passed": 1, "others": []},
+    }
+    assert page(report, None).startswith("# The CUDA backend on Some GPU\n\n2026-01-31, compute")

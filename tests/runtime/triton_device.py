@@ -32,6 +32,17 @@ if DEVICE.type == "cpu":
 launch = importlib.import_module("runtime.backends.triton.launch")
 
 
+def full_width(*values: object) -> object:
+    """A case in the network's own sizes: too large for the interpreter, so it needs a device."""
+    return pytest.param(*values, marks=pytest.mark.gpu)
+
+
+def relative_error(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """Norm of the difference over the norm of what is expected; no number where one is not."""
+    expected = expected.double()
+    return float((found.to(expected) - expected).norm() / expected.norm())
+
+
 def seeded(seed: int) -> torch.Generator:
     """A generator of random numbers, the same on every device."""
     return torch.Generator().manual_seed(seed)

@@ -54,7 +54,9 @@ FAMILY = Family(
     rebuilt={},
     latent_size=lambda _config: LatentSize(1, 64),
     prompt_shapes=lambda _config, tokens: {"embeds": (tokens, 4), "pooled": (4,)},
-    count_tokens=lambda _config, side_px, _text: {"image": (side_px // 4) ** 2},
+    text_tokens=0,
+    vae_factor=4,
+    streams=lambda patches, _text: {"image": patches},
     tokens_through=lambda _name, streams: streams["image"],
     runtime="tests.toy_family.network",
 )

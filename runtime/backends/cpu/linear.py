@@ -5,7 +5,7 @@ The same sums as the reference's (`runtime.backends.reference`), arranged for on
 - rotation, token scale and codes in float32, so that the codes are the reference's but where a
   value lies within float32 rounding of the border of two levels;
 - the product of codes in 8-bit integers (`int8_weight`), exactly;
-- both factor branches as two thin products on the plain input (`thin_factors`).
+- both factor branches as one low-rank product on the plain input (`low_rank`).
 
 For bfloat16 inputs the products' results, the factor branches and the last sum are bfloat16 too,
 each rounded once; otherwise they are float32.
@@ -17,14 +17,15 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import gaussian_level
+from artifacts.codec.gaussian_quantizer import relative_step
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu.int8_weight import Int8Weight
-from runtime.backends.cpu.low_rank import FactorParts, ThinFactors, thin_factors
+from runtime.backends.cpu.low_rank import FactorParts, LowRankProduct, low_rank_product
 from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.cpu.scratch import scratch
 from runtime.backends.input_key import input_key
-from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.projection import PreparedInput, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 _SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal
@@ -41,6 +42,19 @@ class CpuLinear(QuantizableLinear):
         activation_scale: how a token's scale is found.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
     def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
         super().__init__()
         self.name = weight.name
@@ -51,7 +65,7 @@ class CpuLinear(QuantizableLinear):
         self._codes = Int8Weight(weight.unpacked_codes(), weight.weight_bits, weight.scale)
         self._half_step = weight.scale / 2
         self._parts = FactorParts.of(weight)
-        self._thin: dict[torch.dtype, ThinFactors | None] = {}  # made when first asked for
+        self._low_rank: dict[torch.dtype, LowRankProduct | None] = {}  # when first asked for
 
     def share_key(self, bits: int) -> Hashable:
         """Rotation, signs, smoothing, scale rule and bits: all that `prepare` depends on."""
@@ -102,12 +116,13 @@ class CpuLinear(QuantizableLinear):
         As `artifacts.codec.gaussian_quantizer.quantize_rows`.
         """
         z = self._rotation(x, scratch(x.numel()))
+        step = relative_step(self.activation_scale, bits)
         if self.activation_scale == "gaussian":
             torch.linalg.vector_norm(z, dim=1, keepdim=True, out=scale)
-            scale.mul_(gaussian_level(bits).step / math.sqrt(self.in_features))
+            scale.mul_(step / math.sqrt(self.in_features))
         else:
             torch.linalg.vector_norm(z, ord=math.inf, dim=1, keepdim=True, out=scale)
-            scale.mul_(2 / (2**bits - 1))
+            scale.mul_(step)
         lowest, highest = torch.aminmax(scale)
         if not math.isfinite(float(highest)):
             raise ValueError(
@@ -131,12 +146,12 @@ class CpuLinear(QuantizableLinear):
 
     def _add_unquantized_part(self, y: Tensor, x: Tensor) -> None:
         """Add factor branches and bias for ``x`` to ``y`` [tokens, out_features] of one dtype."""
-        if x.dtype not in self._thin:
+        if x.dtype not in self._low_rank:
             with torch.inference_mode(False):  # what is kept must serve callers of any mode
-                made = thin_factors(self._parts, self._rotation)
-                self._thin[x.dtype] = None if made is None else made.to(x.dtype)
-        thin, bias = self._thin[x.dtype], self._parts.bias
-        if thin is not None:
-            thin.add_to(y, x)
+                made = low_rank_product(self._parts, self._rotation)
+                self._low_rank[x.dtype] = None if made is None else made.to(x.dtype)
+        low_rank, bias = self._low_rank[x.dtype], self._parts.bias
+        if low_rank is not None:
+            low_rank.add_to(y, x)
         elif bias is not None:
             y.add_(bias.to(x.dtype))

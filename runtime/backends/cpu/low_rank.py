@@ -1,12 +1,12 @@
-"""Both factor branches of a layer, and its bias, as two thin products that act on plain inputs.
+"""Both factor branches of a layer, and its bias, as one low-rank product on plain inputs.
 
 SVD-G is ``up down`` already. Block (p, q) of SVD-L is an outer product, so it is one more column of
 ``up``, zero outside the rows of p, and one more row of ``down``, zero outside the columns of q.
 The rows of ``down`` live in the rotated domain; rotated back they act on the layer's input as it
 comes, so the branches need no rotated input, and lose nothing where that input is bfloat16.
 
-The bias is one more column of ``up``, whose coordinate is the constant 1: added to the thin
-intermediate result it costs nothing, added to the layer's output a pass over it.
+The bias is one more column of ``up``, whose coordinate is the constant 1: added to the low-rank
+activations ``x downᵀ`` it costs nothing, added to the layer's output a pass over it.
 """
 
 from typing import NamedTuple
@@ -22,7 +22,7 @@ _EVEN_RANK = 16
 """Ranks are filled up with zeros to a multiple of this, for the kernels' sake."""
 
 
-class ThinFactors(NamedTuple):
+class LowRankProduct(NamedTuple):
     """What a layer adds to its integer product: ``(x downᵀ + constant) upᵀ``.
 
     Attributes:
@@ -35,9 +35,9 @@ class ThinFactors(NamedTuple):
     down: Tensor
     constant: Tensor
 
-    def to(self, dtype: torch.dtype) -> "ThinFactors":
+    def to(self, dtype: torch.dtype) -> "LowRankProduct":
         """The same in ``dtype``."""
-        return ThinFactors(*(part.to(dtype) for part in self))
+        return LowRankProduct(*(part.to(dtype) for part in self))
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
         """Add the branches' result for ``x`` [tokens, in] to ``y`` [tokens, out]; one dtype.
@@ -50,7 +50,7 @@ class ThinFactors(NamedTuple):
 class FactorParts(NamedTuple):
     """A layer's factors and bias as its record holds them, bfloat16; see `QuantizedWeight`.
 
-    Small: at DiT4SR's ranks a fifth of what `thin_factors` makes of them in float32.
+    Small: at DiT4SR's ranks a fifth of what `low_rank_product` makes of them in float32.
     """
 
     global_up: Tensor | None
@@ -69,7 +69,7 @@ class FactorParts(NamedTuple):
         )
 
 
-def thin_factors(parts: FactorParts, rotation: CpuRotation) -> ThinFactors | None:
+def low_rank_product(parts: FactorParts, rotation: CpuRotation) -> LowRankProduct | None:
     """Factors and bias of a layer in float32, or None for a layer without factors."""
     ups, downs = [], []
     if parts.global_up is not None and parts.global_down is not None:
@@ -94,4 +94,4 @@ def thin_factors(parts: FactorParts, rotation: CpuRotation) -> ThinFactors | Non
     constant = torch.zeros(len(down))
     if parts.bias is not None:
         up[:, rank], constant[rank] = parts.bias.float(), 1
-    return ThinFactors(up, down, constant)
+    return LowRankProduct(up, down, constant)

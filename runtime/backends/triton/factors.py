@@ -1,9 +1,9 @@
 """Both factor branches of a layer, compact: no zeros are stored, and few numbers per token remain.
 
 SVD-L's block (p, q) is an outer product, so one number per token and block suffices: the token's
-part q times the block's ``down``. A token's thin vector has the r numbers of SVD-G and then those
-P Q numbers, p-major. ``up`` is [out, r + Q]: channel n in block row p holds SVD-G's row and, for
-every q, its entry in block (p, q); those meet the thin numbers of p alone.
+part q times the block's ``down``. A token's low-rank activations are the r numbers of SVD-G and
+then those P Q numbers, p-major. ``up`` is [out, r + Q]: channel n in block row p holds SVD-G's row
+and, for every q, its entry in block (p, q); those meet the numbers of p alone.
 
 ``down`` comes in two forms:
 
@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from artifacts.codec.hadamard import Rotation
 
 _WIDTH_MULTIPLE = 8
-"""Rows of thin vectors start at multiples of 16 bytes."""
+"""Rows of low-rank activations start at multiples of 16 bytes."""
 
 
 @dataclass(frozen=True)
@@ -39,14 +39,14 @@ class FactorShape:
     columns: int
 
     @property
-    def thin(self) -> int:
-        """Numbers in a thin vector."""
+    def rank(self) -> int:
+        """Low-rank activations of a token, r + P Q."""
         return self.global_rank + self.rows * self.columns
 
     @property
     def width(self) -> int:
         """The same with padding."""
-        return -(-self.thin // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
+        return -(-self.rank // _WIDTH_MULTIPLE) * _WIDTH_MULTIPLE
 
 
 class Factors(nn.Module):
@@ -96,29 +96,25 @@ class Factors(nn.Module):
         """Memory of the factors."""
         return self.up.nbytes + self.down.nbytes
 
-    def thin(self, values: Tensor) -> Tensor:
-        """Tokens [..., in], rotated for the compact form -> thin vectors [M, width].
+    def folded_product(self, values: Tensor) -> Tensor:
+        """Tokens [..., in] -> low-rank activations [M, width], by the folded form.
 
-        The dtype is that of ``values``. Padding is not to be read.
+        The compact form has a kernel, see `launch.low_rank_activations`.
         """
-        if self.folded:
-            thin = F.linear(values, self._folded_in(values.dtype))
-            return thin.reshape(-1, self.shape.width)
-        from runtime.backends.triton.launch import thin_vectors  # noqa: PLC0415 brings Triton
+        activations = F.linear(values, self._folded_in(values.dtype))
+        return activations.reshape(-1, self.shape.width)
 
-        return thin_vectors(values, self.down, self.shape)
-
-    def up_product(self, thin: Tensor) -> Tensor:
-        """Thin vectors [M, width] -> [M, out], in plain torch."""
+    def up_product(self, activations: Tensor) -> Tensor:
+        """Low-rank activations [M, width] -> [M, out], in plain torch."""
         rank, rows, columns = (
             self.shape.global_rank,
             self.shape.rows,
             self.shape.columns,
         )
-        up = self.up.to(thin)
-        y = thin[:, :rank] @ up[:, :rank].T
+        up = self.up.to(activations)
+        y = activations[:, :rank] @ up[:, :rank].T
         if rows:
-            numbers = thin[:, rank : self.shape.thin].unflatten(1, (rows, columns))
+            numbers = activations[:, rank : self.shape.rank].unflatten(1, (rows, columns))
             blocks = up[:, rank:].unflatten(0, (rows, -1))  # [P, s_o, Q]
             y = y + torch.einsum("mpq,poq->mpo", numbers, blocks).flatten(1)
         return y

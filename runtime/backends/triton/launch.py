@@ -6,18 +6,19 @@ import torch
 import triton
 from torch import Tensor
 
+from artifacts.codec.gaussian_quantizer import relative_step
 from runtime.backends.triton.device import capability
 from runtime.backends.triton.factors import Factors, FactorShape
-from runtime.backends.triton.finite_watch import watch_flag
+from runtime.backends.triton.low_rank_kernel import low_rank_kernel
 from runtime.backends.triton.prepare_kernel import prepare_kernel
 from runtime.backends.triton.product_kernel import product_kernel
 from runtime.backends.triton.resident import ResidentCodes
 from runtime.backends.triton.rotation_plan import RotationPlan, padded
-from runtime.backends.triton.scale_rule import ScaleRule, step_for
-from runtime.backends.triton.table_file import Config
-from runtime.backends.triton.thin_kernel import thin_kernel
+from runtime.backends.triton.tile_table import config_for
+from runtime.backends.triton.tile_table_file import LOW_RANK, Config
 from runtime.backends.triton.token_rows import TokenRows, token_rows
-from runtime.backends.triton.tuning import config_for
+from runtime.network.finite_watch import watch_flag
+from schemas.manifest import ScaleRule
 
 _ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as the reference rounds them."""
@@ -79,7 +80,7 @@ def prepare_tokens(
         rows.row_stride,
         size,
         plan.norm,
-        step_for(rule, bits),
+        relative_step(rule, bits),
         float(2 ** (bits - 1)),
         fault,
         L=plan.rows,
@@ -98,21 +99,32 @@ def prepare_tokens(
     return codes, scale, sums, rotated
 
 
-def thin_vectors(
-    values: Tensor, down: Tensor, shape: FactorShape, config: Config | None = None
-) -> Tensor:
-    """Rotated tokens [..., in] times a compact ``down`` [r + P, in] -> [M, width]."""
-    rows = token_rows(values)
-    in_features = down.shape[1]
-    thin = torch.empty(rows.total, shape.width, dtype=values.dtype, device=values.device)
+def low_rank_activations(values: Tensor, factors: Factors, config: Config | None = None) -> Tensor:
+    """Tokens [..., in] times the factors' ``down`` -> [M, width], in the dtype of ``values``.
+
+    Args:
+        values: tokens as they come for folded factors, rotated ones for the compact form.
+        factors: SVD-G and SVD-L.
+        config: tile sizes of the compact form's kernel; None for the table's.
+
+    Returns:
+        Low-rank activations. Columns from ``factors.shape.rank`` on are padding, not to be read.
+    """
+    if factors.folded:
+        return factors.folded_product(values)
+    rows, shape = token_rows(values), factors.shape
+    in_features = factors.down.shape[1]
+    activations = torch.empty(rows.total, shape.width, dtype=values.dtype, device=values.device)
     if not rows.total:
-        return thin
+        return activations
     if config is None:
-        config = config_for(capability(values.device), "thin", rows.total, shape.width, in_features)
-    thin_kernel[(triton.cdiv(rows.total, config["BM"]),)](
+        config = config_for(
+            capability(values.device), LOW_RANK, rows.total, shape.width, in_features
+        )
+    low_rank_kernel[(triton.cdiv(rows.total, config["BM"]),)](
         rows.values,
-        down,
-        thin,
+        factors.down,
+        activations,
         rows.total,
         rows.tokens,
         rows.batch_stride,
@@ -129,7 +141,7 @@ def thin_vectors(
         **config,
         **_ROUNDING,
     )
-    return thin
+    return activations
 
 
 def product(
@@ -141,7 +153,7 @@ def product(
     step: Tensor,
     *,
     factors: Factors | None = None,
-    thin: Tensor | None = None,
+    low_rank: Tensor | None = None,
     bias: Tensor | None = None,
     dtype: torch.dtype = torch.float32,
     raw: bool = False,
@@ -157,7 +169,7 @@ def product(
         offsets: int32 [out] of `resident.doubled_offsets`.
         step: the weight's scale, float32 [out].
         factors: SVD-G and SVD-L, or None without.
-        thin: what `Factors.thin` made of the tokens; None without factors.
+        low_rank: what `low_rank_activations` made of the tokens; None without factors.
         bias: [out], or None.
         dtype: of the result.
         raw: return the exact doubled product instead, int32.
@@ -180,7 +192,7 @@ def product(
     config = dict(config)
     low_length = 0 if weight.low is None else weight.low.shape[1]
     config["BK"] = tile_length(config["BK"], low_length or weight.slice_length)
-    shape = factors.shape if factors is not None and thin is not None else FactorShape(0, 0, 0)
+    shape = factors.shape if factors is not None and low_rank is not None else FactorShape(0, 0, 0)
     up = factors.up if factors is not None else None
     tiles = triton.cdiv(rows.total, config["BM"]) * triton.cdiv(out_features, config["BN"])
     product_kernel[(tiles,)](
@@ -191,7 +203,7 @@ def product(
         weight.low,
         offsets,
         step,
-        thin,
+        low_rank,
         up,
         bias,
         y,

@@ -1,13 +1,13 @@
-"""The quantized layer on CUDA: a preparing kernel, a thin product and the integer product.
+"""The quantized layer on CUDA: a preparing kernel, a low-rank product and the integer product.
 
 The same sums as the reference's (`runtime.backends.reference`). Integer products are equal, bit for
 bit; codes are, but where a rotated value lies within float32 rounding of the border of two levels.
 With 16-bit inputs the factor branches multiply 16-bit operands and add in float32.
 
 What a result may differ by, relative to the size of a layer's output: float32 inputs 2^-24 sqrt(K)
-per sum, well under 1e-5; bfloat16 inputs 2^-9 for the operands of the factor branches (thin vector,
-and rotated tokens or folded ``down``) and 2^-9 for the result's own rounding, which the reference
-has too.
+per sum, well under 1e-5; bfloat16 inputs 2^-9 for the operands of the low-rank product (its
+activations, and rotated tokens or folded ``down``) and 2^-9 for the result's own rounding, which
+the reference has too.
 """
 
 from collections.abc import Hashable
@@ -16,10 +16,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from artifacts.codec.hadamard import Rotation
+from artifacts.codec.quantized_weight import QuantizedWeight
+from runtime.backends.input_key import input_key
 from runtime.backends.triton import compiled_ops
 from runtime.backends.triton.factors import Factors, Fold
-from runtime.backends.triton.finite_watch import is_capturing, number_of, raise_if_seen
 from runtime.backends.triton.resident import (
     Residency,
     ResidentCodes,
@@ -28,43 +28,13 @@ from runtime.backends.triton.resident import (
     signed_codes,
 )
 from runtime.backends.triton.rotation_plan import RotationPlan, check_row, plan_for
-from runtime.backends.triton.scale_rule import ScaleRule
-from runtime.network.projection import UNQUANTIZED, PreparedInput, QuantizableLinear
+from runtime.network.finite_watch import is_capturing, number_of, raise_if_seen
+from runtime.network.projection import PreparedInput, QuantizableLinear
+from schemas.bit_grid import UNQUANTIZED
+from schemas.manifest import ScaleRule
 
 LARGEST_IN_FEATURES = 32767
 """Most inputs whose doubled product fits 32 bits."""
-
-
-@dataclass(frozen=True, eq=False)
-class LayerTensors:
-    """A quantized layer as plain tensors: the fields of a pack's record, codes unpacked.
-
-    Attributes:
-        name: the layer's name in the network.
-        codes: uint8 [out, in].
-        weight_bits: of a code, 1 ... 8.
-        scale: float32 [out].
-        rotation: of the inputs.
-        signs, smoothing: float32 [in], or None.
-        global_up, global_down: bfloat16 [out, r] and [r, in], or None.
-        local_up, local_down: bfloat16 [P, Q, s_o] and [P, Q, s_i], or None.
-        bias: [out], or None.
-        input_key: equal for layers that smooth, rotate and quantize alike.
-    """
-
-    name: str
-    codes: Tensor
-    weight_bits: int
-    scale: Tensor
-    rotation: Rotation
-    signs: Tensor | None = None
-    smoothing: Tensor | None = None
-    global_up: Tensor | None = None
-    global_down: Tensor | None = None
-    local_up: Tensor | None = None
-    local_down: Tensor | None = None
-    bias: Tensor | None = None
-    input_key: Hashable = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +65,7 @@ class TritonLinear(QuantizableLinear):
     factors, the rotated one in the same dtype.
 
     Args:
-        layer: its tensors.
+        weight: the layer's record.
         activation_scale: how a token's scale is found.
         residency: how the weight lies in memory: ``int8`` is fastest, ``packed`` smallest.
 
@@ -103,6 +73,20 @@ class TritonLinear(QuantizableLinear):
         ValueError: more inputs than the kernels hold.
     """
 
+    known_parts = frozenset(
+        {
+            "codes",
+            "scale",
+            "global_up",
+            "global_down",
+            "local_up",
+            "local_down",
+            "bias",
+            "smoothing",
+        }
+    )
+
+    can_be_captured = True
     scale: Tensor
     offsets: Tensor
     high: Tensor
@@ -110,45 +94,44 @@ class TritonLinear(QuantizableLinear):
     bias: Tensor | None
 
     def __init__(
-        self, layer: LayerTensors, activation_scale: ScaleRule, residency: Residency
+        self, weight: QuantizedWeight, activation_scale: ScaleRule, residency: Residency
     ) -> None:
         super().__init__()
-        if layer.codes.shape[1] > LARGEST_IN_FEATURES:
-            raise ValueError(
-                f"{layer.codes.shape[1]} inputs: 32-bit sums hold {LARGEST_IN_FEATURES}"
-            )
-        check_row(layer.rotation)
-        self.name = layer.name
-        self.out_features, self.in_features = layer.codes.shape
-        self.weight_bits = layer.weight_bits
+        if weight.in_features > LARGEST_IN_FEATURES:
+            raise ValueError(f"{weight.in_features} inputs: 32-bit sums hold {LARGEST_IN_FEATURES}")
+        check_row(weight.rotation)
+        self.name = weight.name
+        self.out_features, self.in_features = weight.out_features, weight.in_features
+        self.weight_bits = weight.weight_bits
         self.activation_scale = activation_scale
         self.residency = residency
-        self._fault = number_of(layer.name)
+        self._fault = number_of(weight.name)
         self._handle = compiled_ops.register(self)
-        self._share_number = _share_number((layer.input_key, residency))
-        self._rotation = layer.rotation
-        self._signs, self._smoothing = layer.signs, layer.smoothing
+        self._share_number = _share_number((input_key(weight, activation_scale), residency))
+        self._rotation = weight.rotation
+        self._signs, self._smoothing = weight.signs, weight.smoothing
         self._plan: tuple[torch.device, RotationPlan] | None = None
 
-        resident = make_resident(layer.codes, layer.weight_bits, residency)
+        codes = weight.unpacked_codes()
+        resident = make_resident(codes, weight.weight_bits, residency)
         self._planes = (resident.high_bits, resident.low_bits, resident.sum_factor)
         constants = {
             "high": resident.high,
             "low": resident.low,
-            "scale": layer.scale,
-            "offsets": doubled_offsets(layer.codes, layer.weight_bits),
-            "bias": layer.bias,
+            "scale": weight.scale,
+            "offsets": doubled_offsets(codes, weight.weight_bits),
+            "bias": weight.bias,
         }
         for name, value in constants.items():  # as buffers, they move with the module
             self.register_buffer(name, value, persistent=False)
         self.factors = None
-        if layer.global_up is not None or layer.local_up is not None:
-            fold = Fold(layer.rotation, layer.signs, layer.smoothing)
+        if weight.global_up is not None or weight.local_up is not None:
+            fold = Fold(weight.rotation, weight.signs, weight.smoothing)
             self.factors = Factors(
-                layer.global_up,
-                layer.global_down,
-                layer.local_up,
-                layer.local_down,
+                weight.global_up,
+                weight.global_down,
+                weight.local_up,
+                weight.local_down,
                 fold if residency == "int8" else None,
             )
 
@@ -214,17 +197,18 @@ class TritonLinear(QuantizableLinear):
 
     def finished(self, values: Tensor, codes: Tensor, scale: Tensor, sums: Tensor) -> Tensor:
         """`apply_to` on the parts of a prepared input -> [..., out_features]."""
-        from runtime.backends.triton.launch import product  # noqa: PLC0415 brings Triton
+        from runtime.backends.triton import launch  # noqa: PLC0415 brings Triton
 
-        return product(
+        factors = self.factors
+        return launch.product(
             codes,
             scale,
             sums,
             self.resident_codes(),
             self.offsets,
             self.scale,
-            factors=self.factors,
-            thin=None if self.factors is None else self.factors.thin(values),
+            factors=factors,
+            low_rank=None if factors is None else launch.low_rank_activations(values, factors),
             bias=self.bias,
             dtype=values.dtype,
         )
@@ -243,8 +227,11 @@ class TritonLinear(QuantizableLinear):
         )
         y = (z @ levels.T) * self.scale
         if self.factors is not None:
-            thin = self.factors.thin(values if self.factors.folded else z)
-            y = y + self.factors.up_product(thin).view(y.shape)
+            from runtime.backends.triton import launch  # noqa: PLC0415 brings Triton
+
+            read = values if self.factors.folded else z
+            low_rank = launch.low_rank_activations(read, self.factors)
+            y = y + self.factors.up_product(low_rank).view(y.shape)
         if self.bias is not None:
             y = y + self.bias.float()
         return y.to(x.dtype)

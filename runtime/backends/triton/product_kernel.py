@@ -1,6 +1,6 @@
 """The kernel of the integer product, with everything that follows it.
 
-    y = (levels of the weight) (levels of the token) + up (thin token) + bias
+    y = (levels of the weight) (levels of the token) + up (low-rank activations) + bias
 
 The weight stands on the left, so that packed weights are unpacked into registers and go from there
 into Hopper's tensor cores, and so that few tokens fill few columns instead of padded rows. The
@@ -78,7 +78,7 @@ def _unpacked(
 @triton.jit
 def _plus_factors(
     y: tl.tensor,  # float32 [BN, BM]
-    thin_rows: tl.tensor,  # [1, BM]
+    low_rank_rows: tl.tensor,  # [1, BM]
     up_rows: tl.tensor,  # [BN, 1]
     n: tl.tensor,
     first_n: tl.tensor,  # the tile's first channel
@@ -90,13 +90,13 @@ def _plus_factors(
     QP: tl.constexpr,
     NATIVE: tl.constexpr,
 ) -> tl.tensor:
-    """``y + up @ thin``."""
-    dtype: tl.constexpr = thin_rows.dtype.element_ty
+    """``y + up @ low_rank``, the second half of the low-rank product."""
+    dtype: tl.constexpr = low_rank_rows.dtype.element_ty
     if RG:
         g = tl.arange(0, RGP)
         up = tl.load(up_rows + g[None, :], mask=(g < RG)[None, :], other=0.0).to(dtype)
-        thin = tl.load(thin_rows + g[:, None], mask=(g < RG)[:, None], other=0.0)
-        y = dot16(up, thin, y, NATIVE)
+        numbers = tl.load(low_rank_rows + g[:, None], mask=(g < RG)[:, None], other=0.0)
+        y = dot16(up, numbers, y, NATIVE)
     if Q:
         q = tl.arange(0, QP)
         q_ok = q < Q
@@ -105,7 +105,7 @@ def _plus_factors(
         for p in range(first_n // block_rows, last_n // block_rows + 1):
             mine = tl.where((n // block_rows == p)[:, None], entries, 0.0).to(dtype)
             column = (RG + p * Q + q)[:, None]
-            numbers = tl.load(thin_rows + column, mask=q_ok[:, None], other=0.0)
+            numbers = tl.load(low_rank_rows + column, mask=q_ok[:, None], other=0.0)
             y = dot16(mine, numbers, y, NATIVE)
     return y
 
@@ -119,7 +119,7 @@ def product_kernel(
     low_ptr: tl.tensor,  # uint8 [N, low_length], or None
     offset_ptr: tl.tensor,  # int32 [N]
     step_ptr: tl.tensor,  # float32 [N], the weight's scale
-    thin_ptr: tl.tensor,  # [M, thin_width], or None without factors
+    low_rank_ptr: tl.tensor,  # [M, rank_width], or None without factors
     up_ptr: tl.tensor,  # [N, RG + Q]
     bias_ptr: tl.tensor,  # [N], or None
     y_ptr: tl.tensor,  # [M, N]
@@ -132,7 +132,7 @@ def product_kernel(
     stat_batch: tl.tensor,
     slice_length: tl.tensor,
     low_length: tl.tensor,
-    thin_width: tl.tensor,
+    rank_width: tl.tensor,
     block_rows: tl.tensor,  # N / P
     HIGH: tl.constexpr,  # bits of the planes
     LOW: tl.constexpr,
@@ -193,13 +193,13 @@ def product_kernel(
     token_step = tl.load(scale_ptr + stats) / 2
     channel_step = tl.load(step_ptr + n, mask=n_ok, other=0.0) / 2
     y = doubled.to(tl.float32) * token_step[None, :] * channel_step[:, None]
-    if thin_ptr is not None:
-        thin_rows = thin_ptr + m_row[None, :] * thin_width
+    if low_rank_ptr is not None:
+        low_rank_rows = low_rank_ptr + m_row[None, :] * rank_width
         up_rows = up_ptr + n_row[:, None] * (RG + Q)
         first_n = tile_n * BN
         last_n = min(first_n + BN, N) - 1
         y = _plus_factors(
-            y, thin_rows, up_rows, n, first_n, last_n, block_rows, RG, Q, RGP, QP, NATIVE
+            y, low_rank_rows, up_rows, n, first_n, last_n, block_rows, RG, Q, RGP, QP, NATIVE
         )
     if bias_ptr is not None:
         y += tl.load(bias_ptr + n, mask=n_ok, other=0.0).to(tl.float32)[:, None]

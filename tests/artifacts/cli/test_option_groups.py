@@ -1,5 +1,5 @@
 from dataclasses import dataclass, field
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import pytest
 import typer
@@ -16,6 +16,8 @@ class Sampling:
 
 @dataclass(frozen=True)
 class Target:
+    panel: ClassVar[str] = "What to aim at"
+
     bits: Annotated[int, typer.Option(help="Bits.")]
 
 
@@ -80,6 +82,13 @@ def test_help_lists_the_options_in_their_places(run):
     assert places == sorted(places)
     assert "Enlarge." in output
     assert "--sampling" not in output
+
+
+def test_help_lists_a_group_under_its_panel(run):
+    text = run("--help")[2]
+    panel = text[text.index("What to aim at") :]
+    assert "--bits" in panel
+    assert "--steps" not in panel.split("╰")[0]
 
 
 def test_two_options_of_one_name_are_refused():

@@ -167,7 +167,6 @@ def test_signs_come_back(size, seed):
 
 
 @pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 @pytest.mark.parametrize("size", [64, 1536, 6144, 400])
 def test_cuda_equals_cpu(size):
     x = torch.randn(7, size, dtype=torch.float64)

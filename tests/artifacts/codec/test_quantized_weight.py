@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from artifacts.codec.hadamard import Rotation
-from artifacts.codec.quantized_weight import QuantizedWeight, expected_tensors
+from artifacts.codec.layer_parts import expected_tensors
+from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.files.safetensors_io import TensorSpec
 from schemas.manifest import LayerRecord
 from tests.artifacts.make_pack import random_weight

@@ -207,17 +207,17 @@ def test_what_is_added_is_checked_by_name(tmp_path):
             writer.add_layer(random_weight("m", 8, 24, signs=False))
         layer = random_weight("n", 8, 24)
         layer.scale[3] = -1
-        with pytest.raises(ValueError, match=r"n: negative scale"):
+        with pytest.raises(ValueError, match=r"n\.scale has a negative value"):
             writer.add_layer(layer)
         layer = random_weight("p", 8, 24, smoothing=True)
         layer.smoothing[3] = 0
-        with pytest.raises(ValueError, match=r"p: smoothing that is not positive"):
+        with pytest.raises(ValueError, match=r"p\.smoothing has a value that is not positive"):
             writer.add_layer(layer)
         layer = random_weight("o", 8, 24)
         layer.bias[3] = torch.nan
-        with pytest.raises(ValueError, match=r"o\.bias: a value is not finite"):
+        with pytest.raises(ValueError, match=r"o\.bias has a value that is not finite"):
             writer.add_layer(layer)
-        with pytest.raises(ValueError, match="t: a value is not finite"):
+        with pytest.raises(ValueError, match="t has a value that is not finite"):
             writer.add_tensor("t", torch.tensor([3.4e38]))  # infinite once in bfloat16
         with pytest.raises(ValueError, match=r"\.\./evil: not one of"):
             writer.add_file("../evil", b"")

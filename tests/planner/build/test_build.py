@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
+from artifacts.codec.block_shapes import block_shapes
 from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes
 from artifacts.family import Architecture
@@ -24,7 +25,6 @@ from planner.build.network_probe import check_network, find_active_tensors
 from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.timesteps import sampling_timesteps
-from planner.weights.hsvd import block_shapes
 from schemas.errors import UsageError
 from schemas.manifest import SamplingDefaults
 from tests.artifacts.make_checkpoint import random_state, write_file, write_folder

@@ -113,10 +113,38 @@ def test_estimate_obeys_the_bounds_it_is_given(source):
     assert {layer["weight_bits"] for layer in found["layers"].values()} == {1}
 
 
+def test_estimate_takes_a_recipe_and_the_options_of_build():
+    found = as_json("estimate", "--preset", "dit4sr", "--recipe", "quarot", "--keep", "norm1")
+    assert found["settings"]["recipe"] == "quarot"
+    assert found["own"]["rank"] == 0
+    assert found["pack"]["global_factors"] == 0
+    assert {layer["weight_bits"] for layer in found["layers"].values()} == {4}
+    assert all("norm1" in name for name in found["kept"])
+    table = run_qplan("estimate", "--preset", "dit4sr", "--recipe", "quarot").stdout
+    assert "recipe quarot, no factors" in table
+    assert "every layer has the target's weight bits" in table
+
+
+@pytest.mark.parametrize("recipe", ["q-dit4sr", "q-dit4sr-residual"])
+def test_estimate_measures_as_build_does(source, tmp_path, recipe):
+    options = ("--recipe", recipe, "--target", "W2.7A4", *RANKS)
+    found = as_json("estimate", source, *options, "--measure")
+    assert found["distortion"]["from_weights"]
+    as_json("build", source, *options, "-o", tmp_path / "x.qpack")
+    layers = open_pack(tmp_path / "x.qpack").manifest.layers
+    bits = {name: layer["weight_bits"] for name, layer in found["layers"].items()}
+    assert bits == {name: record.weight_bits for name, record in layers.items()}
+    assert len(set(bits.values())) > 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         ((), "either a checkpoint or --preset"),
+        (("--preset", "dit4sr", "--measure"), "--measure needs a checkpoint"),
+        (("--preset", "dit4sr", "--recipe", "x"), "no recipe 'x'"),
+        (("--preset", "dit4sr", "--recipe", "rtn", "--target", "W3.5A4"), "W3 or W4"),
+        (("--preset", "dit4sr", "--keep", "nrom1"), "finds none"),
         (("--preset", "flux"), "no preset 'flux'"),
         (("--preset", "dit4sr", "--target", "W9A4"), "W8A4"),
         (("--preset", "dit4sr", "--variant", "x"), "no variant 'x'"),

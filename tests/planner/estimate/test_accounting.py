@@ -1,53 +1,42 @@
 """Accounting: the published figures digit for digit, and the rules against the real network."""
 
+from math import prod
+
 import pytest
 import torch
-from torch import nn
 
-from artifacts.codec.bitpack import pack_codes
-from artifacts.dit4sr.family import FAMILY
-from artifacts.family import Architecture
-from planner.build.network_probe import find_active_tensors
+from artifacts.dit4sr.layout import block_linears
+from artifacts.dit4sr.tokens import tokens_through
 from planner.estimate.accounting import (
-    TokenCounts,
-    checkpoint_bytes,
-    count_tokens,
     full_precision_operations,
     network_size,
     network_work,
-    pack_bytes,
     paper_flops,
     paper_operations,
     paper_parameters,
-    tokens_through,
     true_operations,
 )
 from runtime.dit4sr.network import DiT4SR
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
+from tests.architectures import dit4sr
+from tests.planner.estimate.small_network import SMALL, block_linears_of
 
 PUBLISHED = TransformerConfig()
-SMALL = TransformerConfig(
-    num_layers=6,
-    dual_attention_layers=(0, 1, 2),
-    num_attention_heads=3,
-    attention_head_dim=64,
-    caption_projection_dim=192,
-    joint_attention_dim=40,
-    pooled_projection_dim=24,
-    sample_size=16,
-    pos_embed_max_size=16,
-)
+
+
+def count_tokens(config, *, resolution_px=512, text_tokens=333):
+    return dit4sr(config).count_tokens(resolution_px, text_tokens)
 
 
 @pytest.fixture(scope="module")
 def size():
-    return network_size(PUBLISHED)
+    return network_size(dit4sr(PUBLISHED))
 
 
 @pytest.fixture(scope="module")
 def work():
-    return network_work(PUBLISHED, count_tokens(PUBLISHED))
+    return network_work(dit4sr(PUBLISHED), count_tokens(PUBLISHED))
 
 
 def test_published_network_size(size):
@@ -104,12 +93,14 @@ def test_published_flops(work, rank, giga):
 
 
 def test_token_counts():
-    assert count_tokens(PUBLISHED) == TokenCounts(image=1024, control=1024, text=333)
-    assert count_tokens(PUBLISHED, resolution_px=1024, text_tokens=154) == TokenCounts(
-        4096, 4096, 154
-    )
+    assert count_tokens(PUBLISHED) == {"image": 1024, "control": 1024, "text": 333}
+    assert count_tokens(PUBLISHED, resolution_px=1024, text_tokens=154) == {
+        "image": 4096,
+        "control": 4096,
+        "text": 154,
+    }
     patch_of_four = PUBLISHED.model_copy(update={"patch_size": 4})
-    assert count_tokens(patch_of_four).image == 256
+    assert count_tokens(patch_of_four)["image"] == 256
 
 
 @pytest.mark.parametrize(("pixels", "nearest"), [(500, 496), (8, 16), (0, 16), (-64, 16)])
@@ -117,7 +108,7 @@ def test_a_resolution_without_whole_tokens_is_refused(pixels, nearest):
     with pytest.raises(UsageError, match=f"{pixels} px") as caught:
         count_tokens(PUBLISHED, resolution_px=pixels)
     assert f"{nearest} px" in caught.value.hint
-    assert count_tokens(PUBLISHED, resolution_px=nearest).image > 0
+    assert count_tokens(PUBLISHED, resolution_px=nearest)["image"] > 0
 
 
 def test_a_negative_prompt_length_is_refused():
@@ -146,16 +137,8 @@ def test_a_negative_prompt_length_is_refused():
 )
 def test_the_streams_are_told_apart(layer, count):
     # The streams of a real image are equally long, which would hide a mix-up.
-    tokens = TokenCounts(image=10, control=200, text=3000)
+    tokens = {"image": 10, "control": 200, "text": 3000}
     assert tokens_through(f"transformer_blocks.7.{layer}", tokens) == count
-
-
-def block_linears_of(network):
-    return {
-        name: module
-        for name, module in network.named_modules()
-        if isinstance(module, nn.Linear) and name.startswith("transformer_blocks.")
-    }
 
 
 @torch.no_grad()
@@ -172,7 +155,7 @@ def test_the_token_rules_are_what_the_network_runs():
     latent = torch.randn(1, 16, 8, 12)
     network(latent, latent, torch.randn(1, 5, 40), torch.randn(1, 24), torch.tensor([9.0]))
 
-    tokens = TokenCounts(image=24, control=24, text=5)
+    tokens = {"image": 24, "control": 24, "text": 5}
     counted = {name: tokens_through(name, tokens) for name in seen}
     last = "transformer_blocks.5."
     assert {name for name in seen if seen[name] != counted[name]} == {
@@ -186,66 +169,38 @@ def test_the_token_rules_are_what_the_network_runs():
 def test_the_size_of_another_configuration_is_that_of_its_network():
     network = DiT4SR(SMALL)
     linears = block_linears_of(network).values()
-    size = network_size(SMALL)
+    size = network_size(dit4sr(SMALL))
     assert size.parameters == sum(parameter.numel() for parameter in network.parameters())
     assert size.linears == len(linears)
     assert size.linear_parameters == sum(linear.weight.numel() for linear in linears)
     assert size.linear_sides == sum(sum(linear.weight.shape) for linear in linears)
 
 
-def test_checkpoint_bytes():
-    published = checkpoint_bytes(PUBLISHED)
-    assert published.parameters == 2 * 2_716_814_144
-    assert published.position_table == 452_984_832
-    assert checkpoint_bytes(SMALL).position_table == 2 * 16 * 16 * 192
-
-
-@pytest.mark.parametrize("variant", ["q", "r1"])
-def test_pack_bytes_are_those_of_the_tensors(variant):
-    """Against tensors of the documented shapes and types, made for a real network."""
-    network = DiT4SR(SMALL, variant)
-    active = find_active_tensors(Architecture(FAMILY, SMALL, variant))
-    widths = [3, 4, 7]
-    weight_bits, codes, scales, factors, sides = {}, 0, 0, 0, 0
-    for index, (name, linear) in enumerate(block_linears_of(network).items()):
-        if f"{name}.weight" not in active:
-            continue
-        bits = weight_bits[name] = widths[index % len(widths)]
-        out_features, in_features = linear.weight.shape
-        codes += pack_codes(torch.zeros(out_features, in_features, dtype=torch.uint8), bits).nbytes
-        scales += torch.zeros(out_features, dtype=torch.float32).nbytes
-        rank = min(200, out_features, in_features)
-        factors += torch.zeros(out_features + in_features, rank, dtype=torch.bfloat16).nbytes
-        sides += out_features + in_features
-    plain = sum(
-        parameter.bfloat16().nbytes
-        for name, parameter in network.named_parameters()
-        if name in active and name.removesuffix(".weight") not in weight_bits
+def test_kept_layers_count_as_full_precision(size, work):
+    tokens = count_tokens(PUBLISHED)
+    kept = [name for name in block_linears(PUBLISHED) if "attn" in name]
+    own_size, own_work = (
+        network_size(dit4sr(PUBLISHED), kept),
+        network_work(dit4sr(PUBLISHED), tokens, kept),
     )
-
-    predicted = pack_bytes(SMALL, weight_bits, active, global_rank=200, local_rank=8)
-    assert predicted.codes == codes
-    assert predicted.scales == scales
-    assert predicted.global_factors == factors  # rank 200 is cut to the width of 192
-    assert predicted.local_factors == 2 * 8 * sides
-    assert predicted.unquantized == plain
-    assert predicted.rotation_signs == 192 // 8 + 768 // 8
-    assert predicted.total == codes + scales + factors + 16 * sides + plain + 120
-
-    bare = pack_bytes(SMALL, weight_bits, active, global_rank=0, local_rank=0, rotation_signs=False)
-    assert bare.total == codes + scales + plain
-
-
-def test_no_block_shape_exceeds_the_bound_of_the_local_factors():
-    """Eq. 7 lets (out/s_o)(in/s_i)(s_o + s_i + 1) numbers through; (s_o + s_i) are stored."""
-    out_features, in_features, local_rank = 768, 192, 8
-    budget = local_rank * (out_features + in_features)
-    stored = [
-        (out_features // s_o) * (in_features // s_i) * (s_o + s_i)
-        for s_o in range(1, out_features + 1)
-        if out_features % s_o == 0
-        for s_i in range(1, in_features + 1)
-        if in_features % s_i == 0
-        and (out_features // s_o) * (in_features // s_i) * (s_o + s_i + 1) <= budget
-    ]
-    assert 0.5 * budget < max(stored) <= budget
+    sizes = [prod(block_linears(PUBLISHED)[name]) for name in kept]
+    assert own_size.parameters == size.parameters
+    assert own_size.linears == size.linears - len(kept)
+    assert own_size.other_parameters == size.other_parameters + sum(sizes)
+    kept_macs = work.dense - own_work.dense
+    assert kept_macs == sum(
+        tokens_through(name, tokens) * prod(block_linears(PUBLISHED)[name]) for name in kept
+    )
+    settings = {"rank": 3, "kept_macs": kept_macs}
+    full = {"weight_bits": 32, "activation_bits": 32, "rank": 0}
+    assert paper_operations(own_work, steps=7, kept_macs=kept_macs, **full) == pytest.approx(
+        full_precision_operations(work, steps=7)
+    )
+    assert paper_flops(own_work, kept_macs=kept_macs, **full) == pytest.approx(
+        paper_flops(work, **full)
+    )
+    low = {"weight_bits": 4, "activation_bits": 6, "steps": 1}
+    paper, true = (f(own_work, **low, **settings) for f in (paper_operations, true_operations))
+    factors = 3 * own_work.per_rank
+    assert paper == pytest.approx(2 * ((own_work.dense + factors) * 24 + kept_macs * 1024) / 1024)
+    assert true == pytest.approx(2 * (own_work.dense * 24 + (factors + kept_macs) * 256) / 1024)

@@ -8,11 +8,18 @@ from rich.console import Console
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
 from artifacts.dit4sr.layout import block_linears
-from planner.estimate.estimate import EstimateSettings, estimate, relative_error
+from planner.allocate.exact import allocate_exact
+from planner.allocate.vasmp import LayerStatistics
+from planner.estimate.distortion import relative_error
+from planner.estimate.estimate import ImageSettings
+from planner.estimate.estimate import estimate as predict
 from planner.estimate.tables import render
+from planner.recipes import RECIPES, recipe_settings
+from planner.settings import BuildSettings
 from planner.target import Target
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
+from tests.architectures import dit4sr
 
 SMALL = TransformerConfig(
     num_layers=6,
@@ -21,6 +28,12 @@ SMALL = TransformerConfig(
     attention_head_dim=64,
     caption_projection_dim=192,
 )
+
+
+def estimate(config, target, *, variances=None, image=None, **fields):
+    settings = BuildSettings(target, **fields)
+    architecture = dit4sr(config, settings.variant or "q")
+    return predict(architecture, settings, image, variances=variances)
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +119,10 @@ def test_pack_bytes_of_the_published_network(published):
 
 
 def test_another_configuration_and_ranks():
-    settings = EstimateSettings(global_rank=16, local_rank=0, steps=10, resolution_px=256)
-    result = estimate(SMALL, Target(3, 5), settings, "r1")
-    assert result.tokens.image == 256
+    ranks = {"global_rank": 16, "local_rank": 0}
+    image = ImageSettings(steps=10, resolution_px=256)
+    result = estimate(SMALL, Target(3, 5), image=image, variant="r1", **ranks)
+    assert result.tokens["image"] == 256
     assert result.own.rank == 16
     assert result.pack.local_factors == 0
     assert {layer.weight_bits for layer in result.layers.values()} == {3}
@@ -161,14 +175,104 @@ def test_the_error_of_fractional_bits_lies_on_the_chord():
     assert relative_error(16) == 0
 
 
+def test_the_settings_in_the_json_are_the_builds(published):
+    """What always matters, and beyond that only what differs from the default recipe."""
+    always = {
+        "global_rank": 32,
+        "local_rank": 8,
+        "minimum_bits": 2,
+        "maximum_bits": 8,
+        "rotation_signs": True,
+        "steps": 40,
+        "resolution_px": 512,
+        "text_tokens": 333,
+    }
+    assert published.to_json()["settings"] == always
+    assert "kept" not in published.to_json()
+    settings = recipe_settings("quarot", Target(4, 4), keep=("to_v$",))
+    quarot = predict(dit4sr(SMALL), settings).to_json()
+    assert quarot["settings"] == always | {
+        "global_rank": 0,
+        "local_rank": 0,
+        "recipe": "quarot",
+        "weight_allocation": "uniform",
+        "timestep_allocation": "uniform",
+        "keep": ["to_v$"],
+    }
+    assert all(name.endswith("to_v") for name in quarot["kept"])
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_every_recipe_can_be_estimated(recipe):
+    result = predict(dit4sr(SMALL), recipe_settings(recipe, Target(4, 4)))
+    json.dumps(result.to_json(), allow_nan=False)
+    text = "\n".join(printed(result))
+    assert printed(result, width=80) == printed(result, width=200)
+    assert ("recipe" in text) == (recipe != "q-dit4sr")
+    assert recipe == "q-dit4sr" or f"recipe {recipe}, " in text
+    assert ("W4A4, no factors" in text or f"{recipe}, no factors" in text) == (result.own.rank == 0)
+    assert ("absmax scales err more" in text) == (recipe in ("rtn", "svdquant"))
+    assert ("smoothing" in text) == (recipe == "svdquant")
+
+
+def test_a_recipe_without_factors_and_with_uniform_bits():
+    variances = {name: 2.0 ** (i % 9) for i, name in enumerate(block_linears(SMALL))}
+    quarot = predict(dit4sr(SMALL), recipe_settings("quarot", Target(4, 4)), variances=variances)
+    assert {layer.weight_bits for layer in quarot.layers.values()} == {4}
+    assert quarot.pack.global_factors == quarot.pack.local_factors == 0
+    assert quarot.own.true_operations == quarot.own.paper_operations
+    assert any("every layer has the target's weight bits" in line for line in printed(quarot))
+    mixed = predict(dit4sr(SMALL), recipe_settings("q-dit4sr", Target(4, 4)), variances=variances)
+    assert len({layer.weight_bits for layer in mixed.layers.values()}) > 2
+    residual = recipe_settings("q-dit4sr-residual", Target(4, 4))
+    lines = printed(predict(dit4sr(SMALL), residual, variances=variances))
+    assert any("what the factors leave" in line for line in lines)
+
+
+def test_the_allocator_is_the_one_asked_for():
+    variances = {name: 2.0 ** (i % 9) for i, name in enumerate(block_linears(SMALL))}
+    greedy, exact = (
+        estimate(SMALL, Target(2.7, 4), variances=variances, allocator=allocator)
+        for allocator in ("greedy", "exact")
+    )
+    statistics = [
+        LayerStatistics(name, layer.parameters, variances[name])
+        for name, layer in exact.layers.items()
+    ]
+    best = allocate_exact(statistics, 2.7, minimum_bits=2, maximum_bits=8)
+    assert {name: layer.weight_bits for name, layer in exact.layers.items()} == best
+    assert exact.layers != greedy.layers
+
+
+def test_kept_layers_are_stored_and_run_unquantized():
+    plain = estimate(SMALL, Target(4, 4))
+    result = estimate(SMALL, Target(4, 4), keep=(r"\.ff\.",))
+    assert result.kept
+    assert set(result.layers) | set(result.kept) == set(plain.layers)
+    assert not set(result.layers) & set(result.kept)
+    weights = sum(plain.layers[name].parameters for name in result.kept)
+    assert result.pack.unquantized == plain.pack.unquantized + 2 * weights
+    assert result.pack.codes == plain.pack.codes - weights // 2
+    assert result.own.paper_parameters > plain.own.paper_parameters
+    assert result.own.true_operations > plain.own.true_operations
+    assert result.full_precision == plain.full_precision
+    assert result.own.paper_reduction == pytest.approx(
+        result.full_precision.paper_operations / result.own.paper_operations
+    )
+    said = f"{len(result.kept)} of them stay in 16 bits"
+    assert any(said in line for line in printed(result))
+
+
 def test_wrong_settings_are_refused():
-    with pytest.raises(UsageError, match="must not be negative"):
-        EstimateSettings(local_rank=-1)
     with pytest.raises(UsageError, match="0 steps"):
-        EstimateSettings(steps=0)
+        ImageSettings(steps=0)
     with pytest.raises(UsageError, match="px"):
-        estimate(SMALL, Target(4, 4), EstimateSettings(resolution_px=100))
+        estimate(SMALL, Target(4, 4), image=ImageSettings(resolution_px=100))
     with pytest.raises(UsageError, match="weight bits"):
-        estimate(SMALL, Target(2, 4), EstimateSettings(minimum_bits=3))
-    with pytest.raises(ValueError, match="no variance for the active layer"):
+        estimate(SMALL, Target(2, 4), minimum_bits=3)
+    with pytest.raises(UsageError, match="nothing is left to quantize"):
+        estimate(SMALL, Target(4, 4), keep=("",))
+    with pytest.raises(UsageError, match="finds none"):
+        estimate(SMALL, Target(4, 4), keep=("no such layer",))
+    with pytest.raises(ValueError, match="no variance for the quantized layer"):
         estimate(SMALL, Target(4, 4), variances={})

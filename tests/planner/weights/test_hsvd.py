@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from planner.weights import hsvd
-from planner.weights.hsvd import STORED_DTYPE, Effort, block_shapes, decompose, top_factors
+from planner.weights.hsvd import STORED_DTYPE, Effort, decompose, top_factors
 from tests.planner.diverging_eigh import diverging_eigh
 
 LOST = 1e-3
@@ -97,35 +97,7 @@ def test_global_factors_do_not_depend_on_orientation():
     assert torch.allclose(up @ down, (up_t @ down_t).mT, atol=1e-6)
 
 
-@pytest.mark.parametrize(
-    ("out_features", "in_features", "local_rank"),
-    [(96, 96, 4), (128, 48, 8), (30, 42, 3), (1, 24, 1), (24, 1, 1), (7, 11, 2), (64, 64, 1)],
-)
-def test_block_shapes_keep_to_the_budget_and_leave_out_only_what_cannot_win(
-    out_features, in_features, local_rank
-):
-    shapes = block_shapes(out_features, in_features, local_rank)
-    allowed = local_rank * (out_features + in_features)
-
-    def cost(rows, columns):  # Eq. 7
-        return (out_features // rows) * (in_features // columns) * (rows + columns + 1)
-
-    affordable = [
-        (rows, columns)
-        for rows in range(1, out_features + 1)
-        for columns in range(1, in_features + 1)
-        if out_features % rows == 0 == in_features % columns and cost(rows, columns) <= allowed
-    ]
-    assert set(shapes) <= set(affordable)
-    for rows, columns in affordable:
-        assert any(rows % r == 0 and columns % c == 0 for r, c in shapes), (rows, columns)
-    counts = [(out_features // rows) * (in_features // columns) for rows, columns in shapes]
-    assert counts == sorted(counts)
-
-
-def test_a_budget_below_one_block_has_no_shapes():
-    assert block_shapes(8, 8, 0) == []
-    assert block_shapes(1, 1, 1) == []  # one block costs 3, allowed are 2
+def test_a_budget_below_one_block_leaves_the_local_branch_out():
     factors = decompose(gaussian(1, 1), global_rank=0, local_rank=1)
     assert factors.local_up is None
     assert factors.note == ""

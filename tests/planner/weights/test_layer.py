@@ -9,7 +9,13 @@ from artifacts.codec.gaussian_quantizer import gaussian_level
 from artifacts.codec.hadamard import Rotation
 from planner.settings import BuildSettings
 from planner.target import parse_target
-from planner.weights.layer import mean_row_variance, quantize_layer, rotate, rotation_for
+from planner.weights.layer import (
+    mean_row_variance,
+    planned_record,
+    quantize_layer,
+    rotate,
+    rotation_for,
+)
 
 
 def settings(**fields):
@@ -106,3 +112,15 @@ def test_extreme_weights_give_a_finite_layer(scale):
     layer = quantize_layer("a", weight() * (scale / 0.05), None, 4, settings())
     assert bool(torch.isfinite(layer.weight.decode()).all())
     assert layer.record.error_db is not None
+
+
+@pytest.mark.parametrize("rank", [0, 2, 500])
+@pytest.mark.parametrize("rotation", [True, False])
+def test_the_planned_record_is_what_comes_but_for_the_local_blocks(rank, rotation):
+    chosen = settings(global_rank=rank, local_rank=0, rotation=rotation)
+    made = quantize_layer("a", weight(), None, 4, chosen).record
+    measured = {"error_db": None, "global_energy": None, "local_energy": None}
+    assert planned_record(48, 96, 4, chosen) == made.model_copy(update=measured)
+    assert planned_record(48, 96, 4, settings(local_rank=5)).local_block is None
+    smoothing = settings(smoothing=True, rotation=False)
+    assert planned_record(48, 96, 4, smoothing).smoothing

@@ -14,7 +14,7 @@ from artifacts.codec.hadamard import Rotation, random_signs
 from runtime.backends import BACKENDS, select_backend
 from runtime.backends.cpu.int8_weight import Int8Weight, inexact_reason
 from runtime.backends.cpu.linear import CpuLinear
-from runtime.backends.cpu.low_rank import FactorParts, thin_factors
+from runtime.backends.cpu.low_rank import FactorParts, low_rank_product
 from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.reference import ReferenceLinear, integer_product
 from runtime.processor import processor_features
@@ -30,9 +30,9 @@ needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inex
 # integers are exact, but those above 2^24 leave the kernel rounded to float32, and 8-bit offsets
 # cancel two digits of it: 10^-5 of the output, 100 dB.
 FLOAT32_DB = 100
-# bfloat16 keeps 8 bits: rounding a normal value once costs 55.6 dB. Thin matrices, thin result,
-# factor branches, integer product, token scale and output are rounded: six of them are 47.8 dB,
-# less what they lose to unlucky draws. Quantization to 4 bits itself is at 19 dB.
+# bfloat16 keeps 8 bits: rounding a normal value once costs 55.6 dB. Factors, low-rank
+# activations, factor branches, integer product, token scale and output are rounded: six of them are
+# 47.8 dB, less what they lose to unlucky draws. Quantization to 4 bits itself is at 19 dB.
 BFLOAT16_DB = 46
 
 
@@ -137,19 +137,19 @@ def test_rotation_is_the_rotation(size):
     assert torch.equal(x, before)  # the result is the caller's to overwrite, the input is not
 
 
-def test_thin_factors_are_the_low_rank_part_and_the_bias():
+def test_the_low_rank_product_adds_both_branches_and_the_bias():
     weight = random_weight("layer", 40, 96, rank=3, block=(8, 12))
     weight = replace(weight, smoothing=normal(96).exp())
     rotation = CpuRotation.for_layer(weight.rotation, weight.signs, weight.smoothing)
     x = normal(6, 96)
     z = weight.rotation.apply(x / weight.smoothing, weight.signs)
     expected = z @ weight.low_rank().T + weight.bias.float()
-    factors = thin_factors(FactorParts.of(weight), rotation)
+    factors = low_rank_product(FactorParts.of(weight), rotation)
     y = torch.ones_like(expected)
     factors.add_to(y, x)
     torch.testing.assert_close(y, expected + 1, rtol=1e-4, atol=1e-4)
     plain = random_weight("layer", 40, 96, rank=0, block=None)
-    assert thin_factors(FactorParts.of(plain), rotation) is None
+    assert low_rank_product(FactorParts.of(plain), rotation) is None
 
 
 @needs_kernels

@@ -5,9 +5,8 @@ import torch
 
 from artifacts.pack.reader import open_pack
 from runtime.backends import BACKENDS, Backend
-from runtime.backends.triton.adapter import make_layer
-from runtime.backends.triton.graphs import GraphedForward
 from runtime.load import network_from_pack
+from runtime.network.cuda_graphs import GraphedForward
 from tests.artifacts.make_pack import PROMPT_TOKENS, TINY, make_pack
 from tests.runtime.triton_device import DEVICE, seeded
 
@@ -28,14 +27,10 @@ def arguments():
     return [tensor.to(DEVICE) for tensor in (*tensors, torch.full((1,), 500.0))]
 
 
-@pytest.mark.parametrize(("residency", "bound"), [("packed", 1e-4), ("int8", 2e-2)])
-def test_a_network_equals_the_references(tiny_pack, monkeypatch, residency, bound):
+@pytest.mark.parametrize(("backend", "bound"), [("triton-packed", 1e-4), ("triton", 2e-2)])
+def test_a_network_equals_the_references(tiny_pack, monkeypatch, backend, bound):
     """Every kind of layer that a pack can hold: 2, 3, 4, 5, 8 bits, with and without factors."""
-    here = Backend(
-        "here",
-        lambda weight, quantizer: make_layer(weight, quantizer.activation_scale, residency),
-        lambda device: None,
-    )
+    here = Backend("here", BACKENDS[backend].make_layer, lambda device: None)
     monkeypatch.setitem(BACKENDS, "here", here)
     bits = tiny_pack.bit_grid.at_step(1)
     expected = network(tiny_pack, "reference")(*arguments(), bits)

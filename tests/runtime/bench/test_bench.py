@@ -4,6 +4,7 @@ import io
 import json
 import sys
 from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import NamedTuple
 
@@ -14,42 +15,44 @@ from hypothesis import strategies as st
 from torch import nn
 from typer.testing import CliRunner
 
+from artifacts.codec.block_shapes import expected_block
 from artifacts.dit4sr.layout import block_linears, unread_tensors
-from planner.weights.hsvd import block_shapes
 from runtime.backends import BACKENDS
 from runtime.backends.cpu.int8_weight import inexact_reason
 from runtime.backends.cpu.linear import CpuLinear
 from runtime.backends.reference import ReferenceLinear
 from runtime.backends.triton.linear import TritonLinear
-from runtime.bench import parts, peers
+from runtime.bench import layers, parts, peers
 from runtime.bench.block import BenchBlock
-from runtime.bench.candidates import all_candidates, attempt
-from runtime.bench.layers import layer_shapes
+from runtime.bench.candidates import EAGER, GRAPH, Candidate, all_candidates, attempt
+from runtime.bench.layers import LayerShape, layer_shapes, measure_layer
 from runtime.bench.memory import resident_bytes
 from runtime.bench.parts import PARTS, REST, Clock, clocked, part_times
-from runtime.bench.random_layers import WEIGHT_SIZE, finest_block, random_layer
+from runtime.bench.random_layers import WEIGHT_SIZE, random_layer
 from runtime.bench.report import render, to_json
-from runtime.bench.run import Listener, Settings, count_steps, measure
+from runtime.bench.run import BenchListener, Settings, count_steps, measure
 from runtime.bench.saved_work import published_rows, saved_work
-from runtime.bench.timing import Spread, interleaved, timer_for
+from runtime.bench.timing import Spread, captured, interleaved, repeated, timer_for
 from runtime.bench.workload import (
-    Bits,
+    BitWidths,
     Ranks,
-    Streams,
     Workload,
-    block_kinds,
     parse_bits,
     parse_ranks,
     parse_sizes,
 )
 from runtime.cli import app as cli
 from runtime.cli import bench as cli_bench
+from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.dit4sr.network import DiT4SR
+from runtime.network.blocks import Streams
 from schemas.errors import UsageError
 from schemas.transformer_config import TransformerConfig
+from tests.architectures import dit4sr
+from tests.runtime.cuda_graph_stand_in import install
 
 CPU = torch.device("cpu")
-BITS, RANKS = Bits(4, 4), Ranks(4, 2)
+BITS, RANKS = BitWidths(4, 4), Ranks(4, 2)
 runner = CliRunner()
 
 needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inexact_reason()))
@@ -108,34 +111,21 @@ def test_ranks_and_sizes():
 
 def test_the_published_network_has_13_blocks_of_one_kind_and_11_of_the_other():
     kinds = block_kinds(TransformerConfig())
-    assert [(kind.dual, kind.count, kind.last) for kind in kinds] == [
-        (True, 13, False),
-        (False, 11, False),
+    assert [(kind.label, kind.index, kind.count) for kind in kinds] == [
+        ("two attentions", 0, 13),
+        ("one attention", 13, 11),
     ]
-    workload = Workload((512, 1024), 2, BITS, Ranks(32, 8))
-    tokens = [workload.streams(TransformerConfig(), px).image_tokens for px in (512, 1024)]
+    workload = Workload((512, 1024), 2, BITS, Ranks(32, 8), 333)
+    tokens = [workload.streams(dit4sr(TransformerConfig()), px).image_tokens for px in (512, 1024)]
     assert tokens == [1024, 4096]
 
 
 def test_a_network_with_one_kind_of_block():
     kinds = block_kinds(tiny_config(layers=1, dual=()))
-    assert [(kind.label, kind.count, kind.last) for kind in kinds] == [("one attention", 1, True)]
+    assert [(kind.label, kind.index, kind.count) for kind in kinds] == [("one attention", 0, 1)]
 
 
 # Random layers
-
-
-@settings(deadline=None, max_examples=40)
-@given(st.integers(1, 60), st.integers(1, 60), st.integers(0, 6))
-def test_blocks_are_the_finest_that_the_planner_would_try(out_features, in_features, local_rank):
-    shapes = block_shapes(out_features, in_features, local_rank)
-    expected = shapes[-1] if shapes else None
-    assert finest_block(out_features, in_features, local_rank) == expected
-
-
-@pytest.mark.parametrize("shape", sorted(set(block_linears(TransformerConfig()).values())))
-def test_blocks_of_the_published_layers(shape):
-    assert finest_block(*shape, 8) == block_shapes(*shape, 8)[-1]
 
 
 @pytest.mark.parametrize("bits", [1, 4, 8])
@@ -147,7 +137,7 @@ def test_random_weights_have_the_usual_size(bits):
     assert float(layer.residual().square().mean().sqrt()) == pytest.approx(WEIGHT_SIZE, rel=0.02)
     whole = random_layer("a", 96, 192, weight_bits=bits, ranks=RANKS, generator=generator)
     assert whole.global_rank == 4
-    assert whole.local_block == finest_block(96, 192, 2)
+    assert whole.local_block == expected_block(96, 192, 2)
     # Residual and both branches are alike in size, so nothing grows from layer to layer.
     assert float(whole.low_rank().square().mean().sqrt()) == pytest.approx(0.028, rel=0.4)
 
@@ -164,7 +154,7 @@ def test_candidates_take_turns():
 
     rounds = []
     spreads = interleaved(
-        {name: lambda name=name: calls.append(name) for name in "abc"},
+        {name: repeated(lambda name=name: calls.append(name), 2) for name in "abc"},
         rounds=3,
         timer=timer,
         calls=2,
@@ -175,6 +165,51 @@ def test_candidates_take_turns():
     assert list(spreads) == list("abc")
     assert spreads["a"] == Spread(median=1.5, lowest=0.0, highest=3.0)  # 0, 3, 6 of two calls each
     assert spreads["c"] == Spread(median=2.5, lowest=1.0, highest=4.0)
+
+
+def test_a_captured_run_calls_no_python(monkeypatch):
+    install(monkeypatch)
+    total, calls = torch.zeros(1), []
+
+    def work():
+        calls.append(1)
+        total.add_(1)
+
+    run = captured(work, 3)
+    assert len(calls) == 2 + 3  # to warm up, and to capture
+    before = float(total)
+    run()
+    assert float(total) == before + 3
+    assert len(calls) == 5
+
+
+def test_layers_are_captured_where_blocks_are(monkeypatch):
+    """And where no activation stays unquantized; others are called again and again."""
+    install(monkeypatch)
+    ways = []
+    monkeypatch.setattr(layers, "captured", lambda work, n: ways.append(("captured", n)) or work)
+    monkeypatch.setattr(layers, "repeated", lambda work, n: ways.append(("repeated", n)) or work)
+    plain = Candidate("plain", "torch", torch.float32, (EAGER, GRAPH))
+    reference = Candidate("a", "backend", torch.float32, (EAGER,), backend="reference")
+    graphed = replace(reference, name="b", modes=(EAGER, GRAPH))
+    shape = LayerShape(6, 48, 32)
+    for bits in (BITS, BitWidths(4, 16)):
+        result = measure_layer(
+            shape,
+            1,
+            [plain, reference, graphed],
+            device=CPU,
+            bits=bits,
+            ranks=RANKS,
+            rounds=1,
+            timer=timer_for(CPU, processor_time=False),
+            calls_each=2,
+            after_round=lambda done: None,
+        )
+        assert set(result.times) == {"plain", "a", "b"}
+        assert result.times["b"].preparation is not None
+    once, twice = ("captured", 2), ("repeated", 2)
+    assert ways == [once, twice, twice, once, once, once, twice, twice, twice, twice]
 
 
 @pytest.mark.parametrize(
@@ -237,7 +272,7 @@ def observed_products(network, streams):
 @given(networks(), st.sampled_from(["q", "f", "r1"]))
 def test_saved_work_is_what_a_real_pass_saves(network_and_streams, variant):
     config, streams = network_and_streams
-    saved = saved_work(config, variant, streams)
+    saved = saved_work(dit4sr(config, variant), streams)
     seen = observed_products(DiT4SR(config, variant), streams)
     assert saved.computed == sum(seen.values())
     assert saved.calls == len(seen)  # every layer is called once
@@ -283,7 +318,7 @@ def test_shared_preparations_are_those_of_a_real_pass(network_and_streams):
             )
             network.set_submodule(name, Watched(record, "gaussian"))
     run_blocks(network, streams)
-    saved = saved_work(config, "q", streams)
+    saved = saved_work(dit4sr(config, "q"), streams)
     assert (saved.preparations, saved.shared_values) == (len(prepared), sum(prepared))
     assert (saved.calls, saved.separate_values) == (len(separate), sum(separate))
     assert saved.preparations < saved.calls
@@ -291,7 +326,7 @@ def test_shared_preparations_are_those_of_a_real_pass(network_and_streams):
 
 
 def test_the_second_attention_publishes_no_text():
-    rows = published_rows(TINY, STREAMS)
+    rows = published_rows(dit4sr(TINY), STREAMS)
     assert rows["transformer_blocks.0.attn.add_q_proj"] == 10
     assert rows["transformer_blocks.0.attn2.add_q_proj"] == 0
     assert rows["transformer_blocks.0.attn2.to_q"] == 24
@@ -300,8 +335,8 @@ def test_the_second_attention_publishes_no_text():
 
 def test_layer_shapes_are_the_blocks_calls():
     kinds = block_kinds(TransformerConfig())
-    streams = Workload((512,), 1, BITS, RANKS).streams(TransformerConfig(), 512)
-    shapes = layer_shapes(TransformerConfig(), "q", streams, kinds)
+    streams = Workload((512,), 1, BITS, RANKS, 333).streams(dit4sr(TransformerConfig()), 512)
+    shapes = layer_shapes(dit4sr(TransformerConfig()), streams, kinds)
     found = {(shape.rows, shape.in_features, shape.out_features): n for shape, n in shapes.items()}
     assert found[2048, 1536, 6144] == 24
     assert found[2048, 1536, 1536] == 2 * (13 + 24)  # queries and values of every attention
@@ -367,9 +402,7 @@ def test_memory_of_the_cpu_backend_grows_with_what_it_makes_on_the_way():
 
 @pytest.mark.parametrize("residency", ["int8", "packed"])
 def test_memory_of_triton_layers_is_at_least_what_they_say(residency):
-    from runtime.backends.triton.adapter import layer_tensors
-
-    layer = TritonLinear(layer_tensors(weight(), "gaussian"), "gaussian", residency)
+    layer = TritonLinear(weight(), "gaussian", residency)
     assert layer.resident_bytes <= resident_bytes([layer]) <= layer.resident_bytes + 4 * 192
 
 
@@ -394,7 +427,7 @@ def test_every_part_of_the_cpu_backend_has_its_clock():
     """A backend that was rearranged needs other names in `PARTS`."""
     kind = block_kinds(TINY)[0]
     candidate = next(one for one in candidates() if one.name == "cpu bfloat16")
-    block = candidate.make_block(TINY, kind, STREAMS, CPU, BITS, RANKS)
+    block = candidate.make_block(dit4sr(TINY), kind, STREAMS, CPU, BITS, RANKS)
     with torch.inference_mode():
         times = part_times(block.work(), rounds=2, now=iter(range(10**6)).__next__, products=1000)
     assert times.missing == []
@@ -483,13 +516,16 @@ def test_what_goes_wrong_is_a_reason_of_one_line():
         attempt(interrupt)
 
 
-@pytest.mark.parametrize("kind", block_kinds(TINY) + block_kinds(tiny_config(layers=1, dual=())))
+ALONE = block_kinds(tiny_config(layers=1, dual=()))[0]
+
+
+@pytest.mark.parametrize("kind", [*block_kinds(TINY), ALONE])
 def test_no_candidate_holds_layers_that_nobody_reads(kind):
-    config = TINY if not kind.last else tiny_config(layers=1, dual=())
-    plain = BenchBlock(config, kind, STREAMS, CPU, torch.float32)
+    config = tiny_config(layers=1, dual=()) if kind == ALONE else TINY
+    plain = BenchBlock(dit4sr(config), kind, STREAMS, CPU, torch.float32)
     assert not {"attn.to_k_control", "attn2.add_q_proj"} & set(plain.layer_names)
     reference = next(one for one in candidates() if one.backend == "reference")
-    block = reference.make_block(config, kind, STREAMS, CPU, BITS, RANKS)
+    block = reference.make_block(dit4sr(config), kind, STREAMS, CPU, BITS, RANKS)
     assert block.layer_names == plain.layer_names
     assert block.weights == plain.weights
     assert set(block.column) == set(block.layer_names)
@@ -534,7 +570,7 @@ def test_sdnq_quantizes_every_layer(capsys, monkeypatch):
     sdnq = next(one for one in candidates() if one.name.startswith("SDNQ"))
     assert sdnq.name == "SDNQ int8"
     config = tiny_config(heads=4, head=32)
-    block = sdnq.make_block(config, block_kinds(config)[0], STREAMS, CPU, BITS, RANKS)
+    block = sdnq.make_block(dit4sr(config), block_kinds(config)[0], STREAMS, CPU, BITS, RANKS)
     assert all(hasattr(layer, "sdnq_dequantizer") for layer in block.layers)
     assert block.column is None
     block.work()()
@@ -547,7 +583,7 @@ def test_sdnq_quantizes_every_layer(capsys, monkeypatch):
 
 @pytest.mark.usefixtures("no_peers")
 def test_result_has_every_candidate_with_its_times_or_its_reason():
-    result = measure(tiny_settings(layers=True, peers=True), TINY, Listener())
+    result = measure(tiny_settings(layers=True, peers=True), dit4sr(TINY), BenchListener())
     content = json.loads(json.dumps(to_json(result), allow_nan=False))
     (size,) = content["sizes"]
     assert [(block["kind"], block["count"]) for block in size["blocks"]] == [
@@ -593,12 +629,12 @@ def test_result_has_every_candidate_with_its_times_or_its_reason():
 
 def test_progress_counts_every_block_and_layer():
     advanced, steps = [], []
-    listener = Listener(
+    listener = BenchListener(
         step=lambda done, total: steps.append((done, total)), advance=lambda: advanced.append(1)
     )
     options = tiny_settings(layers=True, backends=("reference",))
-    measure(options, TINY, listener)
-    assert len(advanced) == count_steps(options, TINY)
+    measure(options, dit4sr(TINY), listener)
+    assert len(advanced) == count_steps(options, dit4sr(TINY))
     assert set(steps) == {(1, 2), (2, 2)}
 
 
@@ -608,7 +644,7 @@ def test_without_a_compiler_the_rest_is_measured(monkeypatch):
 
     monkeypatch.setattr(torch, "compile", compile)
     said = []
-    result = measure(tiny_settings(compiling=True), TINY, Listener(say=said.append))
+    result = measure(tiny_settings(compiling=True), dit4sr(TINY), BenchListener(say=said.append))
     for block in result.sizes[0].blocks:
         assert block.unavailable["torch bfloat16, compiled"] == "RuntimeError: no C++ compiler"
         assert "torch bfloat16" in block.times
@@ -620,7 +656,9 @@ def test_a_candidate_that_cannot_be_built_says_why(monkeypatch):
         raise MemoryError("3 GiB")
 
     monkeypatch.setattr("runtime.backends.reference.ReferenceLinear.__init__", refuse)
-    result = measure(tiny_settings(backends=("reference",), layers=True), TINY, Listener())
+    result = measure(
+        tiny_settings(backends=("reference",), layers=True), dit4sr(TINY), BenchListener()
+    )
     (size,) = result.sizes
     assert size.unavailable["reference float32"] == "MemoryError: 3 GiB"
     assert all(layer.unavailable for layer in size.layers)
@@ -632,7 +670,7 @@ def test_a_candidate_that_cannot_be_built_says_why(monkeypatch):
 
 @pytest.fixture
 def small_network(monkeypatch):
-    monkeypatch.setattr(cli_bench, "network_to_measure", lambda: (TINY, 5))
+    monkeypatch.setattr(cli_bench, "network_to_measure", lambda: (dit4sr(TINY), 5))
 
 
 QUICK = ["bench", "--rounds=1", "--no-peers", "--no-layers", "--backend=reference"]

@@ -1,13 +1,16 @@
 """Layers that read one input share what they do to it, with the results of separate calls."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import pytest
 import torch
 from torch import nn
 
+from artifacts.codec.layer_parts import LAYER_PARTS, LayerPart
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends import BACKENDS
 from runtime.network.projection import QuantizableLinear, project, project_all
+from schemas.errors import UsageError
 from schemas.manifest import QuantizerRecord
 from tests.artifacts.make_pack import random_weight
 
@@ -138,3 +141,34 @@ def test_a_layer_that_defines_nothing_says_what_is_missing():
         Bare()(torch.randn(2, 4), 4)
     with pytest.raises(TypeError, match="Bare does not define share_key"):
         Bare().share_key(4)
+
+
+# Parts that a backend does not know
+
+
+@dataclass(frozen=True, eq=False)
+class WithExtra(QuantizedWeight):
+    """A layer of a format to come, which has one tensor more."""
+
+    extra: torch.Tensor | None = None
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_a_part_that_a_backend_does_not_know_is_refused(backend, monkeypatch):
+    fields = vars(random_weight("a.b", 24, 96))
+    row = LayerPart("extra", "F32", "[out]", lambda record: (record.out_features,), "to come")
+    monkeypatch.setitem(LAYER_PARTS, "extra", row)
+    weight = WithExtra(**fields, extra=torch.zeros(24))
+    again = WithExtra.from_tensors(
+        "a.b", weight.record(), weight.tensors(), weight.rotation, weight.signs
+    )
+    assert torch.equal(again.parts()["extra"], weight.extra)
+    with pytest.raises(UsageError, match=rf"backend {backend} .*layer a\.b: .*know its extra"):
+        BACKENDS[backend].make_layer(again, GAUSSIAN)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backends_know_parts_of_the_format_and_the_reference_all(backend):
+    known = BACKENDS[backend].make_layer(random_weight("a", 24, 96), GAUSSIAN).known_parts
+    assert known <= set(LAYER_PARTS)
+    assert backend != "reference" or known == set(LAYER_PARTS)

@@ -1,0 +1,59 @@
+"""Block shapes of SVD-L: what the budget pays for, what is worth trying, what to expect (Eq. 7-9).
+
+A weight [out, in] cut into blocks [s_o, s_i] costs ``(out/s_o)(in/s_i)(s_o + s_i + 1)`` numbers:
+two singular vectors and a singular value for each block. A pack folds the value into one of the
+vectors, so what it stores is a little less than what the budget counts.
+"""
+
+from functools import lru_cache
+
+
+def local_budget(out_features: int, in_features: int, local_rank: int) -> int:
+    """Numbers that SVD-L may take: as many as a global branch of rank r_L (Eq. 7)."""
+    return local_rank * (out_features + in_features)
+
+
+def block_shapes(out_features: int, in_features: int, local_rank: int) -> list[tuple[int, int]]:
+    """Block shapes (s_o, s_i) worth trying for SVD-L within its budget.
+
+    Cutting blocks finer never captures less energy (a block's rank-1 approximation, restricted to
+    its parts, is a candidate for each of them), so a shape that another affordable shape subdivides
+    is left out (ours; the paper gives one shape per layer).
+
+    Returns:
+        Shapes with the fewest blocks first, so that the first best one wins a tie.
+    """
+    allowed = local_budget(out_features, in_features, local_rank)
+    affordable = {
+        (rows, columns)
+        for rows in _divisors(out_features)
+        for columns in _divisors(in_features)
+        if (out_features // rows) * (in_features // columns) * (rows + columns + 1) <= allowed
+    }
+    finest = [
+        (rows, columns)
+        for rows, columns in affordable
+        if not any(
+            (r, c) != (rows, columns) and rows % r == 0 and columns % c == 0 for r, c in affordable
+        )
+    ]
+    return sorted(
+        finest, key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape)
+    )
+
+
+@lru_cache(maxsize=64)
+def expected_block(out_features: int, in_features: int, local_rank: int) -> tuple[int, int] | None:
+    """The shape (s_o, s_i) that captures most energy of a weight without structure.
+
+    The largest singular value of s_o x s_i independent normal numbers tends to
+    ``sqrt(s_o) + sqrt(s_i)``, so blocks of that shape capture the share
+    ``(1/sqrt(s_o) + 1/sqrt(s_i))^2`` of a weight of such numbers. Of the shapes worth trying, this
+    is the first with the largest share; None where none is affordable.
+    """
+    shapes = block_shapes(out_features, in_features, local_rank)
+    return max(shapes, key=lambda shape: sum(side**-0.5 for side in shape), default=None)
+
+
+def _divisors(n: int) -> list[int]:
+    return [d for d in range(1, n + 1) if n % d == 0]

@@ -1,1 +1,0 @@
-"""Parts of `benchmarks.gpu_check`; they need torch, Triton and nothing else."""

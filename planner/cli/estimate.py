@@ -1,0 +1,97 @@
+"""``qplan estimate``: what a build would give, before anything is built.
+
+Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.option_groups import grouped_options
+from planner.cli.build_options import MethodOptions, QuantizerOptions
+from planner.cli.options import Debug, Json, console, print_json
+from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from artifacts.checkpoint.reader import Checkpoint
+    from planner.settings import BuildSettings
+
+
+_SIMPLEST = "qplan estimate --preset dit4sr --target W4A4"
+ESTIMATE_EXAMPLE = f"""
+Examples:
+
+{_SIMPLEST}
+
+qplan estimate dit4sr.safetensors --target W3.5A4 --recipe q-dit4sr-residual --measure
+"""
+
+
+@grouped_options
+def estimate(
+    checkpoint: Annotated[
+        Path | None,
+        typer.Argument(metavar="CHECKPOINT", help="A diffusers folder or a .safetensors file."),
+    ] = None,
+    *,
+    preset: Annotated[
+        str | None, typer.Option(help="A known network instead, such as dit4sr.")
+    ] = None,
+    method: MethodOptions,
+    quantizer: QuantizerOptions,
+    measure: Annotated[
+        bool,
+        typer.Option("--measure", help="Read all weights: bits follow their variances."),
+    ] = False,
+    resolution: Annotated[int, typer.Option(help="Side of the result, in px.")] = 512,
+    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 40,
+    text_tokens: Annotated[int, typer.Option(help="Length of the prompt.")] = 333,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Predict sizes, operations and distortion; build nothing.
+
+    Recipe and options are those of `qplan build`. Without --measure no weights are read, and all
+    layers count as having the same variance.
+    """
+    with exit_on_error(debug=debug):
+        from artifacts.checkpoint.reader import open_checkpoint
+        from artifacts.family import preset_architecture
+        from planner.estimate.estimate import ImageSettings
+        from planner.estimate.estimate import estimate as predict
+        from planner.estimate.tables import render
+
+        if (checkpoint is None) == (preset is None):
+            raise UsageError("name either a checkpoint or --preset", hint=_SIMPLEST)
+        if measure and checkpoint is None:
+            raise UsageError("--measure needs a checkpoint: a preset has no weights")
+        settings = quantizer.settings(method)
+        image = ImageSettings(steps, resolution, text_tokens)
+        opened = None if checkpoint is None else open_checkpoint(checkpoint)
+        variances = None
+        if opened is not None and measure:
+            variances = _variances(opened, settings, show=not json_output)
+        architecture = (
+            preset_architecture(str(preset), settings.variant)
+            if opened is None
+            else opened.architecture(settings.variant)
+        )
+        result = predict(architecture, settings, image, variances=variances)
+        if json_output:
+            print_json(result.to_json())
+        else:
+            console().print(render(result))
+
+
+def _variances(
+    checkpoint: "Checkpoint", settings: "BuildSettings", *, show: bool
+) -> dict[str, float]:
+    """Layer name -> the variance that a build would measure."""
+    from planner.build.layers import weight_statistics
+    from planner.cli.progress import BarProgress
+
+    with BarProgress(enabled=show) as progress:
+        measured = weight_statistics(checkpoint, settings, progress)
+    return {layer.name: layer.variance for layer in measured}

@@ -1,0 +1,127 @@
+"""True bytes: of a source checkpoint, and of a pack before it is built.
+
+A pack's layers are sized by the table of their parts (`artifacts.codec.layer_parts`), applied to
+the records that a build would write. Only SVD-L is bounded instead: its block shapes depend on the
+weights, and all that is known beforehand is that no shape takes more numbers than Eq. 7 allows
+(`artifacts.codec.block_shapes.local_budget`).
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from math import prod
+
+from artifacts.codec.block_shapes import local_budget
+from artifacts.codec.hadamard import Rotation
+from artifacts.codec.layer_parts import LAYER_PARTS, expected_parts
+from artifacts.family import Architecture
+from artifacts.files.safetensors_io import TORCH_DTYPES
+from planner.estimate.accounting import network_size
+from planner.settings import BuildSettings
+from planner.weights.layer import planned_record
+
+UNQUANTIZED_BYTES = 2
+"""Of a bfloat16 number, as checkpoints are published and packs keep what they do not quantize."""
+_LOCAL_BYTES = TORCH_DTYPES[LAYER_PARTS["local_up"].dtype].itemsize
+_KINDS = {"codes": "codes", "global_up": "global_factors", "global_down": "global_factors"}
+"""Part -> field of `PackBytes`; all others are vectors, counted with the scales."""
+
+
+@dataclass(frozen=True)
+class CheckpointBytes:
+    """Tensor data of the source checkpoint in bf16.
+
+    Attributes:
+        parameters: all parameters, active or not.
+        position_table: the table that checkpoints carry as well, though it can be rebuilt.
+    """
+
+    parameters: int
+    position_table: int
+
+
+def checkpoint_bytes(architecture: Architecture) -> CheckpointBytes:
+    """Size the checkpoint of a network in bf16; file headers are not counted."""
+    return CheckpointBytes(
+        parameters=UNQUANTIZED_BYTES * network_size(architecture).parameters,
+        position_table=UNQUANTIZED_BYTES
+        * sum(prod(architecture.tensor_shapes[name]) for name in architecture.family.rebuilt),
+    )
+
+
+@dataclass(frozen=True)
+class PackBytes:
+    """Tensor data of a pack's transformer, by kind; ``local_factors`` is an upper bound.
+
+    Attributes:
+        codes: packed codes of the residuals.
+        scales: vectors of a layer: the float32 step of every output channel, and the smoothing
+            where there is one.
+        global_factors: SVD-G, bf16.
+        local_factors: SVD-L, bf16: the whole budget of Eq. 7, ``r_L (out + in)`` numbers per layer.
+        unquantized: every other active tensor in bf16, biases of quantized layers included. The
+            position table is rebuilt by the reader and takes no room.
+        rotation_signs: one bit per input feature, for every input width that is rotated.
+    """
+
+    codes: int
+    scales: int
+    global_factors: int
+    local_factors: int
+    unquantized: int
+    rotation_signs: int
+
+    @property
+    def total(self) -> int:
+        """Sum of all kinds."""
+        return (
+            self.codes
+            + self.scales
+            + self.global_factors
+            + self.local_factors
+            + self.unquantized
+            + self.rotation_signs
+        )
+
+
+def pack_bytes(
+    architecture: Architecture,
+    weight_bits: Mapping[str, int],
+    active_tensors: Collection[str],
+    settings: BuildSettings,
+) -> PackBytes:
+    """Size the transformer of a pack before it is built.
+
+    Args:
+        architecture: the network.
+        weight_bits: layer name -> bits of every quantized layer.
+        active_tensors: parameters that the pack must hold (``network_probe``).
+        settings: ranks, rotation and smoothing.
+    """
+    linears = architecture.quantizable
+    sizes = {"codes": 0, "scales": 0, "global_factors": 0}
+    local_numbers = 0
+    for name, bits in weight_bits.items():
+        out_features, in_features = linears[name]
+        record = planned_record(out_features, in_features, bits, settings)
+        # Biases are among the active tensors.
+        for part, spec in expected_parts(record, has_bias=False).items():
+            sizes[_KINDS.get(part, "scales")] += spec.nbytes
+        local_numbers += local_budget(out_features, in_features, settings.local_rank)
+    shapes = architecture.parameter_shapes
+    plain = sum(
+        prod(shapes[name])
+        for name in active_tensors
+        if name.removesuffix(".weight") not in weight_bits
+    )
+    return PackBytes(
+        **sizes,
+        local_factors=_LOCAL_BYTES * local_numbers,
+        unquantized=UNQUANTIZED_BYTES * plain,
+        rotation_signs=_sign_bytes({linears[name].in_features for name in weight_bits}, settings),
+    )
+
+
+def _sign_bytes(widths: Collection[int], settings: BuildSettings) -> int:
+    if not (settings.rotation and settings.rotation_signs):
+        return 0
+    return sum(-(-width // 8) for width in widths if not Rotation.for_size(width).is_identity)
