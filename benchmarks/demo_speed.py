@@ -20,7 +20,7 @@ import torch
 from runtime.bench.machine import machine_facts
 from runtime.images.image_io import read_image
 from runtime.loader import load_pipeline
-from runtime.upscale import finish, prepare, sample_latent
+from runtime.upscale import decode_image, encode_image, sample_latent
 
 PHOTO = Path("artifacts/demo/photo.png")
 BACKENDS = ("cpu", "reference")
@@ -48,11 +48,11 @@ def main() -> None:
         for name, pipeline in pipelines.items():
             settings = pipeline.sampling.override(patch_size=pipeline.patch_size)
             began = time.perf_counter()
-            prepared = prepare(pipeline, rgb, settings)
+            encoded = encode_image(pipeline, rgb, settings)
             between = time.perf_counter()
-            latent = sample_latent(pipeline, prepared.control, settings)
+            latent = sample_latent(pipeline, encoded.control, settings)
             sampled = time.perf_counter()
-            finish(pipeline, prepared, latent, settings)
+            decode_image(pipeline, encoded, latent, settings)
             ended = time.perf_counter()
             if turn:  # the first warms up
                 times[name]["whole"].append(ended - began)

@@ -1,4 +1,4 @@
-"""What all tests share: where those for a GPU run, and ``qrun`` with a tiny model in place of a pack.
+"""What all tests share: where those for a GPU run, and ``qrun`` with a tiny model for a pack.
 
 What the model needs is imported when a test asks for it: tests of the kernels also run where that
 is not installed.

@@ -30,12 +30,13 @@ from planner.estimate.accounting import network_work
 from runtime.device import device_and_dtype
 from runtime.images.batch import INPUT_SUFFIXES
 from runtime.images.image_io import read_header, read_image
+from runtime.images.resizing import SCALE
 from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Pipeline, vae_factor
 from runtime.sampling.sampler import initial_noise, sample
 from runtime.sampling.settings import UpscaleSettings
-from runtime.upscale import SCALE, prepare
+from runtime.upscale import encode_image
 from schemas.calibration import CalibrationImage, ChannelStatistics
 from schemas.errors import UsageError
 
@@ -287,7 +288,7 @@ def _run(
         record.left : record.left + record.width,
     ]
     settings = pipeline.sampling
-    control = prepare(pipeline, crop, settings).control
+    control = encode_image(pipeline, crop, settings).control
     watch = InputStatistics(pipeline.network, layers, settings.steps, channels=channels)
 
     def unquantized(_timestep: float) -> None:

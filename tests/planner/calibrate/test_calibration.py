@@ -35,7 +35,7 @@ from planner.timesteps import sampling_timesteps
 from runtime.images.image_io import read_image
 from runtime.load import load_pack
 from runtime.sampling.sampler import initial_noise, sample
-from runtime.upscale import prepare
+from runtime.upscale import encode_image
 from schemas.errors import ImageError, UsageError
 from tests.planner.build.test_build import files
 from tests.planner.calibration_setup import CROP_PX, make_setup
@@ -155,7 +155,7 @@ def test_the_statistics_are_those_of_the_network_with_quantized_weights(measured
     for index, image in enumerate(found.images):
         crop = read_image(setup.images / image.name).rgb
         crop = crop[..., image.top : image.top + CROP_PX, image.left : image.left + CROP_PX]
-        control = prepare(pipeline, crop, pipeline.sampling).control
+        control = encode_image(pipeline, crop, pipeline.sampling).control
         assert control.shape[-2:] == (16, 16)
         sample(
             pipeline.network,
