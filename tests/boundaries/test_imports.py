@@ -28,7 +28,7 @@ def test_commands_start_without_heavy_imports(module):
 
 
 def test_the_runtime_never_loads_the_planner():
-    loaded = modules_after("import runtime.load, runtime.upscale, runtime.dit4sr.family")
+    loaded = modules_after("import runtime.load, runtime.upscale, runtime.dit4sr.network")
     assert "runtime.dit4sr.network" in loaded
     assert not any(name.split(".")[0] == "planner" for name in loaded)
 
