@@ -10,17 +10,18 @@ it. Prints medians, in seconds, of the whole and of sampling alone, with the low
 
 import argparse
 import json
-import statistics
 import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from runtime.bench.machine import machine_facts
+from runtime.bench.timing import Spread
 from runtime.images.image_io import read_image
 from runtime.loader import load_pipeline
-from runtime.upscale import finish, prepare, sample_latent
+from runtime.upscale import decode_image, encode_image, sample_latent
 
 PHOTO = Path("artifacts/demo/photo.png")
 BACKENDS = ("cpu", "reference")
@@ -48,31 +49,30 @@ def main() -> None:
         for name, pipeline in pipelines.items():
             settings = pipeline.sampling.override(patch_size=pipeline.patch_size)
             began = time.perf_counter()
-            prepared = prepare(pipeline, rgb, settings)
+            encoded = encode_image(pipeline, rgb, settings)
             between = time.perf_counter()
-            latent = sample_latent(pipeline, prepared.control, settings)
+            latent = sample_latent(pipeline, encoded.control, settings)
             sampled = time.perf_counter()
-            finish(pipeline, prepared, latent, settings)
+            decode_image(pipeline, encoded, latent, settings)
             ended = time.perf_counter()
             if turn:  # the first warms up
                 times[name]["whole"].append(ended - began)
                 times[name]["sampling"].append(sampled - between)
 
     result: dict[str, Any] = {"machine": machine_facts(torch.device("cpu")), "seconds": {}}
-    for name, parts in times.items():
+    spreads = {
+        name: {part: Spread.of(seconds) for part, seconds in parts.items()}
+        for name, parts in times.items()
+    }
+    for name, parts in spreads.items():
         dtype = str(pipelines[name].dtype).removeprefix("torch.")
         result["seconds"][f"{name}, {dtype}"] = {
-            part: {
-                "median": round(statistics.median(values), 3),
-                "lowest": round(min(values), 3),
-                "highest": round(max(values), 3),
-            }
-            for part, values in parts.items()
+            part: {which: round(seconds, 3) for which, seconds in asdict(spread).items()}
+            for part, spread in parts.items()
         }
-    fast, slow = (times[name] for name in BACKENDS)
+    fast, slow = (spreads[name] for name in BACKENDS)
     result["times_faster"] = {
-        part: round(statistics.median(slow[part]) / statistics.median(fast[part]), 2)
-        for part in fast
+        part: round(slow[part].median / fast[part].median, 2) for part in fast
     }
     text = json.dumps(result, indent=2)
     print(text)

@@ -1,4 +1,4 @@
-"""What all tests share: where those for a GPU run, and a tiny random model in place of a pack.
+"""What all tests share: where those for a GPU run, and ``qrun`` with a tiny model for a pack.
 
 What the model needs is imported when a test asks for it: tests of the kernels also run where that
 is not installed.
@@ -6,9 +6,6 @@ is not installed.
 
 import pytest
 import torch
-from typer.testing import CliRunner
-
-from runtime.cli.app import make_app
 
 
 def pytest_runtest_setup(item):
@@ -18,7 +15,7 @@ def pytest_runtest_setup(item):
 
 
 class Qrun:
-    """The command; calling it runs it.
+    """The command ``qrun``; calling it runs it.
 
     Attributes:
         load: stands in for the loader; a test may put another in its place.
@@ -26,11 +23,15 @@ class Qrun:
     """
 
     def __init__(self, load):
+        from runtime.cli.app import make_app
+
         self.load = load
         self.loads = []
         self._app = make_app(self._load)
 
     def __call__(self, *arguments):
+        from typer.testing import CliRunner
+
         return CliRunner().invoke(self._app, [*map(str, arguments)])
 
     def _load(self, **options):

@@ -21,6 +21,7 @@ from artifacts.files.safetensors_io import (
     tensor_bytes,
     write_safetensors,
 )
+from artifacts.files.whole_file import replacing
 from schemas.errors import PackError
 from schemas.json_io import dump_json, read_json_strict, validate
 from schemas.manifest import LayerRecord
@@ -53,9 +54,8 @@ def write_layer(path: Path, weight: QuantizedWeight, record: LayerRecord) -> Hea
     tensors = weight.tensors()
     text = dump_json(record).decode("utf-8")
     metadata = {_RECORD: text, _DIGEST: _digest(weight.name, text, tensors)}
-    partial = path.with_name(f"{path.name}.partial")
-    write_safetensors(partial, {n: Entry.of(t) for n, t in tensors.items()}, metadata)
-    partial.replace(path)
+    with replacing(path, sole_writer=True) as partial:
+        write_safetensors(partial, {n: Entry.of(t) for n, t in tensors.items()}, metadata)
     return read_header(path)
 
 

@@ -18,7 +18,7 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.small_run import latent_error_db, start
 from runtime.load import network_from_pack
 from runtime.sampling.bit_schedule import BitSchedule
-from runtime.upscale import finish
+from runtime.upscale import decode_image
 
 ROW = Row(
     "W4A4",
@@ -57,11 +57,11 @@ def vae_psnr_db(bench: Bench) -> float:
     values = [
         psnr_db(
             *(
-                finish(pipeline, prepared, latents[0], bench.settings).clamp(0, 1)
+                decode_image(pipeline, encoded, latents[0], bench.settings).clamp(0, 1)
                 for pipeline in (wide, narrow)
             )
         )
-        for prepared, latents in zip(bench.prepared, bench.references, strict=True)
+        for encoded, latents in zip(bench.encoded, bench.references, strict=True)
     ]
     return sum(values) / len(values)
 

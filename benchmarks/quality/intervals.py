@@ -1,34 +1,16 @@
-"""Means over images with bootstrap intervals, and the error in dB that they are taken of."""
+"""What intervals are taken of: errors in dB, means over seeds, differences between rows."""
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 from torch import Tensor
 
 from benchmarks.cases import EXACT_DB
-
-RESAMPLES = 10_000
-CONFIDENCE = 0.95
-SEED = 2026
+from runtime.evaluation.statistics import Interval, mean_interval
 
 Table = Sequence[Sequence[float]]
 """Measured values: one list per image, one value per noise seed in it."""
-
-
-@dataclass(frozen=True)
-class Interval:
-    """A mean over images, and where it would lie for other images of the same kind."""
-
-    mean: float
-    low: float
-    high: float
-
-    @property
-    def excludes_zero(self) -> bool:
-        """Whether the interval lies on one side of zero."""
-        return self.low > 0 or self.high < 0
 
 
 def relative_error_db(reference: Tensor, other: Tensor) -> float:
@@ -53,17 +35,6 @@ def per_image(values: Table) -> np.ndarray:
     if not values or not all(values):
         raise ValueError("an interval needs at least one value of every image")
     return np.array([np.mean(seeds) for seeds in values])
-
-
-def mean_interval(images: np.ndarray) -> Interval:
-    """Mean of one value per image with its percentile bootstrap interval.
-
-    Images are drawn with replacement; the draws are the same in every call with as many images.
-    """
-    draws = np.random.default_rng(SEED).integers(len(images), size=(RESAMPLES, len(images)))
-    tail = 50 * (1 - CONFIDENCE)
-    low, high = np.percentile(images[draws].mean(axis=1), [tail, 100 - tail])
-    return Interval(float(images.mean()), float(low), float(high))
 
 
 def paired_difference(values: Table, others: Table) -> Interval:

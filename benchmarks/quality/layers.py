@@ -26,7 +26,8 @@ from benchmarks.quality.rows import Row
 from planner.build.network_probe import active_linears
 from runtime.backends.reference import ReferenceLinear
 from runtime.images.image_io import read_image
-from runtime.upscale import SCALE, prepare, sample_latent
+from runtime.images.resizing import SCALE
+from runtime.upscale import encode_image, sample_latent
 from schemas.bit_grid import UNQUANTIZED
 from schemas.json_io import format_json
 
@@ -83,7 +84,7 @@ def gather(bench: Bench, maker: PackMaker, rows: Sequence[Row], images: int = IM
     side = bench.sampling.crop_px // SCALE
     with watch:
         for index, path in enumerate(sorted(maker.images.glob("*.png"))[:images]):
-            control = prepare(
+            control = encode_image(
                 pipeline, read_image(path).rgb[..., :side, :side], bench.settings
             ).control
             sample_latent(pipeline, control, replace(bench.settings, seed=SEED + index))

@@ -21,11 +21,12 @@ from benchmarks.cases import Case, held_out_cases, psnr_db
 from benchmarks.quality.intervals import relative_error_db
 from benchmarks.quality.store import key_of
 from runtime.dit4sr.network import DiT4SR
+from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline
 from runtime.sampling.bit_schedule import BitsAt
 from runtime.sampling.settings import UpscaleSettings
-from runtime.upscale import Prepared, finish, prepare, resize, sample_latent
+from runtime.upscale import EncodedImage, decode_image, encode_image, sample_latent
 
 CASE_SEED = 2026
 SEEDS_PER_CASE = 1000
@@ -112,7 +113,7 @@ class Bench:
         pipeline: the unquantized network and all that every network shares.
         settings: of the sampler, without a seed.
         cases: the crops.
-        prepared: every case's enlarged input and control latent.
+        encoded: every case's enlarged input and control latent.
         references: final latents of the unquantized network, [case][seed].
         metrics: of pictures; None when only latents are compared.
     """
@@ -121,7 +122,7 @@ class Bench:
     pipeline: Pipeline
     settings: UpscaleSettings
     cases: list[Case]
-    prepared: list[Prepared]
+    encoded: list[EncodedImage]
     references: list[list[Tensor]]
     metrics: PictureMetrics | None
     _pictures: dict[tuple[int, int], Tensor] = field(default_factory=dict)
@@ -130,11 +131,11 @@ class Bench:
         """The final latent of one case from one noise."""
         pipeline = replace(self.pipeline, network=network, bits_at=bits_at)
         settings = replace(self.settings, seed=case * SEEDS_PER_CASE + seed)
-        return sample_latent(pipeline, self.prepared[case].control, settings)
+        return sample_latent(pipeline, self.encoded[case].control, settings)
 
     def picture(self, latent: Tensor, case: int) -> Tensor:
         """The picture of a latent, colours corrected as the model does by default."""
-        return finish(self.pipeline, self.prepared[case], latent, self.settings).clamp(0, 1)
+        return decode_image(self.pipeline, self.encoded[case], latent, self.settings).clamp(0, 1)
 
     def reference_picture(self, case: int, seed: int) -> Tensor:
         """The unquantized network's picture."""
@@ -151,9 +152,9 @@ def make_bench(sampling: Sampling, work: Path, progress: Progress) -> Bench:
         patch_size=pipeline.patch_size, steps=sampling.steps, guidance=sampling.guidance
     )
     cases = held_out_cases(sampling.crops, sampling.crop_px, CASE_SEED)
-    prepared = [prepare(pipeline, case.small, settings) for case in cases]
+    encoded = [encode_image(pipeline, case.small, settings) for case in cases]
     metrics = PictureMetrics() if sampling.pictures else None
-    bench = Bench(sampling, pipeline, settings, cases, prepared, [], metrics)
+    bench = Bench(sampling, pipeline, settings, cases, encoded, [], metrics)
     bench.references = _references(bench, work, progress)
     return bench
 

@@ -9,18 +9,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.quality.intervals import (
-    CONFIDENCE,
-    RESAMPLES,
-    Interval,
-    mean_interval,
-    paired_difference,
-    per_image,
-)
+from benchmarks.quality.intervals import paired_difference, per_image
 from benchmarks.quality.measure import Values
 from benchmarks.quality.rows import Row
 from benchmarks.quality.store import Content
 from runtime.bench.workload import Ranks
+from runtime.evaluation.statistics import CONFIDENCE, RESAMPLES, Interval, mean_interval
 
 NOTES = "quality_notes.md"
 NOTES_MARK = "<!-- notes -->"

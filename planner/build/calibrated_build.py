@@ -27,16 +27,16 @@ from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WEIGHTS, WorkFolder, make_plan, work_folder
-from planner.calibrate.calibration import (
-    CalibrationSettings,
-    calibrate,
-    choose_images,
+from planner.calibrate.cost import estimate_cost
+from planner.calibrate.images import choose_images
+from planner.calibrate.pipelines import (
     default_crop_px,
-    estimate_cost,
     full_precision_pipeline,
     quantized_pipeline,
     vae_folder,
 )
+from planner.calibrate.run import calibrate
+from planner.calibrate.settings import CalibrationSettings
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.calibration import Calibration

@@ -17,7 +17,6 @@ part of the plan: who goes on elsewhere gets a pack as good as any, but not the 
 
 import contextlib
 import hashlib
-import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -31,6 +30,7 @@ from torch import Tensor
 from artifacts.codec.hadamard import Rotation
 from artifacts.files.output_lock import output_lock
 from artifacts.files.safetensors_io import Header
+from artifacts.files.whole_file import write_bytes
 from artifacts.pack.layer_file import StoredLayer, read_layer, write_layer
 from artifacts.pack.writer import remove_stale_partials
 from planner.settings import BuildSettings
@@ -121,7 +121,12 @@ class WorkFolder:
             self.remove()
             with self._disk_errors():
                 self.path.mkdir()
-                _write(self.path / PLAN, format_json(plan), sync=True)
+                write_bytes(
+                    self.path / PLAN,
+                    format_json(plan).encode("utf-8"),
+                    sync=True,
+                    sole_writer=True,
+                )
             return
         differing = _differences(known, plan)
         if differing:
@@ -197,7 +202,8 @@ class WorkFolder:
         """
         content = {"values": dict(values), "sha256": _digest(values)}
         with self._disk_errors():
-            _write(self.path / VARIANCES, format_json(content))
+            text = format_json(content)
+            write_bytes(self.path / VARIANCES, text.encode("utf-8"), sole_writer=True)
 
     def remove_layers(self) -> None:
         """Remove the single layers, once they are joined."""
@@ -240,16 +246,6 @@ def _read(file: Path) -> dict[str, Any]:
     except PackError:
         return {}
     return content if isinstance(content, dict) else {}
-
-
-def _write(file: Path, text: str, *, sync: bool = False) -> None:
-    partial = file.with_name(f"{file.name}.partial")
-    with partial.open("w", encoding="utf-8") as opened:
-        opened.write(text)
-        if sync:
-            opened.flush()
-            os.fsync(opened.fileno())
-    partial.replace(file)
 
 
 def _digest(values: object) -> str:

@@ -1,10 +1,10 @@
 """Calibration files: reading, writing, and whether one fits the network that is being built."""
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.files.whole_file import write_bytes
 from planner.settings import BuildSettings
 from schemas.calibration import MAX_CALIBRATION_BYTES, Calibration
 from schemas.errors import ResourceError, UsageError
@@ -31,15 +31,9 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
     Raises:
         ResourceError: the disk is full or fails; an older file is as it was.
     """
-    partial = path.with_name(f".{path.name}.partial")
     try:
-        with partial.open("wb") as file:
-            file.write(dump_json(calibration))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(path)
+        write_bytes(path, dump_json(calibration), sync=True)
     except OSError as cause:
-        partial.unlink(missing_ok=True)
         raise ResourceError(f"{path}: cannot be written: {cause.strerror or cause}") from cause
 
 

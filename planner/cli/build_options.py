@@ -198,7 +198,8 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
         """
         from planner.build.calibrated_build import CalibrationRun
-        from planner.calibrate.calibration import CalibrationSettings, choose_device
+        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.settings import CalibrationSettings
 
         device, dtype = choose_device(self.device)
         return CalibrationRun(

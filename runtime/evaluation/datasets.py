@@ -23,7 +23,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from runtime.images.batch import INPUT_SUFFIXES
+from runtime.images.folder import images_in
 from schemas.errors import UsageError
 
 NO_TRUTH = Path("-")
@@ -137,7 +137,7 @@ def result_files(dataset: DataSet, folder: Path, *, only: bool) -> dict[str, Pat
             )
         place = folder
     lows = {pair.name: pair.low for pair in dataset.pairs}
-    return match(lows, by_stem(_images(place), place), dataset.folder, place, what="result")
+    return match(lows, by_stem(images_in(place), place), dataset.folder, place, what="result")
 
 
 def match(
@@ -261,31 +261,16 @@ def check_sizes(
 
 def _low_files(folder: Path) -> list[Path]:
     """Inputs in ``folder``; where it holds the truths as well, those are left out."""
-    files = _images(folder)
+    files = images_in(folder)
     lows = [file for file in files if _LOW_ROLE.search(file.stem)]
     return lows if lows and any(_HIGH_ROLE.search(file.stem) for file in files) else files
 
 
 def _high_files(folder: Path) -> list[Path]:
     """Truths in ``folder``; where it holds the inputs as well, those are left out."""
-    files = _images(folder)
+    files = images_in(folder)
     highs = [file for file in files if _HIGH_ROLE.search(file.stem)]
     return highs if highs and any(_LOW_ROLE.search(file.stem) for file in files) else files
-
-
-def _images(folder: Path) -> list[Path]:
-    """Images in ``folder``, by extension, not deeper; at least one."""
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "no such folder"
-        raise UsageError(f"{folder}: {what}")
-    found = [
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in INPUT_SUFFIXES and path.is_file()
-    ]
-    if not found:
-        raise UsageError(f"{folder}: no image in this folder")
-    return found
 
 
 def _dataset_name(folder: Path) -> str:

@@ -18,8 +18,8 @@ from runtime.evaluation.methods import Method, Upscaler
 from runtime.evaluation.metrics import MetricSet
 from runtime.evaluation.pictures import Pictures, make_record
 from runtime.images.image_io import read_header, read_image
-from runtime.sampling.sampler import Progress
-from runtime.upscale import SCALE
+from runtime.images.resizing import SCALE
+from runtime.sampling.sampler import StepCallback
 from schemas.error_text import one_line
 from schemas.errors import CheckpointError, ImageError, PackError, UsageError
 
@@ -59,7 +59,7 @@ class Listener:
     """
 
     say: Callable[[str], None]
-    step: Progress
+    step: StepCallback
     advance: Callable[[], None]
 
 

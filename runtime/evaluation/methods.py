@@ -21,18 +21,19 @@ from runtime.backends import find_backend
 from runtime.device import device_and_dtype
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.image_io import read_image, write_image
+from runtime.images.resizing import SCALE, resize
 from runtime.loader import Loader
 from runtime.sampling.bit_schedule import check_activation_bits
-from runtime.sampling.sampler import Progress
+from runtime.sampling.sampler import StepCallback
 from runtime.sampling.settings import SamplingOptions, UpscaleSettings
-from runtime.upscale import SCALE, resize, upscale_file
+from runtime.upscale import upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError
 
 BICUBIC = "bicubic"
 FULL_PRECISION = "full-precision"
 
-Upscaler = Callable[[Path, Path, Progress], None]
+Upscaler = Callable[[Path, Path, StepCallback], None]
 """Upscales an image into a file; is told whom to tell of every sampling step."""
 
 
@@ -97,7 +98,7 @@ def bicubic_method(max_pixels: int = DEFAULT_MAX_PIXELS) -> Method:
     """Bicubic enlargement, with the kernel of image editors."""
 
     def load() -> Upscaler:
-        def run(source: Path, output: Path, _progress: Progress) -> None:
+        def run(source: Path, output: Path, _progress: StepCallback) -> None:
             image = read_image(source, max_pixels=max_pixels)
             size = torch.Size(SCALE * side for side in image.rgb.shape[-2:])
             write_image(output, resize(image.rgb, size), image, alpha=None)
@@ -222,7 +223,7 @@ def _loader(
         if options.activation_bits is not None and full_precision is None:
             pipeline = pipeline.with_activation_bits(options.activation_bits)
 
-        def run(source: Path, output: Path, progress: Progress) -> None:
+        def run(source: Path, output: Path, progress: StepCallback) -> None:
             upscale_file(
                 pipeline, source, output, settings, max_pixels=options.max_pixels, progress=progress
             )

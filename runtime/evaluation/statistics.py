@@ -5,36 +5,40 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 2000
-LEVEL = 0.95
-SEED = 0
+RESAMPLES = 10_000
+CONFIDENCE = 0.95
+SEED = 2026
 
 
 @dataclass(frozen=True)
-class Mean:
-    """A mean over images.
+class Interval:
+    """A mean over images, and where it would lie for other images of the same kind.
 
     Attributes:
-        value: the mean.
-        low, high: bootstrap interval of it, at `LEVEL`: how far it would move with other images of
-            the same kind.
+        mean: over the images.
+        low, high: bounds of the bootstrap interval, at `CONFIDENCE`.
         images: how many there were.
     """
 
-    value: float
+    mean: float
     low: float
     high: float
     images: int
 
+    @property
+    def excludes_zero(self) -> bool:
+        """Whether the interval lies on one side of zero."""
+        return self.low > 0 or self.high < 0
 
-def mean_with_interval(values: Sequence[float]) -> Mean:
-    """Average at least one value.
 
-    Percentile bootstrap over images, seeded: the same images are drawn for every method, so that
-    equal values give equal intervals.
+def mean_interval(images: Sequence[float] | np.ndarray) -> Interval:
+    """Mean of one value per image, at least one, with its percentile bootstrap interval.
+
+    Images are drawn with replacement; the draws are the same in every call with as many images, so
+    that equal values give equal intervals whatever was measured.
     """
-    sample = np.asarray(values, np.float64)
-    rng = np.random.default_rng(SEED)
-    draws = rng.integers(len(sample), size=(RESAMPLES, len(sample)))
-    low, high = np.quantile(sample[draws].mean(axis=1), [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
-    return Mean(float(sample.mean()), float(low), float(high), len(sample))
+    values = np.asarray(images, np.float64)
+    draws = np.random.default_rng(SEED).integers(len(values), size=(RESAMPLES, len(values)))
+    tail = 50 * (1 - CONFIDENCE)
+    low, high = np.percentile(values[draws].mean(axis=1), [tail, 100 - tail])
+    return Interval(float(values.mean()), float(low), float(high), len(values))

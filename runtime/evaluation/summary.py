@@ -7,14 +7,20 @@ metric is averaged over the images where it has a value for every method.
 import csv
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 from runtime.evaluation.datasets import DataSet, Pair
 from runtime.evaluation.evaluate import Entry, Key
 from runtime.evaluation.methods import Method, program_version
 from runtime.evaluation.metrics import MetricSet, describe, versions
-from runtime.evaluation.statistics import LEVEL, RESAMPLES, SEED, Mean, mean_with_interval
+from runtime.evaluation.statistics import (
+    CONFIDENCE,
+    RESAMPLES,
+    SEED,
+    Interval,
+    mean_interval,
+)
 
 CSV_COLUMNS = ("dataset", "image", "method", "metric", "value", "counted", "problem")
 
@@ -31,7 +37,7 @@ class SetSummary:
 
     dataset: DataSet
     counted: tuple[str, ...]
-    means: dict[str, dict[str, Mean]]
+    means: dict[str, dict[str, Interval]]
 
     @property
     def left_out(self) -> list[str]:
@@ -76,7 +82,7 @@ def summarize(
             name: [entries[dataset.name, name, method.name] for method in methods] for name in names
         }
         counted = tuple(name for name in names if not any(entry.error for entry in rows[name]))
-        means: dict[str, dict[str, Mean]] = {method.name: {} for method in methods}
+        means: dict[str, dict[str, Interval]] = {method.name: {} for method in methods}
         for metric in metrics.metrics:
             complete = [
                 name for name in counted if all(metric.name in entry.values for entry in rows[name])
@@ -85,7 +91,7 @@ def summarize(
                 continue
             for column, method in enumerate(methods):
                 values = [rows[name][column].values[metric.name] for name in complete]
-                means[method.name][metric.name] = mean_with_interval(values)
+                means[method.name][metric.name] = mean_interval(values)
         sets.append(SetSummary(dataset, counted, means))
     return Summary(methods, metrics, tuple(sets), entries)
 
@@ -105,7 +111,7 @@ def to_json(summary: Summary, *, pictures_kept: bool) -> dict[str, Any]:
                 "left_out": one.left_out,
                 "unused_truths": one.dataset.unused_truths,
                 "means": {
-                    method: {metric: asdict(mean) for metric, mean in means.items()}
+                    method: {metric: _mean(found) for metric, found in means.items()}
                     for method, means in one.means.items()
                 },
                 "pictures": [
@@ -122,9 +128,13 @@ def to_json(summary: Summary, *, pictures_kept: bool) -> dict[str, Any]:
         ],
         "metrics": [describe(metric) for metric in summary.metrics.metrics],
         "unavailable": summary.metrics.unavailable,
-        "bootstrap": {"level": LEVEL, "resamples": RESAMPLES, "seed": SEED},
+        "bootstrap": {"level": CONFIDENCE, "resamples": RESAMPLES, "seed": SEED},
         "versions": {"qdit4sr": program_version(), **versions()},
     }
+
+
+def _mean(found: Interval) -> dict[str, Any]:
+    return {"value": found.mean, "low": found.low, "high": found.high, "images": found.images}
 
 
 def _picture(

@@ -4,7 +4,7 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from runtime.evaluation.statistics import Mean
+from runtime.evaluation.statistics import Interval
 from runtime.evaluation.summary import SetSummary, Summary
 
 _SHOWN = 5
@@ -39,10 +39,10 @@ def _table(summary: Summary, one: SetSummary) -> Table:
     return table
 
 
-def _cell(mean: Mean | None) -> str:
-    if mean is None:
+def _cell(found: Interval | None) -> str:
+    if found is None:
         return "-"
-    return f"{mean.value:.2f}" if abs(mean.value) >= 10 else f"{mean.value:.4f}"
+    return f"{found.mean:.2f}" if abs(found.mean) >= 10 else f"{found.mean:.4f}"
 
 
 def _notes(summary: Summary, one: SetSummary) -> list[str]:

@@ -12,14 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from runtime.images.folder import OUTPUT_SUFFIXES, images_in
 from schemas.error_text import describe_error, one_line
 from schemas.errors import CheckpointError, PackError, UsageError
-
-OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
-"""Extensions that results can be written in."""
-
-INPUT_SUFFIXES = OUTPUT_SUFFIXES | {".gif", ".heic", ".heif", ".avif"}
-"""Extensions that make a file in a folder an input; a file named itself may have any."""
 
 DEFAULT_MAX_PIXELS = 100_000_000
 """Largest input that is decoded unasked: 1.2 GB as a tensor, and sixteen times that enlarged."""
@@ -97,14 +92,7 @@ def _expand(given: Path) -> list[Path]:
     """Return the files that one argument stands for; at least one."""
     _check_encodable(given)
     if given.is_dir():
-        found = sorted(
-            path
-            for path in given.iterdir()
-            if path.suffix.lower() in INPUT_SUFFIXES and path.is_file()
-        )
-        if not found:
-            raise UsageError(f"{given}: no image in this folder")
-        return found
+        return images_in(given)
     if given.exists():
         return [given]
     if any(sign in given.name for sign in "*?["):

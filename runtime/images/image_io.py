@@ -19,8 +19,6 @@ Every conversion that loses something is said in ``notes`` and in this module's 
 """
 
 import logging
-import os
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,7 +27,9 @@ import pyvips
 import torch
 from torch import Tensor
 
-from runtime.images.batch import DEFAULT_MAX_PIXELS, OUTPUT_SUFFIXES
+from artifacts.files.whole_file import replacing
+from runtime.images.batch import DEFAULT_MAX_PIXELS
+from runtime.images.folder import OUTPUT_SUFFIXES
 from schemas.errors import ImageError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -278,19 +278,14 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
 
     image = _to_vips(channels, deep=deep, gray=like.gray)
     profile = "srgb" if like.has_profile and not like.gray else None
-    # A name of its own keeps two processes apart, and stays short however long the real name is.
-    partial = path.with_name(f".qrun-{os.getpid()}.part")
     try:
-        _save(image, partial, suffix, profile)
-        partial.replace(path)
+        with replacing(path) as partial:
+            _save(image, partial, suffix, profile)
     except (OSError, pyvips.Error) as error:
         reason = _first_line(error) if isinstance(error, pyvips.Error) else error.strerror
         raise ResourceError(
             f"{path}: could not be written ({reason})", hint="free disk space, or choose another -o"
         ) from error
-    finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
     for note in notes:
         logger.info("%s: %s", path, note)
     return notes

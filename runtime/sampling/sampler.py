@@ -17,7 +17,7 @@ from runtime.sampling.bit_schedule import BitsAt
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.tiling import Tile, blend_tiles, tiles_of
 
-Progress = Callable[[int, int], None]
+StepCallback = Callable[[int, int], None]
 """Called after every step with the steps done and the steps in all."""
 
 TOKENS_AT_ONCE = 4096
@@ -41,7 +41,7 @@ def sample(
     patch_size: int,
     bits_at: BitsAt = lambda _timestep: None,
     tokens_at_once: int = TOKENS_AT_ONCE,
-    progress: Progress | None = None,
+    progress: StepCallback | None = None,
 ) -> Tensor:
     """Sample a latent.
 

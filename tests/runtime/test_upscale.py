@@ -10,18 +10,10 @@ import torch
 
 from runtime import upscale as module
 from runtime.images.image_io import read_image
-from runtime.upscale import (
-    decode,
-    encode,
-    is_out_of_memory,
-    pad_to_multiple,
-    resize,
-    upscale,
-    upscale_file,
-    with_smaller_tiles,
-    working_size,
-)
-from schemas.errors import ImageError, ResourceError
+from runtime.images.resizing import resize
+from runtime.upscale import upscale, upscale_file
+from schemas.errors import ImageError
+from tests.runtime.likeness import likeness
 from tests.runtime.tiny_pipeline import make_tiny_pipeline
 
 
@@ -52,11 +44,6 @@ def test_same_seed_same_image_other_seed_another(pipeline, photo):
     assert torch.equal(first, upscale(pipeline, photo, pipeline.sampling))
     other = upscale(pipeline, photo, replace(pipeline.sampling, seed=1))
     assert not torch.equal(first, other)
-
-
-def likeness(a, b):
-    """Correlation of all values, -1 ... 1."""
-    return torch.corrcoef(torch.stack([a.flatten(), b.flatten()]))[0, 1]
 
 
 def moved(pipeline, device, dtype):
@@ -124,118 +111,6 @@ def test_every_step_of_the_procedure_in_its_order(pipeline, photo, monkeypatch):
         torch.testing.assert_close(seen["control"], (latent - 0.0609) * 1.5305)
         expected = (vae.decode(latent).sample / 2 + 0.5)[:, :, :100].clamp(0, 1)
     torch.testing.assert_close(result, expected, rtol=0, atol=1e-5)
-
-
-def test_small_images_are_raised_to_the_smallest_side_the_network_knows():
-    assert working_size(400, 800, 512) == (512, 1024)
-    assert working_size(600, 800, 512) == (600, 800)
-    assert working_size(4, 4, 512) == (512, 512)
-    # A strip is not blown up: 4 x 4000 would need 512 x 512,000.
-    assert working_size(4, 4000, 512) == (4, 4000)
-    assert working_size(4, 1024, 512) == (8, 2048)
-
-
-@pytest.mark.parametrize(("size", "expected"), [((1, 1), (16, 16)), ((17, 40), (24, 40))])
-def test_padding_reaches_the_multiple_and_keeps_the_image(size, expected):
-    image = torch.rand(1, 3, *size)
-    padded = pad_to_multiple(image, 8, at_least=16)
-    assert padded.shape[-2:] == expected
-    assert torch.equal(padded[..., : size[0], : size[1]], image)
-    assert padded.std() > 0 or size == (1, 1)
-
-
-def test_padding_mirrors_without_repeating_the_edge():
-    image = torch.arange(6.0).view(1, 1, 1, 6)
-    assert pad_to_multiple(image, 8, at_least=1)[0, 0, 0].tolist() == [0, 1, 2, 3, 4, 5, 4, 3]
-
-
-def test_bicubic_is_that_of_image_editors():
-    """One pixel on black, enlarged by 4: Keys' kernel with a = -0.5 at eighths of a pixel."""
-    line = torch.zeros(1, 1, 1, 9)
-    line[..., 4] = 0.5
-    distance = ((torch.arange(36) + 0.5) / 4 - 4.5).abs()
-    near = 1.5 * distance**3 - 2.5 * distance**2 + 1
-    far = -0.5 * distance**3 + 2.5 * distance**2 - 4 * distance + 2
-    kernel = torch.where(distance < 1, near, torch.where(distance < 2, far, 0))
-    enlarged = resize(line, (1, 36))[0, 0, 0]
-    torch.testing.assert_close(enlarged, (kernel / 2).clamp(0, 1), rtol=0, atol=1e-5)
-
-
-def test_vae_multiplies_in_the_networks_bfloat16_and_in_nothing_narrower(pipeline):
-    image = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
-    seen = []
-    hook = pipeline.vae.decoder.conv_in.register_forward_hook(lambda *call: seen.append(call[2]))
-    wide, narrow, float16 = (
-        decode(same, encode(same, image, 1024), 1024)
-        for dtype in (torch.float32, torch.bfloat16, torch.float16)
-        for same in [replace(pipeline, dtype=dtype)]
-    )
-    hook.remove()
-    assert [y.dtype for y in seen] == [torch.float32, torch.bfloat16, torch.float32]
-    assert torch.equal(float16, wide)
-    assert narrow.dtype == torch.float32
-    assert not torch.equal(narrow, wide)
-    # Eight bits in every factor of some ten convolutions one after the other.
-    assert (narrow - wide).norm() < 0.03 * wide.norm()
-
-
-def test_vae_in_tiles_is_near_the_vae_at_once(pipeline):
-    """Group norms see one tile at a time, so the two differ; they must not differ in place.
-
-    The image is an even texture, whose statistics are nearly the same in every tile.
-    """
-    noise = torch.rand(1, 3, 24, 40, generator=torch.Generator().manual_seed(0))
-    image = resize(noise, (96, 160))
-    with torch.inference_mode():
-        whole = encode(pipeline, image, 160)
-        tiled = encode(pipeline, image, 64)
-        assert tiled.shape == whole.shape == (1, 16, 24, 40)
-        assert likeness(tiled, whole) > 0.9
-        assert likeness(tiled.roll(1, dims=-1), whole) < 0.5  # a shift by one would be noticed
-        at_once, in_tiles = decode(pipeline, whole, 160), decode(pipeline, whole, 64)
-        assert in_tiles.shape == image.shape
-        assert likeness(in_tiles, at_once) > 0.85
-
-
-def test_memory_that_runs_out_is_answered_with_smaller_tiles(caplog):
-    tried = []
-
-    def run(tile):
-        tried.append(tile)
-        if tile > 16:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-        return tile
-
-    assert with_smaller_tiles(run, 60, 16, 2, "sampling") == 16
-    assert tried == [60, 30, 16]
-    assert "tiles of 60; trying 30" in caplog.text
-
-
-def test_memory_that_never_suffices_is_a_resource_error():
-    def run(_tile):
-        raise MemoryError
-
-    with pytest.raises(ResourceError, match="even with tiles of 16"):
-        with_smaller_tiles(run, 64, 16, 2, "sampling")
-    # A start under the floor is not raised to it.
-    with pytest.raises(ResourceError, match="even with tiles of 8"):
-        with_smaller_tiles(run, 8, 16, 2, "sampling")
-
-
-def test_other_errors_are_not_taken_for_missing_memory():
-    def run(_tile):
-        raise RuntimeError("shapes cannot be multiplied")
-
-    with pytest.raises(RuntimeError, match="shapes"):
-        with_smaller_tiles(run, 64, 16, 2, "sampling")
-    assert is_out_of_memory(RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried"))
-    assert not is_out_of_memory(ValueError("can't allocate memory"))
-
-
-def test_the_cpu_allocator_really_says_what_is_looked_for():
-    with pytest.raises(RuntimeError) as caught:
-        torch.empty(2**58, dtype=torch.uint8)
-    assert is_out_of_memory(caught.value)
 
 
 def test_file_with_alpha_keeps_it_enlarged(pipeline, tmp_path):

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-import planner.calibrate.calibration as calibration_module
+import planner.calibrate.run as run_module
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.pack.reader import open_pack, verify_pack
 from planner.allocate.vatmp import allocate_timesteps
@@ -21,21 +21,18 @@ from planner.build.calibrated_build import (
     measure_inputs,
 )
 from planner.build.work_folder import work_folder
-from planner.calibrate.calibration import (
-    CalibrationSettings,
-    choose_images,
-    default_crop_px,
-    estimate_cost,
-    full_precision_pipeline,
-)
 from planner.calibrate.calibration_file import read_calibration, write_calibration
+from planner.calibrate.cost import estimate_cost
+from planner.calibrate.images import choose_images
+from planner.calibrate.pipelines import default_crop_px, full_precision_pipeline
+from planner.calibrate.settings import CalibrationSettings
 from planner.recipes import recipe_settings
 from planner.target import parse_target
 from planner.timesteps import sampling_timesteps
 from runtime.images.image_io import read_image
 from runtime.load import load_pack
 from runtime.sampling.sampler import initial_noise, sample
-from runtime.upscale import prepare
+from runtime.upscale import encode_image
 from schemas.errors import ImageError, UsageError
 from tests.planner.build.test_build import files
 from tests.planner.calibration_setup import CROP_PX, make_setup
@@ -155,7 +152,7 @@ def test_the_statistics_are_those_of_the_network_with_quantized_weights(measured
     for index, image in enumerate(found.images):
         crop = read_image(setup.images / image.name).rgb
         crop = crop[..., image.top : image.top + CROP_PX, image.left : image.left + CROP_PX]
-        control = prepare(pipeline, crop, pipeline.sampling).control
+        control = encode_image(pipeline, crop, pipeline.sampling).control
         assert control.shape[-2:] == (16, 16)
         sample(
             pipeline.network,
@@ -200,7 +197,7 @@ def test_an_interrupted_pass_goes_on_to_the_same_result(
     measured, checkpoint, base, run, tmp_path, monkeypatch, interrupted_at, error
 ):
     work, ran = tmp_path / "w", []
-    one_image = calibration_module._run
+    one_image = run_module._run
 
     def stopping(pipeline, layers, path, *rest):
         if len(ran) == interrupted_at:
@@ -208,14 +205,14 @@ def test_an_interrupted_pass_goes_on_to_the_same_result(
         ran.append(path.name)
         return one_image(pipeline, layers, path, *rest)
 
-    monkeypatch.setattr(calibration_module, "_run", stopping)
+    monkeypatch.setattr(run_module, "_run", stopping)
     with pytest.raises(error) as stopped:
         measure_inputs(checkpoint, settings(), base, run, work)
     if error is KeyboardInterrupt:
         assert f"{interrupted_at} of 3" in str(stopped.value)
     interrupted_at = 99
     # A write that was cut off, as a killed process leaves it.
-    (work / "image-00002.partial").write_bytes(b"\x10")
+    (work / "image-00002.safetensors.partial").write_bytes(b"\x10")
     resumed = measure_inputs(checkpoint, settings(), base, run, work)
     assert ran == ["0.png", "1.png", "2.png"]  # no image twice
     assert resumed.calibration == measured.calibration

@@ -13,7 +13,6 @@ import torch
 from runtime.evaluation import metrics, network
 from runtime.evaluation.fidelity import luma, psnr, psnr_luma, ssim, ssim_luma
 from runtime.evaluation.metrics import check_names, metric_names, open_metrics
-from runtime.evaluation.statistics import mean_with_interval
 from schemas.errors import UsageError
 
 
@@ -194,18 +193,6 @@ def test_answers_hears_any_server_and_does_not_wait_for_a_mute_one(monkeypatch):
         url = f"http://127.0.0.1:{mute.getsockname()[1]}"
         assert not network.answers(url, within_s=0.2)
     assert not network.answers(url, within_s=5)  # refused
-
-
-def test_interval_holds_the_mean_and_is_the_same_every_time():
-    values = [1.0, 2.0, 4.0, 8.0, 3.0]
-    mean = mean_with_interval(values)
-    assert mean.value == pytest.approx(3.6)
-    assert 1 <= mean.low < mean.value < mean.high <= 8
-    assert mean == mean_with_interval(values)
-    assert mean.images == 5
-    # The normal approximation: 1.96 standard errors, with a deviation over n.
-    half = 1.96 * np.std(values) / np.sqrt(5)
-    assert mean.high - mean.low == pytest.approx(2 * half, rel=0.15)
 
 
 def test_pyiqa_computes_what_its_names_say(monkeypatch, capsys):

@@ -12,10 +12,11 @@ from artifacts.pack.reader import open_pack
 from runtime.backends import BACKENDS
 from runtime.dit4sr.network import DiT4SR
 from runtime.load import network_from_pack
+from runtime.memory import with_smaller_tiles
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import PreparedInput, QuantizableLinear
 from runtime.sampling.sampler import initial_noise, sample
-from runtime.upscale import sample_latent, with_smaller_tiles
+from runtime.upscale import sample_latent
 from schemas.errors import ResourceError
 from tests.artifacts.make_pack import make_pack
 from tests.runtime.cuda_graph_stand_in import install

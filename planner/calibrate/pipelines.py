@@ -1,0 +1,99 @@
+"""What a calibration runs: the pipeline, weights quantized or not, activations not."""
+
+from pathlib import Path
+
+import torch
+
+from artifacts.checkpoint.reader import Checkpoint
+from artifacts.family import Architecture
+from artifacts.pack.file_names import VAE_FOLDER
+from artifacts.pack.reader import Pack
+from planner.build.base_model import BaseModel
+from runtime.device import device_and_dtype
+from runtime.images.resizing import SCALE
+from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
+from runtime.network.family import LatentNetwork
+from runtime.pipeline import Pipeline, vae_factor
+from runtime.sampling.settings import UpscaleSettings
+from schemas.errors import UsageError
+
+
+def choose_device(name: str) -> tuple[torch.device, torch.dtype]:
+    """Where the network runs and in which dtype, chosen as `qrun` chooses.
+
+    Raises:
+        UsageError: there is no such device here.
+    """
+    return device_and_dtype(name, "auto")
+
+
+def default_crop_px(base: BaseModel) -> int:
+    """The low-resolution crop whose enlargement fills exactly one tile of the network.
+
+    Raises:
+        UsageError: ``base`` lacks VAE or prompts.
+    """
+    vae = load_vae(vae_folder(base), torch.device("cpu"))
+    return base.sampling.tile_latent * vae_factor(vae) // SCALE
+
+
+def quantized_pipeline(
+    pack: Pack, base: BaseModel, device: torch.device, dtype: torch.dtype
+) -> Pipeline:
+    """The network of a pack, its activations unquantized, with the parts of ``base``.
+
+    Raises:
+        UsageError: ``base`` lacks VAE or prompts.
+    """
+    network = network_from_pack(pack, device=device, dtype=dtype, backend="reference")
+    return _pipeline(pack.architecture, network, base, device, dtype)
+
+
+def full_precision_pipeline(
+    checkpoint: Checkpoint,
+    variant: str | None,
+    base: BaseModel,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Pipeline:
+    """The unquantized network of a checkpoint, with the parts of ``base``.
+
+    Raises:
+        UsageError: ``base`` lacks VAE or prompts.
+    """
+    network = network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype)
+    return _pipeline(checkpoint.architecture(variant), network, base, device, dtype)
+
+
+def _pipeline(
+    architecture: Architecture,
+    network: LatentNetwork,
+    base: BaseModel,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Pipeline:
+    vae = load_vae(vae_folder(base), device)
+    return Pipeline(
+        architecture=architecture,
+        network=network,
+        vae=vae,
+        prompts=prompts_from(base.prompts or {}).to(device, dtype),
+        bits_at=lambda _timestep: None,
+        sampling=UpscaleSettings.from_manifest(base.sampling),
+        device=device,
+        dtype=dtype,
+    )
+
+
+def vae_folder(base: BaseModel) -> Path:
+    """Where the autoencoder is; also makes sure that there are prompts.
+
+    Raises:
+        UsageError: VAE or prompts are missing.
+    """
+    if base.folder is None or base.prompts is None:
+        raise UsageError(
+            "a calibration runs the whole pipeline and needs VAE and prompts",
+            hint="give --base with a Stable Diffusion 3.5 folder",
+        )
+    return base.folder / VAE_FOLDER

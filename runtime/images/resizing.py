@@ -1,0 +1,52 @@
+"""Sizes of images: bicubic resizing, padding, and the size at which a network sees an image."""
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+SCALE = 4
+"""Enlargement per side; the network is trained for this one."""
+
+MAX_STRETCH = 4
+"""Limit on raising short sides (ours): the long side is not scaled up past this many times
+``min_side_px``. A strip of 1 x 1000 px would otherwise become 512 x 512,000; it is padded."""
+
+
+def working_size(height: int, width: int, min_side_px: int) -> tuple[int, int]:
+    """Return height and width at which the network sees an image meant to be height x width px.
+
+    The shorter side is raised to ``min_side_px``, both sides in proportion, as far as
+    `MAX_STRETCH` lets the longer one grow.
+    """
+    scale = max(1.0, min_side_px / min(height, width))
+    scale = min(scale, max(1.0, MAX_STRETCH * min_side_px / max(height, width)))
+    return round(height * scale), round(width * scale)
+
+
+def resize(image: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Resize [1, C, H, W] to ``size`` = (height, width), bicubic, clamped to 0 ... 1.
+
+    ``antialias`` chooses the kernel of image editors (a = -0.5) and widens it when shrinking.
+    """
+    if image.shape[-2:] == tuple(size):
+        return image.clamp(0, 1)
+    return F.interpolate(
+        image, size=tuple(size), mode="bicubic", align_corners=False, antialias=True
+    ).clamp(0, 1)
+
+
+def pad_to_multiple(image: Tensor, unit: int, *, at_least: int) -> Tensor:
+    """Extend [1, C, H, W] to the right and below, to multiples of ``unit`` no less than a size.
+
+    The new pixels mirror the image; where it is too small to be mirrored, its edge is repeated.
+    """
+    height, width = image.shape[-2:]
+    below = math.ceil(max(height, at_least) / unit) * unit - height
+    right = math.ceil(max(width, at_least) / unit) * unit - width
+    for side, padding in ((width, (0, right, 0, 0)), (height, (0, 0, 0, below))):
+        if any(padding):
+            mirrored = max(padding) < side
+            image = F.pad(image, padding, mode="reflect" if mirrored else "replicate")
+    return image

@@ -1,0 +1,70 @@
+"""Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles."""
+
+import logging
+from collections.abc import Callable
+from typing import TypeVar
+
+import torch
+
+from schemas.errors import ResourceError
+
+logger = logging.getLogger(__name__)
+
+Result = TypeVar("Result")
+
+
+def with_smaller_tiles(
+    run: Callable[[int], Result],
+    tile: int,
+    floor: int,
+    unit: int,
+    what: str,
+    make_room: Callable[[], bool] = lambda: False,
+) -> Result:
+    """Return ``run(tile)``, halving the tile whenever memory runs out.
+
+    Args:
+        run: the work, given the side of a tile.
+        tile: side to start from.
+        floor: side that is not gone below.
+        unit: sides stay multiples of this.
+        what: names the work in the log.
+        make_room: gives back memory that the work can do without and says whether there was any;
+            where there was, the same tile is tried once more.
+
+    Raises:
+        ResourceError: memory ran out with tiles of ``floor``.
+    """
+    while True:
+        try:
+            return run(tile)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+            smaller = tile
+            if not make_room():
+                smaller = max(floor, tile // 2)
+                smaller -= smaller % unit
+                if not 0 < smaller < tile:
+                    raise ResourceError(
+                        f"{what}: out of memory, even with tiles of {tile}",
+                        hint="close other programs, use a smaller image, or --device cpu",
+                    ) from error
+        # Only here is the failed attempt's traceback gone, and with it the tensors it held.
+        next_try = f"trying {smaller}" if smaller < tile else "trying without CUDA graphs"
+        logger.warning("%s: out of memory with tiles of %d; %s", what, tile, next_try)
+        tile = smaller
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether ``error`` says that memory ran out, on the CPU or on a GPU."""
+    if isinstance(error, MemoryError | torch.OutOfMemoryError):
+        return True
+    # torch's CPU allocator and cuBLAS have no exception of their own.
+    said = str(error)
+    return isinstance(error, RuntimeError) and any(
+        phrase in said
+        for phrase in ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
+    )

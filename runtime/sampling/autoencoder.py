@@ -1,0 +1,94 @@
+"""Images to latents and back, through the VAE, in tiles where they are large."""
+
+import torch
+from torch import Tensor
+
+from runtime.memory import with_smaller_tiles
+from runtime.pipeline import Pipeline
+
+VAE_TILE_PX = 1024
+"""Images larger than this are encoded and decoded in tiles: SD 3.5's VAE was trained at 1024."""
+
+VAE_TILE_FLOOR_PX = 256
+"""Smallest VAE tile tried when memory runs out; seams would show under it."""
+
+
+def encode(pipeline: Pipeline, image: Tensor) -> Tensor:
+    """Encode [1, 3, H, W], 0 ... 1, to the latent that the network works on, float32.
+
+    ``(z - shift_factor) * scaling_factor``, with z the mode of the VAE's distribution and not a
+    sample of it: the same image gives the same latent.
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
+    return with_smaller_tiles(
+        lambda tile: encode_in_tiles(pipeline, image, tile),
+        min(VAE_TILE_PX, max(image.shape[-2:])),
+        VAE_TILE_FLOOR_PX,
+        _tile_unit(pipeline),
+        "VAE encoding",
+        pipeline.release_graphs,
+    )
+
+
+def decode(pipeline: Pipeline, latent: Tensor) -> Tensor:
+    """Decode a latent to [1, 3, H, W], about 0 ... 1, float32 on the CPU.
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
+    return with_smaller_tiles(
+        lambda tile: decode_in_tiles(pipeline, latent, tile),
+        min(VAE_TILE_PX, pipeline.vae_factor * max(latent.shape[-2:])),
+        VAE_TILE_FLOOR_PX,
+        _tile_unit(pipeline),
+        "VAE decoding",
+        pipeline.release_graphs,
+    )
+
+
+def encode_in_tiles(pipeline: Pipeline, image: Tensor, tile_px: int) -> Tensor:
+    """`encode` with tiles of one size; raises what running out of memory raises."""
+    vae = pipeline.vae
+    _tile_vae(pipeline, tile_px)
+    with _narrow_products(pipeline):
+        moments = vae.encode((2 * image - 1).to(pipeline.device, vae.dtype))
+    latent: Tensor = moments.latent_dist.mode().float()
+    control: Tensor = (latent - (vae.config.shift_factor or 0)) * vae.config.scaling_factor
+    return control
+
+
+def decode_in_tiles(pipeline: Pipeline, latent: Tensor, tile_px: int) -> Tensor:
+    """`decode` with tiles of one size; raises what running out of memory raises."""
+    vae = pipeline.vae
+    _tile_vae(pipeline, tile_px)
+    scaled = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0)
+    with _narrow_products(pipeline):
+        decoded: Tensor = vae.decode(scaled.to(vae.dtype)).sample
+    return decoded.float().cpu() / 2 + 0.5
+
+
+def _tile_unit(pipeline: Pipeline) -> int:
+    """What VAE tiles are a multiple of, in px.
+
+    diffusers overlaps them by a quarter, which has to be a whole number of latent pixels.
+    """
+    return 4 * pipeline.vae_factor
+
+
+def _narrow_products(pipeline: Pipeline) -> torch.autocast:
+    """The VAE's convolutions and attention in bfloat16, where the network computes in it.
+
+    Its norms and sums stay in float32. float16 would overflow.
+    """
+    return torch.autocast(
+        pipeline.device.type, torch.bfloat16, enabled=pipeline.dtype == torch.bfloat16
+    )
+
+
+def _tile_vae(pipeline: Pipeline, tile_px: int) -> None:
+    """Let the VAE work in tiles of ``tile_px``, with diffusers' overlap of a quarter."""
+    pipeline.vae.enable_tiling()
+    pipeline.vae.tile_sample_min_size = tile_px
+    pipeline.vae.tile_latent_min_size = tile_px // pipeline.vae_factor
