@@ -22,10 +22,10 @@ from pathlib import Path
 
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
 from artifacts.files.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
-from schemas.transformer_config import TransformerConfig
 
 SEED = 0
 

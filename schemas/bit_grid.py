@@ -19,7 +19,7 @@ UNQUANTIZED = 16
 BIT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
 MAX_TIMESTEPS = 10000
 MAX_LAYERS = 100_000
-"""Far above any network (the full DiT4SR has 585); bounds what a hostile file can cost."""
+"""Far above any network (585 at 2.7 billion parameters); bounds what a hostile file can cost."""
 
 
 def _known_width(bits: int) -> int:

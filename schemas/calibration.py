@@ -19,7 +19,8 @@ from schemas.manifest import (
 from schemas.strict import StrictModel
 
 MAX_CALIBRATION_BYTES = 128 * 2**20
-"""Largest file read: a number takes some 12 bytes, and DiT4SR's layers have 1.1 million inputs."""
+"""Largest file read: a number takes some 12 bytes, and layers of 2.7 billion parameters have
+1.1 million inputs together."""
 
 MeanSquare = Annotated[float, Field(ge=0)]
 PerStep = Annotated[tuple[MeanSquare, ...], at_most(MAX_FILES), Field(strict=False)]

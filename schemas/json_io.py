@@ -16,7 +16,7 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import QPackError
 
 MAX_JSON_BYTES = 8 * 2**20
-"""Largest JSON text read. The full DiT4SR at a thousand timesteps needs about 3 MB."""
+"""Largest JSON text read. A grid of 585 layers at a thousand timesteps needs about 3 MB."""
 MAX_JSON_DEPTH = 32
 """Deepest nesting read; a manifest has five levels."""
 _MAX_ERRORS_SHOWN = 3

@@ -9,8 +9,8 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.network import DiT4SR
-from schemas.transformer_config import TransformerConfig
 from training.loop import CosineTraining, Crops
 
 CONFIG = TransformerConfig(

@@ -1,5 +1,6 @@
 """DiT4SR as a network family (arXiv 2503.23580): one record that the rest of the project reads."""
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.from_shapes import config_from_shapes, missing_names
 from artifacts.dit4sr.layout import (
     POSITION_TABLE,
@@ -13,7 +14,6 @@ from artifacts.dit4sr.position_table import is_sincos, sincos_table
 from artifacts.dit4sr.tokens import streams, tokens_through
 from artifacts.family import Family, RebuiltTensor
 from schemas.manifest import SamplingDefaults
-from schemas.transformer_config import TransformerConfig
 
 FAMILY = Family(
     name="dit4sr",

@@ -8,12 +8,12 @@ from pathlib import Path
 
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE
 from artifacts.family import Shape
 from artifacts.files.safetensors_io import TORCH_DTYPES, Header, read_tensor
 from schemas.errors import CheckpointError
 from schemas.json_io import validate
-from schemas.transformer_config import TransformerConfig
 
 _BLOCK = re.compile(r"transformer_blocks\.(\d{1,4})\.")
 _NEEDED = (

@@ -6,8 +6,8 @@ import the network; a test holds the two equal.
 
 from collections.abc import Iterator
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.family import LatentSize, LinearShape, Shape
-from schemas.transformer_config import TransformerConfig
 
 POSITION_TABLE = "pos_embed.pos_embed"
 """A buffer, not a parameter: sin-cos values that can be rebuilt at load."""

@@ -9,7 +9,7 @@ row's. This is the table that diffusers' ``PatchEmbed`` builds; a test holds the
 import torch
 from torch import Tensor
 
-from schemas.transformer_config import TransformerConfig
+from artifacts.dit4sr.config import TransformerConfig
 
 _ROUNDING = 2.0**-8
 """Spacing of bfloat16 just below 1. A pack would store the table in bfloat16, so whatever differs

@@ -193,10 +193,10 @@ def allocate(
 ) -> dict[str, int]:
     """Choose every layer's weight bits, greedily.
 
-    On DiT4SR's layers with log-normal variances (spread 0.5, 1 and 2 of the logarithm, 40 seeds
-    each) the distortion stayed within 0.1 % of ``lagrangian_bound`` at ten budgets from 2.2 to
-    7.9. Closer to ``minimum_bits`` so few bits are left to give that the last one, too large to
-    fit, shows: up to 2 % at 2.02. ``exact_allocation`` has what can be had there.
+    On the published network's layers with log-normal variances (spread 0.5, 1 and 2 of the
+    logarithm, 40 seeds each) the distortion stayed within 0.1 % of ``lagrangian_bound`` at ten
+    budgets from 2.2 to 7.9. Closer to ``minimum_bits`` so few bits are left to give that the last
+    one, too large to fit, shows: up to 2 % at 2.02. ``allocate_exact`` has what can be had there.
 
     Args:
         layers: the active layers, in any order.

@@ -1,10 +1,9 @@
 """Which parameters of a network can reach its output, found from the network itself.
 
-A published checkpoint may carry layers that no forward pass reads (in DiT4SR the text projections
-of every second attention, and more). They must neither draw on the bit budget nor take room in a
-pack. A list of names would have to be kept in step with the network; instead the network is built
-with the same blocks but a few channels, run once and differentiated: what gets no gradient is
-inactive.
+A published checkpoint may carry layers that no forward pass reads. They must neither draw on the
+bit budget nor take room in a pack. A list of names would have to be kept in step with the network;
+instead the network is built with the same blocks but a few channels, run once and differentiated:
+what gets no gradient is inactive.
 
 One of the few planner modules that may import the runtime. The import costs seconds, so it waits
 until a probe is asked for.

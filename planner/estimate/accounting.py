@@ -1,4 +1,4 @@
-"""What a quantized DiT4SR costs in parameters, operations and bytes (method, Sec. 6).
+"""What a quantized network costs in parameters, operations and bytes (method, Sec. 6).
 
 Two ways of counting stand side by side and must not be mixed:
 

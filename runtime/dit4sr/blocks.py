@@ -19,8 +19,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.network.projection import ActivationBits, modulate, project, project_all
-from schemas.transformer_config import TransformerConfig
 
 NORM_EPS = 1e-6
 CONTROL_CONV_GAIN = 1.2

@@ -3,9 +3,9 @@
 import torch
 from torch import Tensor
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.measured_blocks import BLOCKS
 from runtime.network.family import LatentNetwork, NetworkFamily
-from schemas.transformer_config import TransformerConfig
 
 PROBE_TOKENS = (2, 3)
 """Rows and columns of the probe's latent, in tokens: not square, so that rows and columns which

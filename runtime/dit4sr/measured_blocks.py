@@ -4,11 +4,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.family import Shape
 from runtime.dit4sr.blocks import ControlBlock
 from runtime.network.blocks import BlockFamily, BlockKind, Streams
 from runtime.network.projection import ActivationBits
-from schemas.transformer_config import TransformerConfig
 
 CONTROL_KEYS = "keys of the control stream, which the published code overwrites"
 TEXT_QUERIES = "text queries of the last block, whose text nothing reads"

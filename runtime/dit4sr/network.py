@@ -9,10 +9,10 @@ from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, Patc
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.blocks import NORM_EPS, ControlBlock
 from runtime.network.family import LatentNetwork
 from runtime.network.projection import ActivationBits, modulate
-from schemas.transformer_config import TransformerConfig
 
 
 class FinalNorm(nn.Module):

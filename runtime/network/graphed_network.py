@@ -15,7 +15,7 @@ class GraphedNetwork:
     nor where a layer's activations stay unquantized, because such layers unpack on the way.
 
     Args:
-        network: a `runtime.dit4sr.network.DiT4SR` that passed `can_be_graphed`.
+        network: a network that passed `can_be_graphed`.
     """
 
     def __init__(self, network: nn.Module) -> None:

@@ -22,7 +22,7 @@ StepCallback = Callable[[int, int], None]
 
 TOKENS_AT_ONCE = 4096
 """Small tiles share a pass up to this many tokens: short ones spend their time between operations.
-One tile of DiT4SR, 2381 tokens in each branch, is a pass of its own."""
+A full tile of 64 x 64, 2381 tokens in each branch, is a pass of its own."""
 
 
 def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 WEIGHT_VARIANCE = 0.01
-"""Variance of the Gaussian weights along one side, the tile's side being 1 (as DiT4SR samples)."""
+"""Variance of the Gaussian weights along one side, the tile's side being 1 (as published)."""
 
 
 class Tile(NamedTuple):

@@ -8,9 +8,9 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
-from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_pack import TINY
 
 WEIGHTS = "diffusion_pytorch_model.safetensors"

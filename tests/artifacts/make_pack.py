@@ -10,6 +10,7 @@ from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
 from artifacts.family import Architecture
@@ -28,7 +29,6 @@ from schemas.manifest import (
     SourceFile,
     TransformerBytes,
 )
-from schemas.transformer_config import TransformerConfig, Variant
 
 TINY = TransformerConfig(
     sample_size=16,
@@ -97,7 +97,7 @@ def make_pack(
     path: Path,
     *,
     config: TransformerConfig = TINY,
-    variant: Variant = "q",
+    variant: str = "q",
     signs: bool = True,
     unquantized: tuple[str, ...] = (),
     companions: bool = True,

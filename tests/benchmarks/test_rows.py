@@ -4,13 +4,13 @@ import itertools
 
 import pytest
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from benchmarks.quality.kinds import KINDS, block_of, kind_of
 from benchmarks.quality.rows import MAIN_TARGETS, plan, recipe_rows
 from planner.recipes import RECIPES, recipe_settings
 from planner.target import parse_target
 from runtime.bench.workload import Ranks
-from schemas.transformer_config import TransformerConfig
 
 RANKS, SECOND = Ranks(4, 2), Ranks(32, 8)
 

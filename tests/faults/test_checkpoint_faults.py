@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.pack.reader import open_pack, verify_pack
 from schemas.errors import CheckpointError
-from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_checkpoint import (
     INDEX,
     WEIGHTS,

@@ -3,12 +3,12 @@
 import torch
 from diffusers import AutoencoderKL
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.family import FAMILY
 from artifacts.family import Architecture
 from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.settings import UpscaleSettings
-from schemas.transformer_config import TransformerConfig
 
 CONFIG = TransformerConfig(
     sample_size=16,

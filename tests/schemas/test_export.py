@@ -14,7 +14,7 @@ def test_exported_schemas_are_those_of_the_models(tmp_path):
 
 def test_schemas_import_nothing_heavy():
     code = (
-        "import sys, schemas.export, schemas.transformer_config;"
+        "import sys, schemas.export, artifacts.dit4sr.config;"
         "print([m for m in ('torch', 'numpy', 'scipy', 'safetensors') if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

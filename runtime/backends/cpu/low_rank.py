@@ -50,7 +50,7 @@ class LowRankProduct(NamedTuple):
 class FactorParts(NamedTuple):
     """A layer's factors and bias as its record holds them, bfloat16; see `QuantizedWeight`.
 
-    Small: at DiT4SR's ranks a fifth of what `low_rank_product` makes of them in float32.
+    Small: at ranks 32 and 8 a fifth of what `low_rank_product` makes of them in float32.
     """
 
     global_up: Tensor | None

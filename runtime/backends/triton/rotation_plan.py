@@ -6,7 +6,7 @@ small matrix A of order L with entries +1, -1 and, for block-diagonal rotations,
 
     z = Aᵀ (X S) / sqrt(order)
 
-DiT4SR's widths are 1536 = 12 * 128 and 6144 = 48 * 128. Kernels know tiles of powers of two only,
+Usual widths are 1536 = 12 * 128 and 6144 = 48 * 128. Kernels know tiles of powers of two only,
 at least 16 wide, so both matrices are padded with zeros.
 """
 
@@ -20,7 +20,7 @@ from torch import Tensor
 from artifacts.codec.hadamard import Rotation, paley_matrix, sylvester_matrix
 
 _LARGEST_RIGHT = 128
-"""Order of the Sylvester matrix: the widest that keeps both products small at DiT4SR's widths."""
+"""Order of the Sylvester matrix: the widest that keeps both products small at such widths."""
 _SMALLEST_TILE = 16
 """Tensor cores multiply tiles of at least this many rows and columns."""
 LARGEST_ROW = 16384

@@ -9,10 +9,10 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 
 from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE
 from artifacts.dit4sr.position_table import sincos_table
 from schemas.errors import CheckpointError
-from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_checkpoint import random_state, write_file
 from tests.artifacts.make_pack import TINY
 

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import (
     POSITION_TABLE,
     LinearShape,
@@ -11,7 +12,6 @@ from artifacts.dit4sr.layout import (
     unread_tensors,
 )
 from runtime.dit4sr.network import DiT4SR
-from schemas.transformer_config import TransformerConfig
 from tests.artifacts.make_pack import TINY
 
 CONFIGS = {

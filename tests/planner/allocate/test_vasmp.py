@@ -9,6 +9,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from planner.allocate import exact as exact_allocation
 from planner.allocate.exact import allocate_exact
@@ -23,7 +24,6 @@ from planner.allocate.vasmp import (
     stored_bits,
 )
 from schemas.errors import ResourceError, UsageError
-from schemas.transformer_config import TransformerConfig
 
 PUBLISHED_SIZES = {
     name: shape.out_features * shape.in_features

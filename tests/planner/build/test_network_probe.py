@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.family import FAMILY
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes, unread_tensors
 from artifacts.family import Architecture
 from planner.build.network_probe import active_linears, find_active_tensors
 from runtime.dit4sr.family import probe_config
 from runtime.dit4sr.network import DiT4SR
-from schemas.transformer_config import TransformerConfig
 
 SMALL = TransformerConfig(
     num_layers=3,

@@ -2,8 +2,8 @@
 
 from torch import nn
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.network import DiT4SR
-from schemas.transformer_config import TransformerConfig
 
 SMALL = TransformerConfig(
     num_layers=6,

@@ -5,6 +5,7 @@ from math import prod
 import pytest
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from artifacts.dit4sr.tokens import tokens_through
 from planner.estimate.accounting import (
@@ -18,7 +19,6 @@ from planner.estimate.accounting import (
 )
 from runtime.dit4sr.network import DiT4SR
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 from tests.architectures import dit4sr
 from tests.planner.estimate.small_network import SMALL, block_linears_of
 

@@ -7,6 +7,7 @@ import pytest
 from rich.console import Console
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from planner.allocate.exact import allocate_exact
 from planner.allocate.vasmp import LayerStatistics
@@ -18,7 +19,6 @@ from planner.recipes import RECIPES, recipe_settings
 from planner.settings import BuildSettings
 from planner.target import Target
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 from tests.architectures import dit4sr
 
 SMALL = TransformerConfig(

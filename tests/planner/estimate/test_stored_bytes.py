@@ -6,6 +6,7 @@ import torch
 from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.block_shapes import block_shapes, local_budget
 from artifacts.codec.layer_parts import LAYER_PARTS, LayerPart, expected_parts
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from planner.build.network_probe import find_active_tensors
 from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes
@@ -13,7 +14,6 @@ from planner.settings import BuildSettings
 from planner.target import Target
 from runtime.dit4sr.network import DiT4SR
 from schemas.manifest import LayerRecord
-from schemas.transformer_config import TransformerConfig
 from tests.architectures import dit4sr
 from tests.planner.estimate.small_network import SMALL, block_linears_of
 

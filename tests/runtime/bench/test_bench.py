@@ -16,6 +16,7 @@ from torch import nn
 from typer.testing import CliRunner
 
 from artifacts.codec.block_shapes import expected_block
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears, unread_tensors
 from runtime.backends import BACKENDS
 from runtime.backends.cpu.int8_weight import inexact_reason
@@ -47,7 +48,6 @@ from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.dit4sr.network import DiT4SR
 from runtime.network.blocks import Streams
 from schemas.errors import UsageError
-from schemas.transformer_config import TransformerConfig
 from tests.architectures import dit4sr
 from tests.runtime.cuda_graph_stand_in import install
 

@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import tensor_shapes
 from runtime.dit4sr.network import DiT4SR
-from schemas.transformer_config import TransformerConfig
 
 CONFIG = TransformerConfig(
     sample_size=16,

@@ -8,12 +8,12 @@ import pytest
 import torch
 from safetensors import safe_open
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Prompts
 from runtime.sampling.sampler import initial_noise, sample
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
-from schemas.transformer_config import TransformerConfig
 
 GOLDEN = Path(__file__).parents[4] / "shared" / "golden"
 needs_golden = pytest.mark.skipif(

@@ -3,13 +3,13 @@
 import pytest
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from runtime.backends.triton.linear import TritonLinear
 from runtime.bench.block import BenchBlock
 from runtime.bench.random_layers import random_layer
 from runtime.bench.workload import Ranks
 from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.network.blocks import Streams
-from schemas.transformer_config import TransformerConfig
 from tests.architectures import dit4sr
 from tests.runtime.triton_device import DEVICE, relative_error, seeded
 

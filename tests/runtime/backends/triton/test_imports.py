@@ -27,7 +27,7 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 """
 BENCH = """
 from runtime.cli import app, bench
-from schemas.transformer_config import TransformerConfig
+from artifacts.dit4sr.config import TransformerConfig
 config = TransformerConfig(sample_size=16, num_layers=2, num_attention_heads=2,
                            attention_head_dim=16, joint_attention_dim=24, caption_projection_dim=32,
                            pooled_projection_dim=16, pos_embed_max_size=32,

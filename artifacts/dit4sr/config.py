@@ -7,9 +7,6 @@ from pydantic import Field, model_validator
 
 from schemas.strict import StrictModel
 
-Variant = Literal["q", "f", "r1"]
-"""Which published network the weights belong to; q and f share one forward pass."""
-
 MAX_POSITION_VALUES = 2**31
 """Largest position table. It is rebuilt from its sides alone, so no file size bounds it; the
 published one has 2^27.8 values."""
