@@ -10,7 +10,7 @@ from schemas.bounds import at_most
 from schemas.manifest import (
     MAX_FILES,
     CalibrationRecord,
-    Recipe,
+    RecipeRecord,
     Sha256,
     Source,
     SourceName,
@@ -83,7 +83,7 @@ class Calibration(StrictModel):
     source: Source
     variant: VariantName
     network: Literal["quantized", "full-precision"]
-    recipe: Recipe
+    recipe: RecipeRecord
     sampling: CalibrationRecord
     images: Annotated[
         tuple[CalibrationImage, ...], at_most(MAX_FILES), Field(strict=False, min_length=1)

@@ -149,7 +149,7 @@ class SamplingDefaults(StrictModel):
         return self
 
 
-class Recipe(StrictModel):
+class RecipeRecord(StrictModel):
     """The named method and every setting it ran with."""
 
     name: str
@@ -276,7 +276,7 @@ class Manifest(StrictModel):
     rotation: RotationRecord
     quantizer: QuantizerRecord
     sampling: SamplingDefaults
-    recipe: Recipe
+    recipe: RecipeRecord
     calibration: CalibrationRecord | None = None
     target: MeanBitWidths
     reached: MeanBitWidths

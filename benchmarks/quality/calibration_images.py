@@ -1,11 +1,11 @@
 """Images to calibrate with: degraded crops of training photos, never of held-out ones."""
 
-import os
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
+from artifacts.files.whole_file import replacing
 from training.degradation import SCALE, Degradation
 from training.photos import training_photos
 
@@ -35,7 +35,6 @@ def write_calibration_images(folder: Path) -> list[Path]:
             rng = np.random.default_rng([SEED, index, turn])
             top, left = rng.integers(height - side + 1), rng.integers(width - side + 1)
             small = Degradation.draw(rng).apply(photo[top : top + side, left : left + side])
-            unfinished = path.with_suffix(f".{os.getpid()}.part")
-            Image.fromarray(np.uint8(np.rint(small * 255))).save(unfinished, "PNG")
-            unfinished.replace(path)
+            with replacing(path) as partial:
+                Image.fromarray(np.uint8(np.rint(small * 255))).save(partial, "PNG")
     return sorted(paths)

@@ -7,7 +7,6 @@ that nothing but the quantized layers differs.
 """
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -17,6 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from artifacts.checkpoint.reader import open_checkpoint
+from artifacts.files.whole_file import replacing
 from benchmarks.cases import Case, held_out_cases, psnr_db
 from benchmarks.quality.intervals import relative_error_db
 from benchmarks.quality.store import key_of
@@ -212,9 +212,8 @@ def _references(bench: Bench, work: Path, progress: Progress) -> list[list[Tenso
                 bench.pipeline.network, bench.pipeline.bits_at, case, seed
             )
             progress(done, len(places))
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        save_file(latents, unfinished)
-        unfinished.replace(path)
+        with replacing(path) as partial:
+            save_file(latents, partial)
     stored = load_file(path)
     seeds: Sequence[int] = range(bench.sampling.seeds)
     return [[stored[f"{case}.{seed}"] for seed in seeds] for case in range(len(bench.cases))]

@@ -115,9 +115,7 @@ class PackMaker:
                 measured = measure_inputs(
                     self.checkpoint, settings, self.base, run, Path(work) / "inputs"
                 )
-                own = Path(work) / path.name
-                write_calibration(own, measured.calibration)
-                own.replace(path)
+                write_calibration(path, measured.calibration)
         return read_calibration(path)
 
     def load(self, pack: Pack) -> Quantized:

@@ -7,11 +7,11 @@ measured again.
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.whole_file import write_bytes
 from schemas.json_io import format_json
 
 FORMAT = 1
@@ -49,9 +49,7 @@ class RowStore:
         """Keep a finished row, and return it as it will be read; a reader sees all or nothing."""
         self.folder.mkdir(parents=True, exist_ok=True)
         path = self.path(name, key)
-        unfinished = path.with_suffix(f".{os.getpid()}.part")
-        unfinished.write_text(format_json(content))
-        unfinished.replace(path)
+        write_bytes(path, format_json(content).encode("utf-8"))
         stored: Content = json.loads(path.read_text())
         return stored
 

@@ -41,7 +41,7 @@ from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.calibration import Calibration
 from schemas.errors import PackError
-from schemas.manifest import CalibrationRecord, Recipe, Source
+from schemas.manifest import CalibrationRecord, RecipeRecord, Source
 
 
 @dataclass(frozen=True)
@@ -245,7 +245,7 @@ def measure_inputs(
         source=source,
         variant=checkpoint.architecture(settings.variant).variant,
         network="full-precision" if weights is None else "quantized",
-        recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
+        recipe=RecipeRecord(name=settings.recipe, settings=settings.recorded()),
         sampling=record,
         images=images.records,
         timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),

@@ -15,7 +15,7 @@ from schemas.manifest import (
     Manifest,
     Producer,
     QuantizerRecord,
-    Recipe,
+    RecipeRecord,
     RotationRecord,
     RotationSize,
     SamplingDefaults,
@@ -65,7 +65,7 @@ def make_manifest(
             weight_scale=settings.weight_scale, activation_scale=settings.activation_scale
         ),
         sampling=sampling,
-        recipe=Recipe(name=settings.recipe, settings=settings.recorded()),
+        recipe=RecipeRecord(name=settings.recipe, settings=settings.recorded()),
         calibration=None if calibration is None else calibration.sampling,
         target=settings.target.to_schema(),
         reached=MeanBitWidths(

@@ -53,7 +53,7 @@ def inspect(
     """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
     with exit_on_error(debug=debug):
         from artifacts.pack.reader import open_pack
-        from planner.inspect.inspection import layer_facts, render, select_layers, summary
+        from planner.inspect.inspection import layer_facts, render_pack, select_layers, summary
 
         opened = open_pack(pack)
         names = select_layers(opened, layer)
@@ -61,7 +61,7 @@ def inspect(
             layers = layer_facts(opened, names)
             print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
         else:
-            console().print(render(opened, names))
+            console().print(render_pack(opened, names))
 
 
 app.command(epilog=DIFF_EXAMPLE)(diff)

@@ -32,7 +32,7 @@ def diff(
     """
     with exit_on_error(debug=debug):
         from artifacts.pack.reader import open_pack
-        from planner.inspect.pack_diff import compare, layer_changes, render, select_from_both
+        from planner.inspect.pack_diff import compare, layer_changes, render_diff, select_from_both
 
         packs = open_pack(first), open_pack(second)
         rows = None
@@ -43,4 +43,4 @@ def diff(
             layers = {} if rows is None else {"changed_layers": rows}
             print_json({"before": str(first), "after": str(second), **found, **layers})
         else:
-            console().print(render(*packs, found, rows))
+            console().print(render_diff(*packs, found, rows))

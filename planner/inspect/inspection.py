@@ -76,7 +76,7 @@ def layer_facts(pack: Pack, names: Sequence[str]) -> dict[str, dict[str, Any]]:
     }
 
 
-def render(pack: Pack, names: Sequence[str]) -> RenderableType:
+def render_pack(pack: Pack, names: Sequence[str]) -> RenderableType:
     """The summary and a table of the layers ``names``."""
     facts = summary(pack.manifest)
     reached, target = facts["reached"], facts["target"]

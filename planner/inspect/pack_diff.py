@@ -80,7 +80,7 @@ def layer_changes(first: Pack, second: Pack, names: Sequence[str]) -> dict[str, 
     return found
 
 
-def render(
+def render_diff(
     first: Pack, second: Pack, found: Mapping[str, Any], rows: Mapping[str, Any] | None
 ) -> RenderableType:
     """What `compare` found, and the layers of `layer_changes` where they were asked for."""

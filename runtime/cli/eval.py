@@ -203,11 +203,11 @@ def _show(summary: "Summary", *, json_output: bool, csv_file: Path | None, kept:
         return
     from rich.console import Console
 
-    from runtime.evaluation.table import render
+    from runtime.evaluation.table import render_summary
 
     console = Console()
     # A pipe or a file has no width; nothing is cut to fit one.
-    Console(width=None if console.is_terminal else 1000).print(render(summary))
+    Console(width=None if console.is_terminal else 1000).print(render_summary(summary))
 
 
 def _ready_results(

@@ -10,7 +10,7 @@ from runtime.evaluation.summary import SetSummary, Summary
 _SHOWN = 5
 
 
-def render(summary: Summary) -> Group:
+def render_summary(summary: Summary) -> Group:
     """All tables, and below each what its numbers leave out."""
     parts: list[Table | Text] = []
     for one in summary.sets:

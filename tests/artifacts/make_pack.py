@@ -22,7 +22,7 @@ from schemas.manifest import (
     Manifest,
     Producer,
     QuantizerRecord,
-    Recipe,
+    RecipeRecord,
     RotationRecord,
     SamplingDefaults,
     Source,
@@ -192,7 +192,9 @@ def make_pack(
                 overlap_latent=4,
                 min_side_px=64,
             ),
-            recipe=Recipe(name="q-dit4sr", settings={"global_rank": 2, "layers": ["a", 1, None]}),
+            recipe=RecipeRecord(
+                name="q-dit4sr", settings={"global_rank": 2, "layers": ["a", 1, None]}
+            ),
             target=target,
             reached=MeanBitWidths(weight_bits=3.9, activation_bits=4.5),
             transformer_bytes=TransformerBytes(source=1000),

@@ -6,7 +6,7 @@ from artifacts.dit4sr.family import FAMILY
 from planner.settings import BuildSettings, check_bounds
 from planner.target import Target, parse_target
 from schemas.errors import UsageError
-from schemas.manifest import Recipe
+from schemas.manifest import RecipeRecord
 
 NAMES = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.2", "x.norm1.linear"]
 
@@ -61,7 +61,7 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
     chosen = settings(keep=("a", "b"))
-    recorded = Recipe(name="q-dit4sr", settings=chosen.recorded()).settings
+    recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from artifacts.files.whole_file import replacing, write_text
+from artifacts.files.whole_file import replacing, write_bytes, write_text
 from schemas.errors import ResourceError
 
 
@@ -33,3 +33,11 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
     path = tmp_path / "absent" / "a.json"
     with pytest.raises(ResourceError, match=r"a\.json: could not be written \(No such file"):
         write_text(path, "text")
+
+
+def test_what_a_killed_writer_left_is_written_over_by_the_next(tmp_path):
+    path = tmp_path / "a.json"
+    (tmp_path / "a.json.partial").write_bytes(b"longer than what follows")
+    write_bytes(path, b"whole", sync=True, sole_writer=True)
+    assert path.read_bytes() == b"whole"
+    assert list(tmp_path.iterdir()) == [path]

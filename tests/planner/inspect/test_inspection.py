@@ -6,7 +6,7 @@ import pytest
 from rich.console import Console
 
 from artifacts.pack.reader import open_pack
-from planner.inspect.inspection import layer_facts, render, select_layers, size_text, summary
+from planner.inspect.inspection import layer_facts, render_pack, select_layers, size_text, summary
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, TransformerBytes
 from tests.artifacts.make_pack import TIMESTEPS, make_pack
@@ -22,7 +22,7 @@ def pack(tmp_path):
 
 def shown(pack, names):
     out = StringIO()
-    Console(file=out, width=100, highlight=False).print(render(pack, names))
+    Console(file=out, width=100, highlight=False).print(render_pack(pack, names))
     return out.getvalue()
 
 
