@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from runtime.cli.options import (
-    VARIANTS,
     ActivationBits,
     Backend,
     Base,
@@ -25,7 +24,6 @@ from runtime.cli.options import (
 )
 from runtime.device_names import check_names
 from runtime.images.batch import DEFAULT_MAX_PIXELS
-from schemas.choices import check_choice
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -68,10 +66,8 @@ class NetworkOptions:
             UsageError: an option has a value that it cannot have.
         """
         check_names(self.device, self.dtype)
-        if self.variant is not None:
-            check_choice("--variant", self.variant, VARIANTS)
-            if self.full_precision is None:
-                raise UsageError("--variant goes with --full-precision: a pack knows its own")
+        if self.variant is not None and self.full_precision is None:
+            raise UsageError("--variant goes with --full-precision: a pack knows its own")
 
 
 def load_pipeline(**options: Any) -> "Pipeline":

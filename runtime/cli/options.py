@@ -10,8 +10,6 @@ import typer
 
 from runtime.device_names import DEVICES, DTYPES
 
-VARIANTS = ("q", "f", "r1")
-
 MODEL, SAMPLING, MACHINE = "Model", "Sampling", "Machine"
 """Headings of ``--help``."""
 
