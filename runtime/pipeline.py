@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from artifacts.family import Architecture
-from runtime.network.family import LatentNetwork
+from runtime.network.family import LatentNetwork, network_family
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
 from runtime.sampling.bit_schedule import BitsAt, constant_bits
@@ -96,6 +96,11 @@ class Pipeline:
         if can_be_graphed(self.network, self.device):
             return GraphedNetwork(self.network)
         return self.network
+
+    @property
+    def sample(self) -> Callable[..., Tensor]:
+        """The sampling loop of the network's family; `runtime.sampling.sampler.sample` says how."""
+        return network_family(self.architecture.family).sample
 
     def release_graphs(self) -> bool:
         """Give up the CUDA graphs for good; whether that gave memory back."""

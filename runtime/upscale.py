@@ -27,7 +27,7 @@ from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
 from runtime.sampling.autoencoder import decode, encode
-from runtime.sampling.sampler import TOKENS_AT_ONCE, StepCallback, initial_noise, sample
+from runtime.sampling.sampler import TOKENS_AT_ONCE, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
 
 TILE_FLOOR = 16
@@ -145,7 +145,7 @@ def sample_latent(
     # A tile that no side needs would have to be halved in vain before anything shrinks.
     largest = min(settings.tile, max(control.shape[-2:]))
     return with_smaller_tiles(
-        lambda tile: sample(
+        lambda tile: pipeline.sample(
             pipeline.velocity,
             control.to(pipeline.dtype),
             pipeline.prompts,

@@ -21,7 +21,7 @@ from planner.calibrate.images import ChosenImages
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
 from runtime.images.image_io import read_image
 from runtime.pipeline import Pipeline
-from runtime.sampling.sampler import initial_noise, sample
+from runtime.sampling.sampler import initial_noise
 from runtime.upscale import encode_image
 from schemas.calibration import CalibrationImage, ChannelStatistics
 
@@ -109,7 +109,7 @@ def _run(
         watch.next_step()
 
     with watch:
-        sample(
+        pipeline.sample(
             pipeline.network,
             control.to(pipeline.dtype),
             pipeline.prompts,

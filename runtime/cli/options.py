@@ -12,6 +12,9 @@ from runtime.device_names import DEVICES, DTYPES
 
 VARIANTS = ("q", "f", "r1")
 
+MODEL, SAMPLING, MACHINE = "Model", "Sampling", "Machine"
+"""Headings of ``--help``."""
+
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on stdout.")]
 
@@ -20,36 +23,62 @@ FullPrecision = Annotated[
     typer.Option(
         metavar="CHECKPOINT",
         help="Run this unquantized checkpoint; VAE and prompts come from --pack or --base.",
+        rich_help_panel=MODEL,
     ),
 ]
 Variant = Annotated[
     str | None,
-    typer.Option(help="Of the --full-precision network: q, f or r1 (default: the pack's, or q)."),
+    typer.Option(
+        help="Of the --full-precision network: q, f or r1 (default: the pack's, or q).",
+        rich_help_panel=MODEL,
+    ),
 ]
 Base = Annotated[
     Path | None,
-    typer.Option(help="Stable Diffusion 3.5 medium folder, for a pack without its own VAE."),
+    typer.Option(
+        help="Stable Diffusion 3.5 medium folder, for a pack without its own VAE.",
+        rich_help_panel=MODEL,
+    ),
 ]
-Steps = Annotated[int | None, typer.Option(help="Sampling steps (default: the pack's).")]
+Steps = Annotated[
+    int | None, typer.Option(help="Sampling steps (default: the pack's).", rich_help_panel=SAMPLING)
+]
 Guidance = Annotated[
     float | None,
-    typer.Option(help="Guidance scale; 1 takes half the time (default: the pack's)."),
+    typer.Option(
+        help="Guidance scale; 1 takes half the time (default: the pack's).",
+        rich_help_panel=SAMPLING,
+    ),
 ]
-Seed = Annotated[int, typer.Option(min=0, help="Seed of the starting noise.")]
+Seed = Annotated[
+    int, typer.Option(min=0, help="Seed of the starting noise.", rich_help_panel=SAMPLING)
+]
 Tile = Annotated[
-    int | None, typer.Option(help="Side of a tile in latent pixels (default: the pack's).")
+    int | None,
+    typer.Option(
+        help="Side of a tile in latent pixels (default: the pack's).", rich_help_panel=SAMPLING
+    ),
 ]
 Overlap = Annotated[
-    int | None, typer.Option(help="Overlap of tiles in latent pixels (default: the pack's).")
+    int | None,
+    typer.Option(
+        help="Overlap of tiles in latent pixels (default: the pack's).", rich_help_panel=SAMPLING
+    ),
 ]
-ColorFix = Annotated[str | None, typer.Option(help="adain, wavelet or none (default: the pack's).")]
+ColorFix = Annotated[
+    str | None,
+    typer.Option(help="adain, wavelet or none (default: the pack's).", rich_help_panel=SAMPLING),
+]
 ActivationBits = Annotated[
     int | None,
     typer.Option(
-        help="Width of all activations, 1 to 8, or 16 for none (default: the bit grid's)."
+        help="Width of all activations, 1 to 8, or 16 for none (default: the bit grid's).",
+        rich_help_panel=SAMPLING,
     ),
 ]
-Device = Annotated[str, typer.Option(help=", ".join(DEVICES))]
-Dtype = Annotated[str, typer.Option(help=", ".join(DTYPES))]
-Backend = Annotated[str, typer.Option(help="auto, or one that `qrun doctor` lists.")]
+Device = Annotated[str, typer.Option(help=", ".join(DEVICES), rich_help_panel=MACHINE)]
+Dtype = Annotated[str, typer.Option(help=", ".join(DTYPES), rich_help_panel=MACHINE)]
+Backend = Annotated[
+    str, typer.Option(help="auto, or one that `qrun doctor` lists.", rich_help_panel=MACHINE)
+]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse inputs with more pixels than this.")]

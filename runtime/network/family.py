@@ -6,6 +6,7 @@ The other half of `artifacts.family.Family`, which names the module that holds t
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +25,12 @@ class LatentNetwork(nn.Module):
     """
 
 
+def _flow_matching(*arguments: Any, **options: Any) -> Tensor:
+    from runtime.sampling.sampler import sample  # noqa: PLC0415  it brings diffusers
+
+    return sample(*arguments, **options)
+
+
 @dataclass(frozen=True, eq=False)
 class NetworkFamily:
     """The networks of one family.
@@ -35,12 +42,15 @@ class NetworkFamily:
             running it which parameters matter.
         probe_inputs: small configuration, generator -> float64 inputs of ``forward``, without the
             activation bits.
+        sample: from noise to a latent, with the signature of `runtime.sampling.sampler.sample`,
+            which it is for flow matching.
         blocks: the network's blocks by themselves.
     """
 
     build: Callable[[Config, str], LatentNetwork]
     probe_config: Callable[[Config], Config]
     probe_inputs: Callable[[Config, torch.Generator], tuple[Tensor, ...]]
+    sample: Callable[..., Tensor] = _flow_matching
     blocks: BlockFamily | None = None
 
 

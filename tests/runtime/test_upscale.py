@@ -8,9 +8,9 @@ import pytest
 import pyvips
 import torch
 
-from runtime import upscale as module
 from runtime.images.image_io import read_image
 from runtime.images.resizing import resize
+from runtime.pipeline import Pipeline
 from runtime.upscale import upscale, upscale_file
 from schemas.errors import ImageError
 from tests.runtime.likeness import likeness
@@ -98,7 +98,7 @@ def test_every_step_of_the_procedure_in_its_order(pipeline, photo, monkeypatch):
         seen["control"] = control
         return control
 
-    monkeypatch.setattr(module, "sample", echo)
+    monkeypatch.setattr(Pipeline, "sample", property(lambda _: echo))
     settings = replace(pipeline.sampling, color_fix="none")
     result = upscale(pipeline, photo, settings)
 

@@ -1,0 +1,162 @@
+"""The functions of `qdit4sr`: the two commands for callers in Python.
+
+They take the names and the defaults of ``qrun upscale`` and ``qplan build``, and raise the typed
+errors of `schemas.errors`.
+"""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from runtime.pipeline import Pipeline
+    from schemas.manifest import Manifest
+
+PathLike = str | os.PathLike[str]
+
+
+def load(
+    pack: PathLike | None = None,
+    *,
+    full_precision: PathLike | None = None,
+    base: PathLike | None = None,
+    variant: str | None = None,
+    device: str = "auto",
+    dtype: str = "auto",
+    backend: str = "auto",
+) -> "Pipeline":
+    """Load a model that `upscale` runs.
+
+    Args:
+        pack: a ``.qpack`` folder.
+        full_precision: an unquantized checkpoint to run instead; ``pack`` then lends its parts.
+        base: a Stable Diffusion 3.5 folder, for a pack without autoencoder or prompts.
+        variant: which published network the checkpoint is.
+        device: ``auto``, ``cpu`` or ``cuda``.
+        dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
+        backend: ``auto``, or one that ``qrun doctor`` lists.
+
+    Raises:
+        PackError, CheckpointError: what was named is damaged, or is something else.
+        UsageError: a part is missing, or it cannot run here.
+    """
+    from runtime.loader import load_pipeline
+
+    return load_pipeline(
+        pack=_path(pack),
+        full_precision=_path(full_precision),
+        variant=variant,
+        base=_path(base),
+        device=device,
+        dtype=dtype,
+        backend=backend,
+    )
+
+
+def upscale(
+    model: "Pipeline | PathLike",
+    image: "PathLike | NDArray[np.uint8]",
+    output: PathLike | None = None,
+    *,
+    steps: int | None = None,
+    guidance: float | None = None,
+    seed: int = 0,
+    tile: int | None = None,
+    overlap: int | None = None,
+    color_fix: str | None = None,
+    on_step: Callable[[int, int], None] | None = None,
+) -> "NDArray[np.uint8] | None":
+    """Enlarge an image four times.
+
+    Args:
+        model: what `load` returned, or a pack.
+        image: a file, or pixels uint8 [H, W, 3], sRGB.
+        output: where to write the result of a file: alpha, profile and metadata go along.
+        steps: sampling steps; None, here as below, for the pack's own.
+        guidance: classifier-free guidance scale.
+        seed: of the starting noise.
+        tile: side of a tile, in latent pixels.
+        overlap: what neighbouring tiles share, in latent pixels.
+        color_fix: ``adain``, ``wavelet`` or ``none``.
+        on_step: called with the steps done and the steps in all.
+
+    Returns:
+        Pixels uint8 [4 H, 4 W, 3], or None where they were written to ``output``.
+
+    Raises:
+        ImageError: the input is no image.
+        UsageError: a setting that the model cannot run with, or ``output`` for pixels.
+        ResourceError: memory ran out, or the output cannot be written.
+    """
+    from runtime.images.pixels import from_pixels, to_pixels
+    from runtime.sampling.settings import SamplingOptions
+    from runtime.upscale import upscale as upscale_tensor
+    from runtime.upscale import upscale_file
+    from schemas.errors import UsageError
+
+    pipeline = load(model) if isinstance(model, str | os.PathLike) else model
+    options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed)
+    settings = options.settings(
+        pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile
+    )
+    if isinstance(image, str | os.PathLike):
+        if output is not None:
+            upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
+            return None
+        from runtime.images.image_io import read_image
+
+        rgb = read_image(Path(image)).rgb
+    elif output is not None:
+        raise UsageError("pixels are returned, not written", hint="leave `output` out")
+    else:
+        rgb = from_pixels(image)
+    return to_pixels(upscale_tensor(pipeline, rgb, settings, progress=on_step))
+
+
+def build(
+    checkpoint: PathLike,
+    output: PathLike,
+    *,
+    target: str = "W4A4",
+    recipe: str = "q-dit4sr",
+    base: PathLike | None = None,
+    force: bool = False,
+    **settings: Any,
+) -> "Manifest":
+    """Quantize a checkpoint into a pack, without data.
+
+    Args:
+        checkpoint: a diffusers folder or a ``.safetensors`` file.
+        output: the pack's folder; appears complete or not at all.
+        target: mean bits, such as ``W4A4``.
+        recipe: a key of `planner.recipes.RECIPES`.
+        base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders.
+        force: replace an older pack.
+        settings: fields of `planner.settings.BuildSettings`, such as ``global_rank=16``.
+
+    Returns:
+        The manifest of the pack.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or of no known network.
+        UsageError: the target cannot be reached, a value is wrong, or the output exists.
+        ResourceError: the disk is full.
+    """
+    from artifacts.checkpoint.reader import open_checkpoint
+    from planner.build.base_model import find_base_model
+    from planner.build.build import build as build_pack
+    from planner.recipes import recipe_settings
+    from planner.target import parse_target
+
+    opened = open_checkpoint(Path(checkpoint))
+    chosen = recipe_settings(recipe, parse_target(target), **settings)
+    parts = find_base_model(opened, _path(base))
+    return build_pack(opened, Path(output), chosen, parts, force=force).manifest
+
+
+def _path(given: PathLike | None) -> Path | None:
+    return None if given is None else Path(given)

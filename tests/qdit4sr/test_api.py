@@ -1,0 +1,80 @@
+"""The facade: what the two commands do, called from Python."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import qdit4sr
+from runtime.images.pixels import from_pixels, to_pixels
+from schemas.errors import ImageError, PackError, UsageError
+from tests.planner.calibration_setup import make_setup
+
+RANKS = {"global_rank": 2, "local_rank": 2}
+PIXELS = np.arange(20 * 24 * 3, dtype=np.uint8).reshape(20, 24, 3)
+
+
+@pytest.fixture(scope="module")
+def setup(tmp_path_factory):
+    return make_setup(tmp_path_factory.mktemp("source"))
+
+
+@pytest.fixture(scope="module")
+def pack(setup, tmp_path_factory):
+    path = tmp_path_factory.mktemp("pack") / "a.qpack"
+    manifest = qdit4sr.build(setup.checkpoint, path, base=setup.base, **RANKS)
+    assert manifest.recipe.name == "q-dit4sr"
+    assert manifest.recipe.settings["global_rank"] == 2
+    return path
+
+
+@pytest.fixture(scope="module")
+def model(pack):
+    return qdit4sr.load(pack, backend="reference")
+
+
+def test_pixels_in_pixels_out(model):
+    done = []
+    result = qdit4sr.upscale(model, PIXELS, steps=2, on_step=lambda *step: done.append(step))
+    assert (result.shape, result.dtype) == ((80, 96, 3), np.uint8)
+    assert done == [(1, 2), (2, 2)]
+    assert np.array_equal(result, qdit4sr.upscale(model, PIXELS, steps=2))
+    assert not np.array_equal(result, qdit4sr.upscale(model, PIXELS, steps=2, seed=1))
+
+
+def test_a_file_is_the_same_picture(model, tmp_path):
+    Image.fromarray(PIXELS).save(tmp_path / "a.png")
+    written = qdit4sr.upscale(model, tmp_path / "a.png", tmp_path / "b.png", steps=2)
+    assert written is None
+    returned = qdit4sr.upscale(model, str(tmp_path / "a.png"), steps=2)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "b.png")), returned)
+    assert np.array_equal(returned, qdit4sr.upscale(model, PIXELS, steps=2))
+
+
+def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
+    with pytest.raises(PackError):
+        qdit4sr.load(tmp_path / "nothing.qpack")
+    with pytest.raises(UsageError, match="no model"):
+        qdit4sr.load()
+    with pytest.raises(UsageError, match="steps"):
+        qdit4sr.upscale(model, PIXELS, steps=0)
+    with pytest.raises(UsageError, match="returned, not written"):
+        qdit4sr.upscale(model, PIXELS, tmp_path / "a.png")
+    with pytest.raises(UsageError, match="exists"):
+        qdit4sr.build(setup.checkpoint, pack, base=setup.base, **RANKS)
+    for wrong in (PIXELS[..., 0], PIXELS.astype(np.float32), PIXELS[:0]):
+        with pytest.raises(ImageError, match="uint8"):
+            qdit4sr.upscale(model, wrong)
+
+
+def test_pixels_come_back_as_they_were():
+    for pixels in (PIXELS, PIXELS[::-1, ::2]):
+        assert np.array_equal(to_pixels(from_pixels(pixels)), pixels)
+
+
+def test_the_version_is_the_distributions_and_the_import_is_light():
+    code = "import sys, qdit4sr; print(qdit4sr.__version__, 'torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [qdit4sr.__version__, "False"]
