@@ -236,8 +236,9 @@ def preset_architecture(preset: str, variant: str | None) -> Architecture:
         UsageError: there is no such preset or variant.
     """
     for family in families():
-        if preset in family.presets:
-            chosen = family.variants[0] if variant is None else variant
-            return Architecture(family, family.presets[preset], family.check_variant(chosen))
+        for name, config in family.presets.items():
+            if name.lower() == preset.lower():
+                chosen = family.variants[0] if variant is None else variant
+                return Architecture(family, config, family.check_variant(chosen))
     known = [name for family in families() for name in family.presets]
     raise UsageError(f"there is no preset {preset!r}", hint="one of: " + ", ".join(known))

@@ -8,6 +8,7 @@ parsed, so hostile bytes cost bounded time and memory.
 import json
 import math
 import re
+import stat
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
@@ -45,9 +46,11 @@ def read_json_strict(
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
         if len(found) != len(pairs):
-            keys = [key for key, _ in pairs]
-            twice = next(key for i, key in enumerate(keys) if key in set(keys[:i]))
-            raise ValueError(f"key {twice[:200]!r} appears twice")
+            seen: set[str] = set()
+            for key, _ in pairs:
+                if key in seen:
+                    raise ValueError(f"key {key[:200]!r} appears twice")
+                seen.add(key)
         return found
 
     def finite(text: str) -> float:
@@ -85,6 +88,9 @@ def read_json_file(
         QPackError: (as ``error``) it cannot be read, or for any reason of `read_json_strict`.
     """
     try:
+        # Looked at before opening, which would wait for ever on a pipe.
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise error(f"{where}: not a regular file")
         with path.open("rb") as file:
             # One byte more than allowed tells "too long" apart without reading the rest.
             data = file.read(max_bytes + 1)

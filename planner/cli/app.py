@@ -1,83 +1,37 @@
 """The command ``qplan``: estimate, build, calibrate, inspect, diff and verify.
 
-Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
+One module for each command or two; this one puts them together.
 """
-
-from pathlib import Path
-from typing import Annotated
 
 import typer
 
-from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.version import Version
 from planner.cli.build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
-from planner.cli.options import Debug, Json, console, print_json
+from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
 
 app = typer.Typer(
     name="qplan",
-    help="Plan and build quantized DiT4SR packs.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
 )
 
-INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
-VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
 
-PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="A .qpack folder.")]
+@app.callback()
+def qplan(*, version: Version = False) -> None:
+    """Plan and build quantized DiT4SR packs."""
 
 
+app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
 app.command(epilog=BUILD_EXAMPLE)(build)
 app.command(epilog=CALIBRATE_EXAMPLE)(calibrate)
+app.command(epilog=INSPECT_EXAMPLE)(inspect)
+app.command(epilog=DIFF_EXAMPLE)(diff)
+app.command(epilog=VERIFY_EXAMPLE)(verify)
 
 
 def main() -> None:
     """Run ``qplan``."""
     app()
-
-
-app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
-
-
-@app.command(epilog=INSPECT_EXAMPLE)
-def inspect(
-    pack: PackArgument,
-    *,
-    layer: Annotated[
-        str | None, typer.Option(metavar="REGEX", help="Only layers whose name matches.")
-    ] = None,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
-    with exit_on_error(debug=debug):
-        from artifacts.pack.reader import open_pack
-        from planner.inspect.inspection import layer_facts, render_pack, select_layers, summary
-
-        opened = open_pack(pack)
-        names = select_layers(opened, layer)
-        if json_output:
-            layers = layer_facts(opened, names)
-            print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
-        else:
-            console().print(render_pack(opened, names))
-
-
-app.command(epilog=DIFF_EXAMPLE)(diff)
-
-
-@app.command(epilog=VERIFY_EXAMPLE)
-def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = False) -> None:
-    """Check every byte of a pack: hashes, shapes, scales, codes, and that the network is whole."""
-    with exit_on_error(debug=debug):
-        from artifacts.pack.reader import verify_pack
-        from planner.build.network_probe import check_network
-
-        opened = verify_pack(pack)
-        check_network(opened.manifest)
-        sizes = {name: record.bytes for name, record in opened.manifest.files.items()}
-        if json_output:
-            print_json({"pack": str(pack), "ok": True, "files": sizes})
-        else:
-            print(f"{pack}: ok, {len(sizes)} files, {sum(sizes.values()):,} bytes")

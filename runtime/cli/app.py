@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from artifacts.cli.option_groups import grouped_options
+from artifacts.cli.version import Version
 from runtime.cli.bench import BENCH_EXAMPLE, bench
 from runtime.cli.doctor import DOCTOR_EXAMPLE, doctor
 from runtime.cli.eval import EVAL_EXAMPLE, evaluate
@@ -28,11 +29,15 @@ def make_app(load_pipeline: "Loader" = load_pipeline) -> typer.Typer:
     """
     app = typer.Typer(
         name="qrun",
-        help="Upscale images by four with a quantized DiT4SR pack.",
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
     )
+
+    @app.callback()
+    def qrun(*, version: Version = False) -> None:
+        """Upscale images by four with a quantized DiT4SR pack."""
+
     runs_models = {"load_pipeline": load_pipeline}
     app.command(epilog=UPSCALE_EXAMPLE)(grouped_options(upscale, **runs_models))
     app.command("eval", epilog=EVAL_EXAMPLE)(grouped_options(evaluate, **runs_models))

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 
 import pytest
 
@@ -53,3 +54,10 @@ def test_help_of_every_command_has_an_example(command):
             [*run, name, "--help"], capture_output=True, text=True, check=True
         ).stdout
         assert f"{command} {name}" in text.split("Usage", 1)[1].split("\n", 1)[1]
+
+
+@pytest.mark.parametrize("module", ["planner.cli.app", "runtime.cli.app"])
+def test_version_is_the_distributions(module):
+    run = [sys.executable, "-c", f"from {module} import main; main()", "--version"]
+    done = subprocess.run(run, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == version("qdit4sr")

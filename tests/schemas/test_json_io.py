@@ -1,4 +1,5 @@
 import json
+import os
 
 import pytest
 from hypothesis import given, settings
@@ -130,3 +131,17 @@ def test_any_bytes_give_a_value_or_the_typed_error(data):
     except PackError:
         return
     assert value == json.loads(data)
+
+
+def test_many_keys_with_one_twice_take_time_in_proportion():
+    keys = [f'"{index}": 0' for index in range(200_000)]
+    text = ("{" + ", ".join([*keys, '"199999": 0']) + "}").encode()
+    # Comparing every key with all before it would take hours here.
+    with pytest.raises(PackError, match="'199999' appears twice"):
+        read(text)
+
+
+def test_a_pipe_is_refused_instead_of_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(PackError, match="not a regular file"):
+        read_json_file(tmp_path / "pipe", where="pipe", error=PackError)

@@ -158,6 +158,10 @@ def test_estimate_refuses_wrong_input(arguments, said):
     assert_fails(run_qplan("estimate", *arguments), 2, said)
 
 
+def test_a_preset_is_found_in_any_case():
+    assert as_json("estimate", "--preset", "DiT4SR") == as_json("estimate", "--preset", "dit4sr")
+
+
 def test_estimate_names_one_source_only(source):
     assert_fails(run_qplan("estimate", source, "--preset", "dit4sr"), 2, "either")
 

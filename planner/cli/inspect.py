@@ -1,0 +1,55 @@
+"""``qplan inspect`` and ``qplan verify``: what a pack says, and whether it is whole.
+
+Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
+"""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from artifacts.cli.exit_codes import exit_on_error
+from planner.cli.options import Debug, Json, console, print_json
+
+INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
+VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
+
+PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="A .qpack folder.")]
+
+
+def inspect(
+    pack: PackArgument,
+    *,
+    layer: Annotated[
+        str | None, typer.Option(metavar="REGEX", help="Only layers whose name matches.")
+    ] = None,
+    json_output: Json = False,
+    debug: Debug = False,
+) -> None:
+    """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
+    with exit_on_error(debug=debug):
+        from artifacts.pack.reader import open_pack
+        from planner.inspect.inspection import layer_facts, render_pack, select_layers, summary
+
+        opened = open_pack(pack)
+        names = select_layers(opened, layer)
+        if json_output:
+            layers = layer_facts(opened, names)
+            print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
+        else:
+            console().print(render_pack(opened, names))
+
+
+def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = False) -> None:
+    """Check every byte of a pack: hashes, shapes, scales, codes, and that the network is whole."""
+    with exit_on_error(debug=debug):
+        from artifacts.pack.reader import verify_pack
+        from planner.build.network_probe import check_network
+
+        opened = verify_pack(pack)
+        check_network(opened.manifest)
+        sizes = {name: record.bytes for name, record in opened.manifest.files.items()}
+        if json_output:
+            print_json({"pack": str(pack), "ok": True, "files": sizes})
+        else:
+            print(f"{pack}: ok, {len(sizes)} files, {sum(sizes.values()):,} bytes")
