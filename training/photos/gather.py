@@ -84,9 +84,7 @@ def _gather(source: Source, cache: Path) -> Iterator[Entry]:
 
 def _decode(encoded: bytes) -> npt.NDArray[np.uint8]:
     """Pixels [H, W, 3] of a picture file, shrunk to where they are sharp."""
-    with Image.open(io.BytesIO(encoded)) as picture:
-        picture = picture.convert("RGB")
-        size = sharp_size(picture.size, len(encoded))
-        if size != picture.size:
-            picture = picture.resize(size, Image.Resampling.LANCZOS)
-        return np.asarray(picture)
+    with Image.open(io.BytesIO(encoded)) as file:
+        picture = file.convert("RGB")
+    size = sharp_size(picture.size, len(encoded))
+    return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))

@@ -43,8 +43,8 @@ class QtResources:
 
     def __init__(self, content: bytes) -> None:
         self._content = content
-        magic, version, tree, data, names = self._read(">4s4I", 0)
-        if magic != MAGIC or version not in NODE_BYTES:
+        version, tree, data, names = self._read(">4I", len(MAGIC))
+        if not content.startswith(MAGIC) or version not in NODE_BYTES:
             raise QtResourceError("not a Qt resource file of version 1, 2 or 3")
         self._tree, self._data, self._names = tree, data, names
         self._node_bytes = NODE_BYTES[version]

@@ -102,9 +102,7 @@ SOURCES = (
         " squirrel spoonbills",
         "",
     ),
-    _gcompris(
-        "explore_farm_animals", "dog cow cat chicken horse duck sheep owl pig", "animals/"
-    ),
+    _gcompris("explore_farm_animals", "dog cow cat chicken horse duck sheep owl pig", "animals/"),
     *(_gcompris("explore_monuments", names, f"{part}/") for part, names in _MONUMENTS.items()),
     _gcompris(
         "explore_world_animals",
@@ -151,7 +149,8 @@ SOURCES = (
     Source(
         package="opencv-doc",
         folder="usr/share/doc/opencv-doc/examples/data",
-        names="aero1 aloeL apple board building ela_original fruits leuvenA orange squirrel_cls stuff",
+        names="aero1 aloeL apple board building ela_original fruits leuvenA orange squirrel_cls"
+        " stuff",
         source_prefix="samples/data/",
     ),
     Source(
