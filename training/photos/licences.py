@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import PurePosixPath
 
+MOST_HOLDERS = 3
+
 
 @dataclass(frozen=True)
 class Licence:
@@ -18,7 +20,7 @@ class Licence:
 
     Attributes:
         name: short name of the licence, for example ``CC-BY-4.0``.
-        holder: copyright holders, as written.
+        holder: copyright holders, one a line in the file; of many, the first.
     """
 
     name: str
@@ -35,7 +37,7 @@ class CopyrightFile:
             if "files" in fields and "license" in fields:
                 licence = Licence(
                     name=fields["license"].split("\n")[0].strip(),
-                    holder=" ".join(fields.get("copyright", "").split()),
+                    holder=_holder(fields.get("copyright", "")),
                 )
                 self._stanzas.append((fields["files"].split(), licence))
 
@@ -64,6 +66,13 @@ def _fields(stanza: str) -> dict[str, str]:
             name = name.lower()
             fields[name] = value.strip()
     return fields
+
+
+def _holder(text: str) -> str:
+    """Holders without mail addresses; those of a whole project are cut after the first."""
+    lines = [" ".join(re.sub(r"<[^>]*>", "", line).split()) for line in text.splitlines()]
+    lines = [line for line in lines if line]
+    return "; ".join(lines) if len(lines) <= MOST_HOLDERS else f"{lines[0]}; and others"
 
 
 def _without_extension(path: str) -> str:

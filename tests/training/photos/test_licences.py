@@ -12,7 +12,7 @@ License: GPL-3+
 
 Files: photos/*
        other/lake.jpg
-Copyright: 2010 Ann
+Copyright: 2010 Ann <ann@example.org>
            2011 Bob
 License: CC-BY-4.0
  You are free to share.
@@ -29,7 +29,7 @@ License: GPL-3+
 
 def test_the_last_matching_stanza_counts():
     parsed = CopyrightFile(TEXT)
-    assert parsed.of("photos/tree.jpg") == Licence("CC-BY-4.0", "2010 Ann 2011 Bob")
+    assert parsed.of("photos/tree.jpg") == Licence("CC-BY-4.0", "2010 Ann; 2011 Bob")
     assert parsed.of("photos/hill.jpg") == Licence("public-domain", "2012 Cid")
     assert parsed.of("readme") == Licence("GPL-3+", "2014 The Authors")
 

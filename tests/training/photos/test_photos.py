@@ -1,13 +1,14 @@
 """Selection, storage and split of the photos."""
 
 import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from training.photos import gather as gathering
-from training.photos import shipped
+from training.photos import selection, shipped
 from training.photos.debian import Unpacked
 from training.photos.gather import LONGEST_SIDE_PX, SHORTEST_SIDE_PX, gather, sharp_size
 from training.photos.library import held_out_photos, training_photos
@@ -79,3 +80,13 @@ def test_gathering_unpacks_splits_and_lists(tmp_path, monkeypatch):
     first = training_photos(tmp_path / "cache")[0]
     assert first.shape == (330, 340, 3)
     assert not np.array_equal(first, held_out["scenes/hill"])
+
+
+def test_the_committed_manifest_lists_the_selection():
+    entries = read_manifest(Path(selection.__file__).parent)
+    assert [entry.key for entry in entries] == KEYS
+    for entry in entries:
+        assert entry.held_out == is_held_out(entry.key)
+        assert entry.licence
+        assert len(entry.sha256) == 64
+        assert "@" not in entry.holder
