@@ -15,9 +15,8 @@ import os
 from pathlib import Path
 
 import torch
-from diffusers import AutoencoderKL
 
-from training.autoencoder import AutoencoderRun, train_autoencoder
+from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
 from training.crops import Crops
 from training.export import write_folder
@@ -115,9 +114,9 @@ def _network_folder(arguments: argparse.Namespace) -> Path:
 
 def _network(arguments: argparse.Namespace) -> bool:
     run = _network_run(arguments)
-    vae = AutoencoderKL.from_pretrained(arguments.out / "vae").eval().requires_grad_(False)
+    vae = load_autoencoder(arguments.out, arguments.device)
     training = train_network(
-        vae.to(arguments.device),
+        vae,
         Crops(training_photos(arguments.photos), run.seed),
         _network_folder(arguments),
         run,
@@ -137,7 +136,7 @@ def _export(arguments: argparse.Namespace) -> None:
     averages = Averages(network, [arguments.average])
     averages.load_state_dict(state["averages"])
     averages.copy_to(network, arguments.average)
-    vae = AutoencoderKL.from_pretrained(arguments.out / "vae")
+    vae = load_autoencoder(arguments.out, torch.device("cpu"))
     folder = arguments.folder or arguments.out / "exported" / named.name
     write_folder(named, network, vae, folder)
     print(f"step {state['step']}, average of decay {arguments.average}: {folder}")

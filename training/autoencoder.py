@@ -150,3 +150,12 @@ def write_autoencoder(training: Training, crops: Crops, folder: Path) -> None:
     vae.encoder.conv_out.bias[LATENT_CHANNELS:] = 2 * torch.tensor(LATENT_NOISE * deviation).log()
     vae.register_to_config(shift_factor=latents.mean().item(), scaling_factor=1 / deviation)
     vae.save_pretrained(folder)
+
+
+def load_autoencoder(out: Path, device: torch.device) -> AutoencoderKL:
+    """The autoencoder that ``train_autoencoder`` wrote, frozen.
+
+    Weights in channels-last order halve the time of an encoding on a processor.
+    """
+    vae = AutoencoderKL.from_pretrained(out / "vae", low_cpu_mem_usage=False)
+    return vae.eval().requires_grad_(False).to(device, memory_format=torch.channels_last)

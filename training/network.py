@@ -41,7 +41,7 @@ class Sizes:
         pixels: image pixels in a batch, whatever its crops.
     """
 
-    small_steps: int = 6000
+    small_steps: int = 3000
     pixels: int = 16 * 64 * 64
 
     def at(self, step: int) -> tuple[int, int]:

@@ -182,7 +182,8 @@ def enlarge(small: Pixels, size: int) -> FloatImage:
 def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
     """Images [B, 3, H, W], -1 ... 1 -> scaled latents [B, 16, H/4, W/4] (posterior mean)."""
     with autocast(vae.device):
-        mean = vae.encode(images.to(vae.device)).latent_dist.mean.float()
+        there = images.to(vae.device, memory_format=torch.channels_last)
+        mean = vae.encode(there).latent_dist.mean.float()
     scaled: Tensor = (mean - vae.config.shift_factor) * vae.config.scaling_factor
     return scaled
 
