@@ -2,6 +2,7 @@
 
     python -m training.photos                            # first: gather the photos
     python -m training autoencoder --out out/train
+    python -m training decoder --out out/train           # trains the decoder on, any time
     python -m training network --out out/train           # --network names another shape
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
@@ -19,6 +20,7 @@ import torch
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
 from training.crops import Crops
+from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder
 from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS
@@ -26,9 +28,9 @@ from training.photos.gather import default_cache
 from training.photos.library import training_photos
 
 SEED = 0
-CPU_STEPS = {"autoencoder": (4000, 1000), "network": (60_000, 10_000)}
+CPU_STEPS = {"autoencoder": (2200, 900), "decoder": (4000, 2000), "network": (60_000, 10_000)}
 """Steps in all and of the decay."""
-GPU_STEPS = {"autoencoder": (12_000, 3000), "network": (60_000, 10_000)}
+GPU_STEPS = {"autoencoder": (12_000, 3000), "decoder": (12_000, 6000), "network": (60_000, 10_000)}
 GPU_BATCH = 8
 """How many times larger batches are on a GPU."""
 
@@ -39,7 +41,10 @@ def parse_arguments() -> argparse.Namespace:
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
     parser.add_argument(
-        "stage", nargs="?", choices=("autoencoder", "network", "export", "all"), default="all"
+        "stage",
+        nargs="?",
+        choices=("autoencoder", "decoder", "network", "export", "all"),
+        default="all",
     )
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
     parser.add_argument("--photos", type=Path, default=default_cache(), help="gathered photos")
@@ -61,6 +66,8 @@ def main() -> None:
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
     if arguments.stage in ("autoencoder", "all") and not _autoencoder(arguments):
+        return
+    if arguments.stage in ("decoder", "all") and not _decoder(arguments):
         return
     if arguments.stage in ("network", "all") and not _network(arguments):
         return
@@ -86,6 +93,17 @@ def _autoencoder(arguments: argparse.Namespace) -> bool:
         arguments.out,
         AutoencoderRun(steps=steps, decay=decay, pixels=pixels),
         seed=SEED,
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+
+
+def _decoder(arguments: argparse.Namespace) -> bool:
+    steps, decay = _steps(arguments, "decoder")
+    return train_decoder(
+        Crops(training_photos(arguments.photos), SEED),
+        arguments.out,
+        DecoderRun(steps=steps, decay=decay, pixels=DecoderRun.pixels * _batch_factor(arguments)),
         device=arguments.device,
         minutes=arguments.minutes,
     )

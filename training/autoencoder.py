@@ -50,8 +50,8 @@ class AutoencoderRun:
         learning_rate: its peak.
     """
 
-    steps: int = 4400
-    decay: int = 1400
+    steps: int = 2200
+    decay: int = 900
     pixels: int = 4 * 64 * 64
     learning_rate: float = 6e-4
 
@@ -129,14 +129,20 @@ def loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
     latent = vae.encode(images).latent_dist.mean
     noise = torch.randn_like(latent) * (LATENT_NOISE * latent.detach().std())
     decoded = vae.decode(latent + noise).sample.float()
-    total = (
+    halved = vae.decode(F.avg_pool2d(latent, 2)).sample.float()
+    return reconstruction_loss(decoded, images) + HALVED_WEIGHT * F.l1_loss(
+        halved, F.avg_pool2d(images, 2)
+    )
+
+
+def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:
+    """L1, squared and gradient error of ``decoded`` [B, 3, H, W]."""
+    return (
         F.l1_loss(decoded, images)
         + SQUARED_WEIGHT * F.mse_loss(decoded, images)
         + GRADIENT_WEIGHT * F.l1_loss(decoded.diff(dim=2), images.diff(dim=2))
         + GRADIENT_WEIGHT * F.l1_loss(decoded.diff(dim=3), images.diff(dim=3))
     )
-    halved = vae.decode(F.avg_pool2d(latent, 2)).sample.float()
-    return total + HALVED_WEIGHT * F.l1_loss(halved, F.avg_pool2d(images, 2))
 
 
 @torch.no_grad()

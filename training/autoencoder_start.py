@@ -149,5 +149,6 @@ def keep_anchors(vae: AutoencoderKL) -> None:
         if not name.endswith("conv_out"):
             trained[-2:] = 0
             biased[-2:] = 0
-        module.weight.register_hook(trained.mul)
-        module.bias.register_hook(biased.mul)
+        if module.weight.requires_grad:
+            module.weight.register_hook(trained.mul)
+            module.bias.register_hook(biased.mul)

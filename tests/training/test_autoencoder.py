@@ -6,7 +6,13 @@ import torch
 from diffusers import AutoencoderKL
 
 from training import autoencoder
-from training.autoencoder import AutoencoderRun, loss, new_autoencoder, train_autoencoder
+from training.autoencoder import (
+    AutoencoderRun,
+    load_autoencoder,
+    loss,
+    new_autoencoder,
+    train_autoencoder,
+)
 from training.autoencoder_start import (
     ANCHOR,
     block_transform,
@@ -14,6 +20,7 @@ from training.autoencoder_start import (
     start_as_transform_code,
 )
 from training.crops import Crops
+from training.decoder import DecoderRun, train_decoder
 
 
 @pytest.fixture(scope="module")
@@ -88,3 +95,16 @@ def test_a_short_run_writes_a_folder_with_unit_latents(tmp_path, crops, monkeypa
     scaled = (latents.mean - vae.config.shift_factor) * vae.config.scaling_factor
     assert scaled.std().item() == pytest.approx(1, rel=0.3)
     assert latents.std.mean().item() * vae.config.scaling_factor == pytest.approx(0.03, rel=0.01)
+
+
+def test_training_the_decoder_on_leaves_the_encoder_as_it_is(tmp_path, crops, started):
+    vae, _ = started
+    vae.save_pretrained(tmp_path / "vae")
+    run = DecoderRun(steps=2, decay=1, pixels=128**2)
+    assert train_decoder(crops, tmp_path, run, device=torch.device("cpu"))
+    after = load_autoencoder(tmp_path, torch.device("cpu")).state_dict()
+    moved = {
+        name for name, tensor in vae.state_dict().items() if not torch.equal(tensor, after[name])
+    }
+    assert moved
+    assert all(name.startswith("decoder.") for name in moved)
