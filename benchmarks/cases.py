@@ -8,8 +8,8 @@ import torch
 from PIL import Image, ImageDraw
 from torch import Tensor
 
-from training.degradation import Degradation
-from training.photos import held_out_photos
+from benchmarks.degradation import Degradation
+from benchmarks.photos import held_out_photos
 
 EXACT_DB = 200.0
 """Stands for "no difference at all": JSON has no infinity, and float32 never gets this close."""

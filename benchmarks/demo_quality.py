@@ -20,13 +20,13 @@ from torch import Tensor
 
 from artifacts.pack.reader import open_pack
 from benchmarks.cases import Case, contact_sheet, psnr_db, to_tensor
+from benchmarks.degradation import SCALE, Degradation
+from benchmarks.photos import held_out_photos
 from runtime.images.resizing import resize
 from runtime.load import load_full_precision, load_pack
 from runtime.pipeline import Pipeline
 from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import upscale
-from training.degradation import SCALE, Degradation
-from training.photos import held_out_photos
 
 MODEL = Path("artifacts/demo/dit4sr-mini")
 CROPS_PER_PHOTO = 5

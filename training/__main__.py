@@ -1,115 +1,163 @@
-"""Train ``dit4sr-mini`` and write it as a diffusers folder.
+"""Train the bundled model and write it as a diffusers folder.
 
-    python -m training --out out/train                 # both stages, then the folder
-    python -m training --out out/train --stage vae     # one stage at a time
+    python -m training.photos                            # first: gather the photos
+    python -m training autoencoder --out out/train
+    python -m training decoder --out out/train           # trains the decoder on, any time
+    python -m training network --out out/train           # --network names another shape
+    python -m training export --out out/train --folder out/train/dit4sr-mini
+    python -m training --device cuda                     # all of it, on a GPU
 
-Stopped runs continue where they were. The bundled model was made by the defaults of this file, on
-two CPU cores; the steps, crops and seeds are all here.
+Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
+outside the checkout. --minutes stops a run after a wall time, with its state saved.
 """
 
 import argparse
-import json
-import shutil
+import os
 from pathlib import Path
 
-import numpy as np
 import torch
-from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from PIL import Image
-from safetensors.torch import save_file
 
-from artifacts.dit4sr.layout import POSITION_TABLE
-from runtime.dit4sr.network import DiT4SR
-from schemas.json_io import dump_json
-from schemas.manifest import SamplingDefaults
-from training.degradation import Degradation
-from training.loop import Crops
-from training.network import CONFIG, SHIFT, Phase, embeddings, train_network
-from training.photos import held_out_photos
-from training.vae import VaePhase, train_vae
+from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
+from training.averages import Averages
+from training.crops import Crops
+from training.decoder import DecoderRun, train_decoder
+from training.export import write_folder
+from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
+from training.networks import MINI, NETWORKS
+from training.photos.gather import default_cache
+from training.photos.library import training_photos
 
 SEED = 0
-LEAVES = 120
-VAE_PHASES = [
-    VaePhase(steps=2400, learning_rate=1e-3, kl_weight=1e-5, gradient_weight=0.5),
-    VaePhase(steps=1200, learning_rate=8e-4, kl_weight=1e-7, gradient_weight=0.5),
-    VaePhase(steps=1100, learning_rate=1e-3, kl_weight=0.0, gradient_weight=0.25),
-]
-PHASES = [
-    Phase(crop_px=64, batch=16, steps=2400, cached_crops=4000),
-    Phase(crop_px=128, batch=6, steps=1200, cached_crops=1600),
-]
-SAMPLING = SamplingDefaults(
-    steps=4,
-    guidance=1.0,
-    shift=SHIFT,
-    tile_latent=32,
-    overlap_latent=8,
-    min_side_px=128,
-)
-"""Found with `benchmarks/demo_quality.py`: more steps or guidance sharpen at the cost of PSNR."""
-
-MODEL_CARD = """# dit4sr-mini
-
-A network of DiT4SR's architecture, a hundredth of its size (hidden width 192, 6 blocks), trained
-from scratch with `python -m training` on photos that scikit-image and scikit-learn ship and on
-generated dead-leaves pictures. It exists to try, test and compare quantization with real weights
-where DiT4SR's own cannot be had. It enlarges photos four times and was never trained on the photos
-astronaut, chelsea and coffee.
-
-Apache-2.0, like the project.
-"""
+CPU_STEPS = {"autoencoder": (2200, 900), "decoder": (4000, 2000), "network": (60_000, 10_000)}
+"""Steps in all and of the decay."""
+GPU_STEPS = {"autoencoder": (12_000, 3000), "decoder": (12_000, 6000), "network": (60_000, 10_000)}
+GPU_BATCH = 8
+"""How many times larger batches are on a GPU."""
 
 
-def write_folder(network: DiT4SR, vae: AutoencoderKL, folder: Path) -> None:
-    """Write the model as a diffusers folder in bfloat16, with prompts and sampling defaults."""
-    shutil.rmtree(folder, ignore_errors=True)
-    transformer = folder / "transformer"
-    transformer.mkdir(parents=True)
-    weights = {
-        name: tensor.to(torch.bfloat16).contiguous()
-        for name, tensor in network.state_dict().items()
-        if name != POSITION_TABLE  # rebuilt at load
-    }
-    save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
-    config = {"_class_name": "DiT4SR", **CONFIG.model_dump(mode="json")}
-    (transformer / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    vae.to(torch.bfloat16).save_pretrained(folder / "vae")
-    FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(folder / "scheduler")
-    prompts = {name: tensor.to(torch.bfloat16) for name, tensor in embeddings(SEED).items()}
-    save_file(prompts, folder / "prompts.safetensors")
-    (folder / "sampling.json").write_bytes(dump_json(SAMPLING))
-    (folder / "README.md").write_text(MODEL_CARD)
-
-
-def write_photo(file: Path) -> None:
-    """Write the demo's input: a degraded crop of a held-out photo, 96 x 72 px."""
-    truth = held_out_photos()["chelsea"][6:294, 40:424]
-    small = Degradation.draw(np.random.default_rng(SEED)).apply(truth)
-    Image.fromarray(np.uint8(np.rint(small * 255))).save(file)
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument(
+        "stage",
+        nargs="?",
+        choices=("autoencoder", "decoder", "network", "export", "all"),
+        default="all",
+    )
+    parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
+    parser.add_argument("--photos", type=Path, default=default_cache(), help="gathered photos")
+    parser.add_argument("--network", choices=tuple(NETWORKS), default=MINI.name)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
+    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--steps", type=int, help="of the stage, in all")
+    parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
+    parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument(
+        "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
+    )
+    parser.add_argument("--folder", type=Path, help="of the exported model")
+    return parser.parse_args()
 
 
 def main() -> None:
     """Run the stages that were asked for."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/train"), help="working folder")
-    parser.add_argument("--stage", choices=("vae", "network", "all"), default="all")
-    parser.add_argument(
-        "--folder", type=Path, default=Path("artifacts/demo/dit4sr-mini"), help="finished model"
-    )
-    arguments = parser.parse_args()
-    out: Path = arguments.out
+    arguments = parse_arguments()
+    torch.set_num_threads(arguments.threads)
+    if arguments.stage in ("autoencoder", "all") and not _autoencoder(arguments):
+        return
+    if arguments.stage in ("decoder", "all") and not _decoder(arguments):
+        return
+    if arguments.stage in ("network", "all") and not _network(arguments):
+        return
+    if arguments.stage in ("export", "all"):
+        _export(arguments)
 
-    crops = Crops(SEED, LEAVES)
-    if arguments.stage in ("vae", "all"):
-        train_vae(crops, out, phases=VAE_PHASES, seed=SEED)
-    if arguments.stage in ("network", "all"):
-        vae = AutoencoderKL.from_pretrained(out / "vae").eval().requires_grad_(False)
-        network = train_network(vae, crops, out, phases=PHASES, seed=SEED)
-        write_folder(network, vae, arguments.folder)
-        write_photo(arguments.folder.parent / "photo.png")
+
+def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
+    """Steps in all and of the decay, from the command line or by default."""
+    steps, decay = (CPU_STEPS if arguments.device.type == "cpu" else GPU_STEPS)[stage]
+    return arguments.steps or steps, decay if arguments.decay is None else arguments.decay
+
+
+def _batch_factor(arguments: argparse.Namespace) -> int:
+    return 1 if arguments.device.type == "cpu" else GPU_BATCH
+
+
+def _autoencoder(arguments: argparse.Namespace) -> bool:
+    steps, decay = _steps(arguments, "autoencoder")
+    pixels = AutoencoderRun.pixels * _batch_factor(arguments)
+    return train_autoencoder(
+        Crops(training_photos(arguments.photos), SEED),
+        arguments.out,
+        AutoencoderRun(steps=steps, decay=decay, pixels=pixels),
+        seed=SEED,
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+
+
+def _decoder(arguments: argparse.Namespace) -> bool:
+    steps, decay = _steps(arguments, "decoder")
+    return train_decoder(
+        Crops(training_photos(arguments.photos), SEED),
+        arguments.out,
+        DecoderRun(steps=steps, decay=decay, pixels=DecoderRun.pixels * _batch_factor(arguments)),
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+
+
+def _network_run(arguments: argparse.Namespace) -> NetworkRun:
+    named = NETWORKS[arguments.network]
+    steps, decay = _steps(arguments, "network")
+    on_cpu = arguments.device.type == "cpu"
+    return NetworkRun(
+        config=named.config,
+        seed=named.seed,
+        steps=steps,
+        decay=decay,
+        sizes=Sizes(pixels=Sizes.pixels * _batch_factor(arguments)),
+        # A GPU trains faster than a processor degrades pictures.
+        uses=NetworkRun.uses if on_cpu else 16,
+        workers=0 if on_cpu else max(1, (os.cpu_count() or 1) - 1),
+    )
+
+
+def _network_folder(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.out / arguments.network
+    return folder
+
+
+def _network(arguments: argparse.Namespace) -> bool:
+    run = _network_run(arguments)
+    vae = load_autoencoder(arguments.out, arguments.device)
+    training = train_network(
+        vae,
+        Crops(training_photos(arguments.photos), run.seed),
+        _network_folder(arguments),
+        run,
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+    return training.step == run.steps
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    named = NETWORKS[arguments.network]
+    network = new_network(named.config, named.seed)
+    state = torch.load(
+        _network_folder(arguments) / "network.pt", map_location="cpu", weights_only=True
+    )
+    network.load_state_dict(state["model"])
+    averages = Averages(network, [arguments.average])
+    averages.load_state_dict(state["averages"])
+    averages.copy_to(network, arguments.average)
+    vae = load_autoencoder(arguments.out, torch.device("cpu"))
+    folder = arguments.folder or arguments.out / "exported" / named.name
+    write_folder(named, network, vae, folder)
+    print(f"step {state['step']}, average of decay {arguments.average}: {folder}")
 
 
 if __name__ == "__main__":

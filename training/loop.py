@@ -1,7 +1,7 @@
-"""What both training stages share: seeded crops, and an optimizer loop that survives interruption.
+"""The optimizer loop: seeded by step, and continued where it was stopped.
 
-Batches depend on the step alone, so a run that was stopped and continued sees the same data as one
-that was not.
+Randomness and batches depend on the step alone, so a run that was stopped and continued ends in the
+same weights as one that was not.
 """
 
 import time
@@ -12,126 +12,112 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+from torch.optim import Optimizer
 
-from training.degradation import Degradation, random_crop, resize
-from training.photos import Image, dead_leaves, training_photos
+from training.averages import Averages
+from training.schedule import WarmupStableDecay
 
-PHOTO_SHARE = 0.6
 SAVE_EVERY = 250
+LOG_EVERY = 50
+LARGEST_GRADIENT = 1.0
 
 
-class Crops:
-    """Random crops of training photos and dead leaves, reproducible from a seed and a step."""
+class Training:
+    """A model in training, with a state file.
 
-    def __init__(self, seed: int, leaves: int) -> None:
-        self.seed = seed
-        rng = np.random.default_rng(seed)
-        self.photos = training_photos(rng)
-        self.leaves = [
-            dead_leaves(256, self.photos[rng.integers(len(self.photos))], rng)
-            for _ in range(leaves)
-        ]
-
-    def one(self, size: int, rng: np.random.Generator) -> Image:
-        """One crop [size, size, 3]."""
-        pool = self.photos if rng.random() < PHOTO_SHARE else self.leaves
-        return random_crop(pool[rng.integers(len(pool))], size, rng)
-
-    def images(self, count: int, size: int, step: int) -> Tensor:
-        """Batch [count, 3, size, size] of ``step``, values 0 ... 1."""
-        rng = np.random.default_rng((self.seed, size, step))
-        return to_batch([self.one(size, rng) for _ in range(count)])
-
-    def pairs(self, count: int, size: int, step: int) -> tuple[Tensor, Tensor]:
-        """Sharp crops and their degraded copies enlarged back, both [count, 3, size, size]."""
-        rng = np.random.default_rng((self.seed, size, step, 1))
-        sharp = [self.one(size, rng) for _ in range(count)]
-        small = [Degradation.draw(rng).apply(image) for image in sharp]
-        return to_batch(sharp), to_batch([resize(image, size, size) for image in small])
-
-
-def to_batch(images: list[Image]) -> Tensor:
-    """[H, W, 3] pictures -> one tensor [B, 3, H, W]."""
-    return torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).contiguous()
-
-
-class CosineTraining:
-    """AdamW with warm-up and cosine decay, an average of the weights, and a resumable state file.
+    Before the learning rate decays the state is kept once more (``NAME.stable.pt``): a longer run
+    continues from there.
 
     Args:
-        model: trained in place; ends with the averaged weights where there is an average.
+        model: trained in place.
+        optimizers: stepped together.
+        schedule: factor on every optimizer's learning rate.
+        averages: of the model's weights.
         state_file: written every ``SAVE_EVERY`` steps and read back when it exists.
-        steps: optimizer steps in all.
-        learning_rate: its peak, reached after 200 steps.
-        ema_decay: decay of the exponential average of the weights; None for no average. In a short
-            run the average still carries early weights, while the last ones have settled anyway
-            because the rate has decayed.
     """
 
     def __init__(
         self,
         model: nn.Module,
+        optimizers: list[Optimizer],
+        schedule: WarmupStableDecay,
+        averages: Averages,
         state_file: Path,
-        *,
-        steps: int,
-        learning_rate: float,
-        ema_decay: float | None,
     ) -> None:
-        self.model, self.state_file, self.steps = model, state_file, steps
-        self.average = (
-            None
-            if ema_decay is None
-            else AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay))
-        )
-        self.optimizer = torch.optim.AdamW(
-            model.parameters(), lr=learning_rate, betas=(0.9, 0.99), weight_decay=0.01
-        )
-        self.schedule = torch.optim.lr_scheduler.LambdaLR(self.optimizer, self._rate)
+        self.model, self.optimizers, self.schedule = model, optimizers, schedule
+        self.averages, self.state_file = averages, state_file
+        self.stable_file = state_file.with_suffix(".stable.pt")
+        self.step = 0
+        self._peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
 
-    def _rate(self, step: int) -> float:
-        decay = 0.5 * (1 + np.cos(np.pi * min(step / self.steps, 1)))
-        return float(min(step / 200, 1) * (0.02 + 0.98 * decay))
+    def run(self, loss_of: Callable[[int], Tensor], *, minutes: float = float("inf")) -> bool:
+        """Minimise ``loss_of(step)`` up to the schedule's end.
 
-    def run(self, loss_of: Callable[[int], Tensor]) -> None:
-        """Minimise ``loss_of(step)``, printing the mean loss of every 100 steps."""
-        start, losses, began = self._resume(), [], time.monotonic()
-        for step in range(start, self.steps):
-            torch.manual_seed(step)
-            self.optimizer.zero_grad(set_to_none=True)
-            loss = loss_of(step)
-            loss.backward()
-            nn.utils.clip_grad_norm_(self.model.parameters(), 1.0)
-            self.optimizer.step()
-            self.schedule.step()
-            if self.average is not None:
-                self.average.update_parameters(self.model)
-            losses.append(loss.item())
-            if (step + 1) % 100 == 0:
-                pace = (time.monotonic() - began) / (step + 1 - start)
-                print(f"step {step + 1}: loss {np.mean(losses):.4f}, {pace:.2f} s/step", flush=True)
+        Args:
+            loss_of: the loss of a step, which may use torch's random numbers.
+            minutes: stop, with the state saved, after this wall time.
+
+        Returns:
+            Whether the schedule's end was reached.
+        """
+        self.resume()
+        first, began, losses = self.step, time.monotonic(), []
+        while self.step < self.schedule.steps:
+            if time.monotonic() - began > minutes * 60:
+                self.save(self.state_file)
+                return False
+            if self.step == self.schedule.decay_start and self.schedule.decay:
+                self.save(self.stable_file)
+            losses.append(self._take_step(loss_of))
+            if self.step % LOG_EVERY == 0:
+                pace = (time.monotonic() - began) / (self.step - first)
+                print(
+                    f"step {self.step}: loss {np.mean(losses):.5f}, {pace:.3f} s/step", flush=True
+                )
                 losses.clear()
-            if (step + 1) % SAVE_EVERY == 0 or step + 1 == self.steps:
-                self._save(step + 1)
-        if self.average is not None:
-            self.model.load_state_dict(self.average.module.state_dict())
+            if self.step % SAVE_EVERY == 0 or self.step == self.schedule.steps:
+                self.save(self.state_file)
+        return True
 
-    def _parts(self) -> dict[str, Any]:
-        """What a resumed run needs, each with state_dict and load_state_dict."""
-        parts = {"model": self.model, "optimizer": self.optimizer, "schedule": self.schedule}
-        return parts if self.average is None else {**parts, "average": self.average}
+    def _take_step(self, loss_of: Callable[[int], Tensor]) -> float:
+        torch.manual_seed(self.step)
+        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+            optimizer.zero_grad(set_to_none=True)
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * self.schedule(self.step)
+        loss = loss_of(self.step)
+        loss.backward()
+        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+        for optimizer in self.optimizers:
+            optimizer.step()
+        self.averages.update(self.model, self.step)
+        self.step += 1
+        return loss.item()
 
-    def _save(self, step: int) -> None:
-        self.state_file.parent.mkdir(parents=True, exist_ok=True)
-        state = {name: part.state_dict() for name, part in self._parts().items()}
-        partial = self.state_file.with_suffix(".partial")
-        torch.save({"step": step, **state}, partial)
-        partial.replace(self.state_file)
+    def save(self, file: Path) -> None:
+        """Write the whole state to ``file``, which appears whole or not at all."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        state: dict[str, Any] = {
+            "step": self.step,
+            "model": self.model.state_dict(),
+            "averages": self.averages.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+        }
+        partial = file.with_suffix(".partial")
+        torch.save(state, partial)
+        partial.replace(file)
 
-    def _resume(self) -> int:
+    def resume(self) -> None:
+        """Continue from the state file, or from the stable state if the run was prolonged."""
+        if self.stable_file.exists():
+            decay_began = int(torch.load(self.stable_file, weights_only=True)["step"])
+            if self.schedule.decay_start > decay_began:
+                self.stable_file.replace(self.state_file)
         if not self.state_file.exists():
-            return 0
+            return
         state = torch.load(self.state_file, weights_only=True)
-        for name, part in self._parts().items():
-            part.load_state_dict(state[name])
-        return int(state["step"])
+        self.step = int(state["step"])
+        self.model.load_state_dict(state["model"])
+        self.averages.load_state_dict(state["averages"])
+        for optimizer, saved in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(saved)

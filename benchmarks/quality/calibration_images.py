@@ -6,8 +6,8 @@ import numpy as np
 from PIL import Image
 
 from artifacts.files.whole_file import replacing
-from training.degradation import SCALE, Degradation
-from training.photos import training_photos
+from benchmarks.degradation import SCALE, Degradation
+from benchmarks.photos import training_photos
 
 SEED = 1711
 CROPS_PER_PHOTO = 2

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.cases import EXACT_DB, contact_sheet, held_out_cases, psnr_db
-from training.photos import held_out_photos
+from benchmarks.photos import held_out_photos
 
 CROP_PX = 128
 

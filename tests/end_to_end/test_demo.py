@@ -14,9 +14,9 @@ from PIL import Image
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
 from artifacts.pack.reader import open_pack
+from benchmarks.degradation import SCALE, Degradation
+from benchmarks.photos import held_out_photos
 from runtime.backends.reference import ReferenceLinear
-from training.degradation import SCALE, Degradation
-from training.photos import held_out_photos
 
 MODEL = Path(__file__).parents[2] / "artifacts" / "demo" / "dit4sr-mini"
 RANKS = ("--global-rank", "4", "--local-rank", "2")

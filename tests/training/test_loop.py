@@ -5,32 +5,41 @@ import torch
 from torch import nn
 
 from training import loop
-from training.loop import CosineTraining
+from training.averages import Averages
+from training.loop import Training
+from training.optimizers import adamw
+from training.schedule import WarmupStableDecay
 
 
-def make_training(path, steps=40):
+def make_training(path, steps=40, decay=10):
     torch.manual_seed(0)
-    return CosineTraining(
-        nn.Linear(3, 1, bias=False), path, steps=steps, learning_rate=0.5, ema_decay=0.5
+    model = nn.Linear(3, 1, bias=False)
+    return Training(
+        model,
+        [adamw(model.parameters(), 0.3)],
+        WarmupStableDecay(steps, warmup=5, decay=decay),
+        Averages(model, [0.5, 0.9]),
+        path,
     )
 
 
-def loss_of(training):
+def loss_of(training, fail_at=None):
     wanted = torch.tensor([1.0, -2.0, 0.5])
 
     def loss(step):
+        if step == fail_at:
+            raise KeyboardInterrupt
         x = torch.randn(16, 3)  # seeded by the loop, step by step
         return (training.model(x).squeeze(1) - x @ wanted).square().mean()
 
     return loss
 
 
-def test_it_learns_and_ends_with_the_averaged_weights(tmp_path):
-    training = make_training(tmp_path / "state.pt", steps=200)
+def test_it_learns(tmp_path):
+    training = make_training(tmp_path / "state.pt", steps=200, decay=50)
     first = loss_of(training)(0).item()
-    training.run(loss_of(training))
+    assert training.run(loss_of(training))
     assert loss_of(training)(0).item() < first / 100
-    assert torch.equal(training.model.weight, training.average.module.weight)
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, monkeypatch):
@@ -38,16 +47,43 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, monkeypatch)
     whole = make_training(tmp_path / "whole.pt")
     whole.run(loss_of(whole))
 
-    cut = make_training(tmp_path / "cut.pt")
-    plain = loss_of(cut)
-
-    def failing(step):
-        if step == 25:
-            raise KeyboardInterrupt
-        return plain(step)
-
-    with pytest.raises(KeyboardInterrupt):
-        cut.run(failing)
+    for fail_at in (25, 36):  # before and in the decay
+        cut = make_training(tmp_path / "cut.pt")
+        with pytest.raises(KeyboardInterrupt):
+            cut.run(loss_of(cut, fail_at))
     resumed = make_training(tmp_path / "cut.pt")
     resumed.run(loss_of(resumed))
     assert torch.equal(resumed.model.weight, whole.model.weight)
+    for decay, average in whole.averages.of_decay.items():
+        assert torch.equal(resumed.averages.of_decay[decay]["weight"], average["weight"])
+
+
+def test_a_prolonged_run_starts_from_where_the_decay_began(tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
+    short = make_training(tmp_path / "short.pt", steps=40)
+    short.run(loss_of(short))
+    for fail_at in (45, None):  # interrupted once more on the way
+        longer = make_training(tmp_path / "short.pt", steps=80)
+        if fail_at is None:
+            longer.run(loss_of(longer))
+            continue
+        with pytest.raises(KeyboardInterrupt):
+            longer.run(loss_of(longer, fail_at))
+    whole = make_training(tmp_path / "whole.pt", steps=80)
+    whole.run(loss_of(whole))
+    assert torch.equal(longer.model.weight, whole.model.weight)
+
+
+def test_a_run_stops_after_its_minutes_with_the_state_saved(tmp_path):
+    training = make_training(tmp_path / "state.pt")
+    assert not training.run(loss_of(training), minutes=0)
+    assert (tmp_path / "state.pt").exists()
+
+
+def test_the_rate_rises_stays_and_falls():
+    schedule = WarmupStableDecay(100, warmup=10, decay=20)
+    factors = [schedule(step) for step in range(100)]
+    assert factors[0] < factors[5] < factors[10] == 1
+    assert factors[10:80] == [1.0] * 70
+    assert factors[80] > factors[90] > factors[99] > 0
+    assert min(WarmupStableDecay(100, warmup=10)(step) for step in range(10, 100)) == 1

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image as Pillow
 from scipy.ndimage import gaussian_filter
 
-from training.photos import Image
+from benchmarks.photos import Image
 
 SCALE = 4
 FILTERS = (Pillow.Resampling.BOX, Pillow.Resampling.BILINEAR, Pillow.Resampling.BICUBIC)
@@ -73,22 +73,3 @@ def resize(
         for c in range(3)
     ]
     return np.clip(np.stack(channels, axis=2), 0, 1).astype(np.float32)
-
-
-def random_crop(image: Image, size: int, rng: np.random.Generator) -> Image:
-    """A crop [size, size, 3], randomly mirrored and turned, from a picture at 50 ... 100 % size."""
-    shortest = min(image.shape[:2])
-    zoom = max(rng.uniform(0.5, 1.0), size / shortest)
-    if zoom < 1:
-        side = min(int(np.ceil(size / zoom)), shortest)
-        image = resize(_cut(image, side, rng), size, size)
-    else:
-        image = _cut(image, size, rng)
-    image = np.rot90(image, rng.integers(4))
-    return np.ascontiguousarray(image[:, :: rng.choice((-1, 1))])
-
-
-def _cut(image: Image, size: int, rng: np.random.Generator) -> Image:
-    top = rng.integers(image.shape[0] - size + 1)
-    left = rng.integers(image.shape[1] - size + 1)
-    return image[top : top + size, left : left + size]

@@ -1,0 +1,89 @@
+"""After stage one, whenever there is time: the decoder alone, trained on.
+
+The encoder stays as it is, so latents, and networks trained on them, stay valid.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL
+from torch import Tensor
+
+from training.autoencoder import LATENT_NOISE, load_autoencoder, reconstruction_loss
+from training.autoencoder_start import keep_anchors
+from training.averages import Averages
+from training.crops import Crops
+from training.device import autocast
+from training.loop import Training
+from training.optimizers import adamw
+from training.schedule import WarmupStableDecay
+
+AVERAGE_DECAY = 0.999
+FIRST_STEP = 500_000_000
+"""Batches from here on, which stage one has not seen."""
+
+
+@dataclass(frozen=True)
+class DecoderRun:
+    """How long and on what the decoder trains.
+
+    Attributes:
+        steps: optimizer steps in all.
+        decay: the last steps, with a falling learning rate.
+        pixels: image pixels in a batch of 128-px crops.
+        learning_rate: its peak; it starts from trained weights.
+    """
+
+    steps: int = 4000
+    decay: int = 2000
+    pixels: int = 4 * 64 * 64
+    learning_rate: float = 3e-4
+
+
+def train_decoder(
+    crops: Crops,
+    out: Path,
+    run: DecoderRun,
+    *,
+    device: torch.device,
+    minutes: float = float("inf"),
+) -> bool:
+    """Train on, and overwrite ``out/vae`` when the end was reached; returns whether it was.
+
+    Args:
+        crops: of training photos.
+        out: folder with the autoencoder, and for the state.
+        run: how long.
+        device: where to train.
+        minutes: wall time after which to stop, to be continued later.
+    """
+    vae = load_autoencoder(out, device)
+    vae.decoder.requires_grad_(True)
+    keep_anchors(vae)
+    training = Training(
+        vae.decoder,
+        [adamw(vae.decoder.parameters(), run.learning_rate, weight_decay=0.0)],
+        WarmupStableDecay(run.steps, decay=run.decay),
+        Averages(vae.decoder, [AVERAGE_DECAY]),
+        out / "decoder.pt",
+    )
+
+    def loss_of(step: int) -> Tensor:
+        images = crops.batch(run.pixels // 128**2, 128, FIRST_STEP + step)
+        with autocast(device):
+            return decoder_loss(vae, images.to(device, memory_format=torch.channels_last))
+
+    finished = training.run(loss_of, minutes=minutes)
+    if finished:
+        training.averages.copy_to(vae.decoder, AVERAGE_DECAY)
+        vae.cpu().save_pretrained(out / "vae")
+    return finished
+
+
+def decoder_loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
+    """Loss on images [B, 3, H, W], -1 ... 1, through the frozen encoder."""
+    with torch.no_grad():
+        latent = vae.encode(images).latent_dist.mean
+    noise = torch.randn_like(latent) * (LATENT_NOISE / vae.config.scaling_factor)
+    return reconstruction_loss(vae.decode(latent + noise).sample.float(), images)

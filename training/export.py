@@ -1,0 +1,91 @@
+"""Writes a trained model as a diffusers folder that ``qplan`` and ``qrun`` read."""
+
+import json
+import shutil
+from pathlib import Path
+
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from safetensors.torch import save_file
+
+from artifacts.dit4sr.layout import POSITION_TABLE
+from runtime.dit4sr.network import DiT4SR
+from schemas.json_io import dump_json
+from schemas.manifest import SamplingDefaults
+from training.network import SHIFT, prompt_table
+from training.networks import NamedNetwork
+from training.prompts import NAMES
+
+POSITIVE, NEGATIVE = "natural", "low quality"
+NAMED_PROMPTS = "named-prompts.safetensors"
+"""All prompts, ``NAME.embeds`` and ``NAME.pooled``; the folder's own are a pair of them."""
+SAMPLING = SamplingDefaults(
+    steps=10,
+    guidance=1.5,
+    shift=SHIFT,
+    tile_latent=48,
+    overlap_latent=16,
+    min_side_px=128,
+    color_fix="none",
+)
+
+MODEL_CARD = """# {name}
+
+A network of DiT4SR's architecture, trained from scratch with `python -m training`. {note}
+It exists to try, test and compare quantization with real weights where DiT4SR's own cannot be had.
+
+It was trained on photos from Debian packages (gcompris-qt-data, mate-backgrounds,
+plasma-workspace-wallpapers, lomiri-wallpapers, opencv-doc) and on photos that scikit-image and
+scikit-learn ship; `training/photos/manifest.json` names each with its licence. Most of the photos
+are under the GNU GPL or Creative Commons licences; none of them is part of the weights' folder.
+36 whole photos were held out, astronaut, chelsea and coffee among them.
+
+Apache-2.0, like the project.
+"""
+
+
+def write_folder(
+    named: NamedNetwork,
+    network: DiT4SR,
+    vae: AutoencoderKL,
+    folder: Path,
+    *,
+    dtype: torch.dtype = torch.bfloat16,
+) -> None:
+    """Write the model as a diffusers folder, with prompts and sampling defaults.
+
+    Args:
+        named: what is trained.
+        network: its weights.
+        vae: its autoencoder, which is cast to ``dtype``.
+        folder: replaced if it exists.
+        dtype: of all weights.
+    """
+    shutil.rmtree(folder, ignore_errors=True)
+    transformer = folder / "transformer"
+    transformer.mkdir(parents=True)
+    weights = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+        if name != POSITION_TABLE  # rebuilt at load
+    }
+    save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
+    config = {"_class_name": "DiT4SR", **named.config.model_dump(mode="json")}
+    (transformer / "config.json").write_text(json.dumps(config, indent=2) + "\n")
+    vae.to(dtype).save_pretrained(folder / "vae")
+    FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(folder / "scheduler")
+    _write_prompts(named, folder)
+    (folder / "sampling.json").write_bytes(dump_json(SAMPLING))
+    (folder / "README.md").write_text(MODEL_CARD.format(name=named.name, note=named.note))
+
+
+def _write_prompts(named: NamedNetwork, folder: Path) -> None:
+    table = prompt_table(named.config, named.seed)
+    pair = table.pair(POSITIVE, NEGATIVE)
+    save_file({name: t.bfloat16() for name, t in pair.items()}, folder / "prompts.safetensors")
+    every = {
+        f"{name}.{part}": getattr(table, part)[index].bfloat16().contiguous()
+        for index, name in enumerate(NAMES)
+        for part in ("embeds", "pooled")
+    }
+    save_file(every, folder / NAMED_PROMPTS)
