@@ -92,6 +92,7 @@ def upscale(
         UsageError: a setting that the model cannot run with, or ``output`` for pixels.
         ResourceError: memory ran out, or the output cannot be written.
     """
+    from runtime.images.folder import OUTPUT_SUFFIXES
     from runtime.images.pixels import from_pixels, to_pixels
     from runtime.sampling.settings import SamplingOptions
     from runtime.upscale import upscale as upscale_tensor
@@ -105,6 +106,10 @@ def upscale(
     )
     if isinstance(image, str | os.PathLike):
         if output is not None:
+            if Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
+                raise UsageError(
+                    f"{output}: results are written as {', '.join(sorted(OUTPUT_SUFFIXES))}"
+                )
             upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
             return None
         from runtime.images.image_io import read_image

@@ -1,7 +1,7 @@
 """The parts an upscale needs, loaded and on their device: what `runtime.load` hands out."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import torch
@@ -77,11 +77,11 @@ class Pipeline:
         device, dtype: where the network computes, and what its inputs are cast to.
     """
 
-    architecture: Architecture
-    network: LatentNetwork
-    vae: AutoencoderKL
-    prompts: Prompts
-    bits_at: BitsAt
+    architecture: Architecture = field(repr=False)
+    network: LatentNetwork = field(repr=False)
+    vae: AutoencoderKL = field(repr=False)
+    prompts: Prompts = field(repr=False)
+    bits_at: BitsAt = field(repr=False)
     sampling: UpscaleSettings
     device: torch.device
     dtype: torch.dtype

@@ -23,6 +23,7 @@ from schemas.json_io import read_json_file, validate
 from schemas.manifest import FORMAT_VERSION, Manifest
 
 _MAX_FILES = 1000
+_NO_PACK = "is it a pack? A checkpoint goes to `qplan build`, or to `--full-precision`"
 _UPGRADE = "upgrade this program, or build the pack again with this version"
 
 
@@ -49,7 +50,9 @@ def find_files(path: Path) -> set[str]:
         except OSError as cause:
             raise PackError(f"{name}: cannot be read: {cause.strerror or cause}") from cause
         if not stat.S_ISREG(mode):
-            raise PackError(f"{name}: neither a file nor a directory of a pack")
+            raise PackError(
+                f"{path}: {name}: neither a file nor a directory of a pack", hint=_NO_PACK
+            )
         found.add(name)
         if len(found) > _MAX_FILES:
             raise PackError(f"pack {path} has more than {_MAX_FILES} files")
@@ -79,6 +82,8 @@ def read_manifest(path: Path) -> Manifest:
     Raises:
         PackError: it is missing, malformed, damaged, or of a newer version.
     """
+    if not (path / MANIFEST).exists():
+        raise PackError(f"{path}: there is no {MANIFEST}", hint=_NO_PACK)
     content = read_json_file(path / MANIFEST, where=MANIFEST, error=PackError)
     if not isinstance(content, dict) or content.get("format") != "qpack":
         raise PackError(f'{MANIFEST}: format is not "qpack"')

@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from artifacts.family import family_names
+
 ROOT = Path(__file__).parents[2]
 NAMELESS = (
     "artifacts/codec",
@@ -30,8 +32,11 @@ ONLY_IN_PROSE = (
     "runtime/sampling",
 )
 """Rooms whose code names none; examples, hints and explanations may."""
+_KNOWN = "|".join(rf"(?<!q-)(?<!q)\b{re.escape(name)}\b" for name in family_names())
+INSTALLED = ("schemas", "artifacts", "runtime", "planner", "qdit4sr")
 FAMILY = re.compile(
-    r"(?<!q-)(?<!q)dit4sr|stable.?diffusion|\bsd3|pos_embed|transformer_blocks|joint_attention"
+    _KNOWN
+    + r"|(?<!q-)(?<!q)dit4sr|stable.?diffusion|\bsd3|pos_embed|transformer_blocks|joint_attention"
     r"|context_embedder|attn2|ControlBlock|TransformerConfig",
     re.IGNORECASE,
 )
@@ -62,3 +67,9 @@ def test_code_outside_the_families_rooms_names_none(room):
 def test_the_detector_finds_names_where_they_are():
     assert len(places("artifacts/dit4sr", prose=False)) > 10
     assert len(places("runtime/dit4sr", prose=False)) > 10
+
+
+def test_every_room_is_a_package():
+    """A folder without ``__init__.py`` works from a checkout and is missing after an install."""
+    rooms = {file.parent for top in INSTALLED for file in (ROOT / top).rglob("*.py")}
+    assert [room for room in sorted(rooms) if not (room / "__init__.py").is_file()] == []

@@ -8,6 +8,7 @@ from artifacts.pack.reader import verify_pack
 from planner.build.base_model import BaseModel
 from planner.build.build import build
 from planner.recipes import RECIPES, recipe_settings
+from planner.settings import BuildSettings
 from planner.target import parse_target
 from schemas.errors import UsageError
 from tests.artifacts.make_checkpoint import random_state, write_folder
@@ -36,10 +37,14 @@ def packs(tmp_path_factory, checkpoint):
     return {name: verify_pack(folder / name) for name in DATA_FREE}
 
 
-def test_methods_and_ablations_are_all_there():
+def choice(name, field):
+    """What a recipe says of a field of the settings, or their default."""
+    return RECIPES[name].choices.get(field, getattr(BuildSettings(W4A4), field))
+
+
+def test_the_papers_methods_and_ablations_are_there():
     ablations = {f"q-dit4sr-no-{part}" for part in ("signs", "hsvd", "vasmp", "vatmp")}
-    ours = {"q-dit4sr-residual"}
-    assert set(RECIPES) == {"rtn", "quarot", "svdquant", "q-dit4sr"} | ours | ablations
+    assert set(RECIPES) >= {"rtn", "quarot", "svdquant", "q-dit4sr"} | ablations
 
 
 def test_the_pack_says_which_recipe_it_follows(packs):
@@ -48,48 +53,35 @@ def test_the_pack_says_which_recipe_it_follows(packs):
         assert f"recipe `{name}`" in (pack.path / "README.md").read_text()
 
 
-def test_who_rotates(packs):
-    rotating = {name for name, pack in packs.items() if pack.manifest.rotation.enabled}
-    assert set(DATA_FREE) - rotating == {"rtn"}
-    signed = {name for name, pack in packs.items() if pack.manifest.rotation.signs}
-    assert rotating - signed == {"q-dit4sr-no-signs"}
-
-
-def test_who_has_factors(packs):
-    without = {
-        name
-        for name, pack in packs.items()
-        if not any(r.global_rank or r.local_block for r in pack.manifest.layers.values())
-    }
-    assert without == {"rtn", "quarot", "q-dit4sr-no-hsvd"}
-
-
-def test_who_gives_all_layers_the_same_bits(packs):
-    uniform = {
-        name
-        for name, pack in packs.items()
-        if {r.weight_bits for r in pack.manifest.layers.values()} == {4}
-    }
-    assert uniform == {"rtn", "quarot", "q-dit4sr-no-vasmp"}
-
-
-def test_who_scales_by_the_largest_magnitude(packs):
+def test_packs_are_what_their_recipes_say(packs):
     for name, pack in packs.items():
-        rule = "absmax" if name == "rtn" else "gaussian"
-        quantizer = pack.manifest.quantizer
-        assert (quantizer.weight_scale, quantizer.activation_scale) == (rule, rule)
+        manifest = pack.manifest
+        rotates = choice(name, "rotation")
+        assert manifest.rotation.enabled == rotates
+        assert manifest.rotation.signs == (rotates and choice(name, "rotation_signs"))
+        records = manifest.layers.values()
+        factors = choice(name, "global_rank") or choice(name, "local_rank")
+        assert any(r.global_rank or r.local_block for r in records) == bool(factors)
+        uniform = choice(name, "weight_allocation") == "uniform"
+        assert ({r.weight_bits for r in records} == {4}) == uniform
+        quantizer = manifest.quantizer
+        assert quantizer.weight_scale == choice(name, "weight_scale")
+        assert quantizer.activation_scale == choice(name, "activation_scale")
+
+
+def test_the_papers_recipes_differ_where_they_should(packs):
+    assert not packs["rtn"].manifest.rotation.enabled
+    assert packs["rtn"].manifest.quantizer.weight_scale == "absmax"
+    assert packs["quarot"].manifest.rotation.signs
+    assert not packs["q-dit4sr-no-signs"].manifest.rotation.signs
+    assert all(not r.global_rank for r in packs["q-dit4sr-no-hsvd"].manifest.layers.values())
 
 
 def test_who_wants_a_calibration():
-    using = {name for name in RECIPES if recipe_settings(name, W4A4).uses_calibration}
-    assert using == {
-        "q-dit4sr",
-        "q-dit4sr-residual",
-        "q-dit4sr-no-signs",
-        "q-dit4sr-no-hsvd",
-        "q-dit4sr-no-vasmp",
-        "svdquant",
-    }
+    for name in RECIPES:
+        by_timestep = choice(name, "timestep_allocation") != "uniform"
+        expected = by_timestep or choice(name, "smoothing")
+        assert recipe_settings(name, W4A4).uses_calibration == expected
 
 
 def test_svdquant_smooths_instead_of_rotating_and_says_what_it_lacks(checkpoint, tmp_path):

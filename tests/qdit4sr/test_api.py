@@ -62,11 +62,18 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
         qdit4sr.upscale(model, PIXELS, steps=0)
     with pytest.raises(UsageError, match="returned, not written"):
         qdit4sr.upscale(model, PIXELS, tmp_path / "a.png")
+    with pytest.raises(UsageError, match=r"y\.txt: results are written as"):
+        qdit4sr.upscale(model, tmp_path / "a.png", tmp_path / "y.txt")
     with pytest.raises(UsageError, match="exists"):
         qdit4sr.build(setup.checkpoint, pack, base=setup.base, **RANKS)
     for wrong in (PIXELS[..., 0], PIXELS.astype(np.float32), PIXELS[:0]):
         with pytest.raises(ImageError, match="uint8"):
             qdit4sr.upscale(model, wrong)
+
+
+def test_a_model_is_shown_in_a_line(model):
+    assert "steps=3" in repr(model)
+    assert len(repr(model)) < 400
 
 
 def test_pixels_come_back_as_they_were():
