@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import Target
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import ScaleRule, SettingOrList
 

@@ -4,7 +4,8 @@ import re
 from dataclasses import dataclass
 
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
-from schemas.bit_grid import UNQUANTIZED, MeanBitWidths
+from schemas.bit_grid import MeanBitWidths
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 
 MINIMUM_ACTIVATION_BITS = 2

@@ -11,12 +11,10 @@ from pydantic import (
     model_validator,
 )
 
+from schemas.bit_widths import BIT_WIDTHS, UNQUANTIZED
 from schemas.bounds import at_most
 from schemas.strict import StrictModel
 
-UNQUANTIZED = 16
-"""Bits of what is not quantized: a weight in bfloat16, a layer's input as it comes."""
-BIT_WIDTHS = (1, 2, 3, 4, 5, 6, 7, 8, UNQUANTIZED)
 MAX_TIMESTEPS = 10000
 MAX_LAYERS = 100_000
 """Far above any network (585 at 2.7 billion parameters); bounds what a hostile file can cost."""

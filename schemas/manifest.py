@@ -5,7 +5,8 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.bit_grid import MAX_LAYERS, UNQUANTIZED, Bits, MeanBitWidths, VersionOne
+from schemas.bit_grid import MAX_LAYERS, Bits, MeanBitWidths, VersionOne
+from schemas.bit_widths import UNQUANTIZED
 from schemas.bounds import at_most
 from schemas.json_io import dump_json
 from schemas.strict import StrictModel

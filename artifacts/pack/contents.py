@@ -10,7 +10,8 @@ from artifacts.codec.layer_parts import expected_tensors
 from artifacts.family import Architecture, family_names, find_family
 from artifacts.files.safetensors_io import TensorSpec
 from artifacts.pack.file_names import MANIFEST
-from schemas.bit_grid import UNQUANTIZED, BitGrid
+from schemas.bit_grid import BitGrid
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError
 from schemas.json_io import validate
 from schemas.manifest import Manifest

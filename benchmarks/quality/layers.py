@@ -28,7 +28,7 @@ from runtime.backends.reference import ReferenceLinear
 from runtime.images.image_io import read_image
 from runtime.images.resizing import SCALE
 from runtime.upscale import encode_image, sample_latent
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.json_io import format_json
 
 IMAGES = 4

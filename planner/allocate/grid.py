@@ -6,7 +6,8 @@ from fractions import Fraction
 
 from planner.allocate.vatmp import allocate_timesteps
 from planner.settings import BuildSettings
-from schemas.bit_grid import UNQUANTIZED, BitGrid, LayerBits
+from schemas.bit_grid import BitGrid, LayerBits
+from schemas.bit_widths import UNQUANTIZED
 from schemas.calibration import Calibration
 
 

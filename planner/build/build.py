@@ -34,7 +34,7 @@ from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.calibration import Calibration
 from schemas.manifest import LayerRecord, Manifest, Source
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
 from planner.allocate.vasmp import LayerStatistics
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 
 
 @dataclass(frozen=True)

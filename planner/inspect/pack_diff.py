@@ -13,7 +13,7 @@ from rich.text import Text
 
 from artifacts.pack.reader import Pack
 from planner.inspect.inspection import select_layers
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
 

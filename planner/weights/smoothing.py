@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.calibration import ChannelStatistics
 from schemas.manifest import ScaleRule
 

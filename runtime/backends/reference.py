@@ -19,7 +19,7 @@ from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.input_key import input_key
 from runtime.network.projection import PreparedInput, QuantizableLinear
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 _EXACT_IN_FLOAT32 = 2**24

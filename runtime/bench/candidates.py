@@ -14,7 +14,7 @@ from runtime.bench.peers import Peer, all_peers
 from runtime.bench.random_layers import random_layer
 from runtime.bench.workload import BitWidths, Ranks
 from runtime.network.blocks import BlockKind, Streams
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import QuantizerRecord
 
 QUANTIZER = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 
 from runtime.network.cuda_graphs import GraphedForward, has_graphs
 from runtime.network.projection import ActivationBits, QuantizableLinear
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 
 
 class GraphedNetwork:

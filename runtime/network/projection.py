@@ -15,7 +15,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor, nn
 
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 
 ActivationBits = Mapping[str, int]
 """Layer name -> activation bits at one timestep, or `UNQUANTIZED`."""

@@ -3,7 +3,8 @@
 from collections.abc import Callable
 
 from runtime.network.projection import ActivationBits
-from schemas.bit_grid import BIT_WIDTHS, UNQUANTIZED, BitGrid
+from schemas.bit_grid import BitGrid
+from schemas.bit_widths import BIT_WIDTHS, UNQUANTIZED
 from schemas.errors import UsageError
 
 BitsAt = Callable[[float], ActivationBits | None]

@@ -7,7 +7,7 @@ from importlib.metadata import version
 import pytest
 
 LIGHT = ["planner.cli.app", "runtime.cli.app", "schemas.errors", "artifacts.cli.exit_codes"]
-HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy", "pyiqa"}
+HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy", "pyiqa", "pydantic"}
 
 
 def modules_after(statement: str) -> set[str]:

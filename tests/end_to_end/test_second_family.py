@@ -23,7 +23,8 @@ SETTINGS = BuildSettings(Target(8, 8), global_rank=2, local_rank=1)
 
 @pytest.fixture(autouse=True)
 def _known(monkeypatch):
-    monkeypatch.setitem(families._MODULES, "toy", "tests.toy_family.family")
+    monkeypatch.setattr(families, "_MODULES", dict(families._MODULES))  # undone after the test
+    families.register("toy", "tests.toy_family.family")
 
 
 @pytest.fixture

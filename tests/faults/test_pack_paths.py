@@ -103,5 +103,13 @@ def test_no_pack_at_all(tmp_path):
     with pytest.raises(PackError, match="is not a directory"):
         open_pack(tmp_path / "file")
     (tmp_path / "empty").mkdir()
-    with pytest.raises(PackError, match=r"manifest\.json: cannot be read"):
+    with pytest.raises(PackError, match=r"empty: there is no manifest\.json"):
         open_pack(tmp_path / "empty")
+
+
+def test_a_checkpoint_in_place_of_a_pack_says_where_it_goes(tmp_path):
+    (tmp_path / "transformer").mkdir()
+    with pytest.raises(PackError, match="neither a file nor a directory of a pack") as caught:
+        open_pack(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert "qplan build" in caught.value.hint

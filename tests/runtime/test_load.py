@@ -137,6 +137,8 @@ def test_full_precision_runs_as_the_variant_it_is_told(tmp_path):
     for asked, expected in ((None, "q"), ("r1", "r1")):
         loaded = load_full_precision(tmp_path / "model", variant=asked, device=CPU, dtype=FLOAT)
         assert loaded.network.variant == expected
+    with pytest.raises(UsageError, match="no variant 'r2' of DiT4SR"):
+        load_full_precision(tmp_path / "model", variant="r2", device=CPU, dtype=FLOAT)
 
 
 def test_full_precision_needs_prompts_and_a_whole_autoencoder(tmp_path):

@@ -1,6 +1,6 @@
 """What files need to know of the toy: a checkpoint of two linear layers and a gain."""
 
-from artifacts.family import Family, LatentSize, LinearShape, register
+from artifacts.family import Family, LatentSize, LinearShape
 from schemas.errors import CheckpointError
 from schemas.manifest import SamplingDefaults
 from schemas.strict import StrictModel
@@ -60,5 +60,3 @@ FAMILY = Family(
     tokens_through=lambda _name, streams: streams["image"],
     runtime="tests.toy_family.network",
 )
-
-register("toy", "tests.toy_family.family")

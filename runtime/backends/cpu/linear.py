@@ -25,7 +25,7 @@ from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.cpu.scratch import scratch
 from runtime.backends.input_key import input_key
 from runtime.network.projection import PreparedInput, QuantizableLinear
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 _SMALLEST_NORMAL = torch.finfo(torch.float32).smallest_normal

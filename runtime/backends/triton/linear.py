@@ -30,7 +30,7 @@ from runtime.backends.triton.resident import (
 from runtime.backends.triton.rotation_plan import RotationPlan, check_row, plan_for
 from runtime.network.finite_watch import is_capturing, number_of, raise_if_seen
 from runtime.network.projection import PreparedInput, QuantizableLinear
-from schemas.bit_grid import UNQUANTIZED
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
 LARGEST_IN_FEATURES = 32767

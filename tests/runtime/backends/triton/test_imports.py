@@ -28,11 +28,13 @@ sys.meta_path[:] = [Without(finder) for finder in sys.meta_path]
 BENCH = """
 from runtime.cli import app, bench
 from artifacts.dit4sr.config import TransformerConfig
+from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 config = TransformerConfig(sample_size=16, num_layers=2, num_attention_heads=2,
                            attention_head_dim=16, joint_attention_dim=24, caption_projection_dim=32,
                            pooled_projection_dim=16, pos_embed_max_size=32,
                            dual_attention_layers=(0,))
-bench.network_to_measure = lambda: (config, 3)
+bench.network_to_measure = lambda: (Architecture(FAMILY, config, "q"), 3)
 sys.argv = ["qrun", "bench", "--device=cpu", "--rounds=1", "--no-compile", "-o", {out!r}]
 app.main()
 """
