@@ -1,5 +1,7 @@
 """DiT4SR's networks as the runtime needs them; `artifacts.dit4sr.family` is the other half."""
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -55,6 +57,17 @@ def build(config: TransformerConfig, variant: str) -> LatentNetwork:
     return DiT4SR(config, variant)
 
 
+def sample(*arguments: Any, **options: Any) -> Tensor:
+    """Flow matching, as `runtime.sampling.sampler.sample`; brings diffusers too."""
+    from runtime.sampling import sampler  # noqa: PLC0415
+
+    return sampler.sample(*arguments, **options)
+
+
 FAMILY = NetworkFamily(
-    build=build, probe_config=probe_config, probe_inputs=probe_inputs, blocks=BLOCKS
+    build=build,
+    probe_config=probe_config,
+    probe_inputs=probe_inputs,
+    sample=sample,
+    blocks=BLOCKS,
 )

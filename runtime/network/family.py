@@ -6,7 +6,6 @@ The other half of `artifacts.family.Family`, which names the module that holds t
 import importlib
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +22,6 @@ class LatentNetwork(nn.Module):
     [B, m, J], pooled prompts [B, P], timesteps [B] (0 ... 1000) and the activation bits of every
     quantized layer (None leaves activations unquantized); it returns [B, C, h, w].
     """
-
-
-def _flow_matching(*arguments: Any, **options: Any) -> Tensor:
-    from runtime.sampling.sampler import sample  # noqa: PLC0415  it brings diffusers
-
-    return sample(*arguments, **options)
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +43,7 @@ class NetworkFamily:
     build: Callable[[Config, str], LatentNetwork]
     probe_config: Callable[[Config], Config]
     probe_inputs: Callable[[Config, torch.Generator], tuple[Tensor, ...]]
-    sample: Callable[..., Tensor] = _flow_matching
+    sample: Callable[..., Tensor]
     blocks: BlockFamily | None = None
 
 

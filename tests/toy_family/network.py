@@ -5,6 +5,7 @@ from torch import nn
 
 from runtime.network.family import LatentNetwork, NetworkFamily
 from runtime.network.projection import project
+from runtime.sampling.sampler import sample
 
 
 class ToyNetwork(LatentNetwork):
@@ -34,5 +35,5 @@ def probe_inputs(config, generator):
 
 
 FAMILY = NetworkFamily(
-    build=ToyNetwork, probe_config=lambda config: config, probe_inputs=probe_inputs
+    build=ToyNetwork, probe_config=lambda config: config, probe_inputs=probe_inputs, sample=sample
 )
