@@ -14,6 +14,7 @@ outside the checkout. --minutes stops a run after a wall time, with its state sa
 import argparse
 import os
 from pathlib import Path
+from typing import get_args
 
 import torch
 
@@ -24,6 +25,7 @@ from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder
 from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS
+from training.optimizers import OptimizerName
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
 
@@ -51,6 +53,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=tuple(NETWORKS), default=MINI.name)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="adamw")
     parser.add_argument("--steps", type=int, help="of the stage, in all")
     parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
     parser.add_argument("--minutes", type=float, default=float("inf"))
@@ -121,6 +124,7 @@ def _network_run(arguments: argparse.Namespace) -> NetworkRun:
         sizes=Sizes(pixels=Sizes.pixels * _batch_factor(arguments)),
         # A GPU trains faster than a processor degrades pictures.
         uses=NetworkRun.uses if on_cpu else 16,
+        optimizer=arguments.optimizer,
         workers=0 if on_cpu else max(1, (os.cpu_count() or 1) - 1),
     )
 

@@ -17,8 +17,8 @@ from torch.optim import Optimizer
 from training.averages import Averages
 from training.schedule import WarmupStableDecay
 
-SAVE_EVERY = 250
-LOG_EVERY = 50
+SAVE_EVERY = 100
+LOG_EVERY = 25
 LARGEST_GRADIENT = 1.0
 
 

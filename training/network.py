@@ -17,15 +17,13 @@ from training.averages import Averages
 from training.crops import Crops
 from training.device import autocast
 from training.loop import Training
-from training.optimizers import muon_and_adamw
+from training.optimizers import OptimizerName, network_optimizers
 from training.pairs import Pairs, PairShards, PicturesAhead
 from training.prompts import PromptTable
 from training.schedule import WarmupStableDecay
 
 SHIFT = 3.0
 AVERAGE_DECAYS = (0.998, 0.9995, 0.9998)
-MUON_RATE = 2e-3
-ADAM_RATE = 1e-3
 TIMESTEPS = 1000
 TILE_PATCHES = 24
 """Side of the largest crops, 192 px, in patches."""
@@ -69,6 +67,7 @@ class NetworkRun:
         sizes: crops by step.
         uses: how often a sample is used.
         workers: processes that prepare pictures; 0 for none.
+        optimizer: by name.
     """
 
     config: TransformerConfig
@@ -78,6 +77,7 @@ class NetworkRun:
     sizes: Sizes
     uses: int = 4
     workers: int = 0
+    optimizer: OptimizerName = "adamw"
 
 
 def new_network(config: TransformerConfig, seed: int) -> DiT4SR:
@@ -148,9 +148,7 @@ def new_training(network: DiT4SR, run: NetworkRun, out: Path) -> Training:
     """The training of ``network``, at its start."""
     return Training(
         network,
-        muon_and_adamw(
-            network.transformer_blocks, network, muon_rate=MUON_RATE, adam_rate=ADAM_RATE
-        ),
+        network_optimizers(run.optimizer, network, network.transformer_blocks),
         WarmupStableDecay(run.steps, decay=run.decay),
         Averages(network, AVERAGE_DECAYS),
         out / "network.pt",

@@ -1,17 +1,26 @@
 """Optimizers: AdamW, and Muon for the matrices inside a transformer's blocks.
 
-Muon (Jordan et al. 2024) replaces a matrix's momentum by the nearest orthogonal one, so that all
-directions learn at one rate. It is made for hidden matrices; embeddings, the output projection,
-biases, norms and depthwise kernels stay with AdamW.
+Muon replaces a matrix's momentum by the nearest orthogonal one, so that all directions learn at one
+rate. It is made for hidden matrices; embeddings, the output projection,
+biases, norms and depthwise kernels stay with AdamW. Where a step is as short as on one processor
+core, the orthogonalisation costs nearly as much as the gradient, so AdamW is the default.
 """
 
 from collections.abc import Iterable
+from typing import Literal
 
 import torch
 from torch import nn
 from torch.optim import Optimizer
 
+from training.muon import Muon
+
 ADAM_BETAS = (0.9, 0.99)
+ADAM_RATE = 1e-3
+MUON_RATE = 2e-3
+"""On AdamW's scale."""
+
+OptimizerName = Literal["adamw", "muon"]
 
 
 def adamw(
@@ -23,22 +32,20 @@ def adamw(
     )
 
 
-def muon_and_adamw(
-    hidden: nn.Module, whole: nn.Module, *, muon_rate: float, adam_rate: float
+def network_optimizers(
+    name: OptimizerName, network: nn.Module, hidden: nn.Module
 ) -> list[Optimizer]:
-    """Muon for the matrices of ``hidden``, AdamW for every other parameter of ``whole``.
+    """The optimizers of a transformer.
 
     Args:
-        hidden: the stack of blocks, a part of ``whole``.
-        whole: the network.
-        muon_rate: learning rate of Muon, scaled by ``match_rms_adamw`` (Liu et al. 2025) so that
-            an update's root mean square is that of AdamW at the same rate.
-        adam_rate: learning rate of AdamW.
+        name: ``adamw`` for all parameters, or ``muon`` for the matrices of ``hidden`` and AdamW for
+            the others.
+        network: the whole.
+        hidden: its stack of blocks.
     """
+    if name == "adamw":
+        return [adamw(network.parameters(), ADAM_RATE)]
     matrices = [p for p in hidden.parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
-    others = [p for p in whole.parameters() if id(p) not in taken]
-    muon = torch.optim.Muon(
-        matrices, lr=muon_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"
-    )
-    return [muon, adamw(others, adam_rate)]
+    others = [p for p in network.parameters() if id(p) not in taken]
+    return [Muon(matrices, MUON_RATE), adamw(others, ADAM_RATE)]
