@@ -17,7 +17,9 @@ from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE, read_sampling_
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS
 from artifacts.pack.writer import PackWriter
-from planner.build.prompts import PromptTexts, encode_prompts, has_text_encoders
+from runtime.prompts.encoders import has_text_encoders
+from runtime.prompts.find import encode_prompts
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import read_json_file
 from schemas.manifest import SamplingDefaults
