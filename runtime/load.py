@@ -50,12 +50,7 @@ def load_pack(
     return Pipeline(
         architecture=pack.architecture,
         network=network,
-        vae=_vae(
-            [pack.vae_dir, None if base is None else base / "vae"],
-            device,
-            pack.architecture,
-            _pack_hint(path),
-        ),
+        vae=_vae(vae_folders, device, pack.architecture, _pack_hint(path)),
         prompts=_prompts(pack, [base], _pack_hint(path)).to(device, dtype),
         bits_at=BitSchedule(pack.bit_grid),
         sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
