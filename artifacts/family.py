@@ -37,10 +37,12 @@ class LatentSize(NamedTuple):
     Attributes:
         patch_size: side of one token's patch; sides are multiples of it.
         largest_tile: longest side.
+        channels: of the latent.
     """
 
     patch_size: int
     largest_tile: int
+    channels: int
 
 
 @dataclass(frozen=True)
@@ -190,6 +192,32 @@ class Architecture:
         if text_tokens < 0:
             raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
         return self.family.streams((side_px // token_px) ** 2, text_tokens)
+
+    @cached_property
+    def sampling(self) -> SamplingDefaults:
+        """The family's sampling defaults, with tiles that this network takes."""
+        defaults, size = self.family.sampling, self.latent_size
+        tile = min(defaults.tile_latent, size.largest_tile) // size.patch_size * size.patch_size
+        overlap = defaults.overlap_latent * tile // defaults.tile_latent
+        fitting = {
+            "tile_latent": tile,
+            "overlap_latent": overlap // size.patch_size * size.patch_size,
+        }
+        return defaults.model_copy(update=fitting)
+
+    def wrong_sampling(self, defaults: SamplingDefaults) -> str | None:
+        """Which of a model's sampling defaults this network cannot run with; None for none."""
+        size = self.latent_size
+        if not size.patch_size <= defaults.tile_latent <= size.largest_tile:
+            return (
+                f"tile_latent is {defaults.tile_latent}; this network takes {size.patch_size} to"
+                f" {size.largest_tile}"
+            )
+        for field in ("tile_latent", "overlap_latent"):
+            value = getattr(defaults, field)
+            if value % size.patch_size:
+                return f"{field} is {value}, not a multiple of the patch size {size.patch_size}"
+        return None
 
     def prompt_shapes(self, tokens: int) -> dict[str, Shape]:
         """Names and shapes in a file of prompt embeddings: every part of both prompts."""

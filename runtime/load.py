@@ -7,10 +7,10 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
+from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import Architecture
-from artifacts.files.safetensors_io import read_header
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.trial import trial_of
@@ -22,7 +22,6 @@ from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
-from schemas.json_io import read_json_file
 
 
 def load_pack(
@@ -50,7 +49,8 @@ def load_pack(
         UsageError: the backend cannot run here.
     """
     pack = open_pack(path)
-    vae = _vae([pack.vae_dir, None if base is None else base / "vae"], device, _pack_hint(path))
+    vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
+    vae = _vae(vae_folders, device, pack.architecture, _pack_hint(path))
     # Before the network: text encoders may be larger, and are gone again when it comes.
     prompts, captions = find_prompts(
         pack.prompts(),
@@ -114,10 +114,10 @@ def load_full_precision(
     sampling = (
         opened.manifest.sampling
         if opened is not None
-        else read_sampling_defaults(checkpoint.parts_dir, checkpoint.family.sampling)
+        else read_sampling_defaults(checkpoint.parts_dir, checkpoint.architecture(variant))
     )
     architecture = checkpoint.architecture(variant)
-    vae = _vae(vae_folders, device, hint)
+    vae = _vae(vae_folders, device, architecture, hint)
     prompts, captions = find_prompts(
         None if opened is None else opened.prompts(),
         folders,
@@ -201,30 +201,36 @@ def _leave_out(network: nn.Module, omitted: tuple[str, ...]) -> None:
         network.set_submodule(name, Unread(name))
 
 
-def _vae(folders: list[Path | None], device: torch.device, hint: str) -> AutoencoderKL:
+def _vae(
+    folders: list[Path | None], device: torch.device, architecture: Architecture, hint: str
+) -> AutoencoderKL:
     """The autoencoder of the first folder that has one."""
     folder = next((f for f in folders if f is not None and (f / "config.json").is_file()), None)
     if folder is None:
         raise UsageError("there is no VAE to encode and decode images with", hint=hint)
-    return load_vae(folder, device)
+    return load_vae(folder, device, latent_channels=architecture.latent_size.channels)
 
 
-def load_vae(folder: Path, device: torch.device) -> AutoencoderKL:
+def load_vae(
+    folder: Path, device: torch.device, *, latent_channels: int | None = None
+) -> AutoencoderKL:
     """Load the autoencoder in a diffusers folder, in float32.
 
+    Args:
+        folder: where it is.
+        device: where to.
+        latent_channels: of the network that works on its latents; None does not compare.
+
     Raises:
-        CheckpointError: a file is missing or damaged, or they do not fit one another.
+        CheckpointError: a file is missing or damaged, or they do not fit one another or the
+            network.
     """
-    file = folder / "config.json"
-    content = read_json_file(file, where=str(file), error=CheckpointError)
-    header = read_header(folder / "diffusion_pytorch_model.safetensors", error=CheckpointError)
-    state = {name: header.read(name, error=CheckpointError).float() for name in header.tensors}
-    try:
-        vae = AutoencoderKL.from_config(content)
-        vae.load_state_dict(state)
-    except (RuntimeError, TypeError, ValueError, KeyError) as cause:
-        raise CheckpointError(f"{folder}: not a usable autoencoder: {cause}") from cause
-    return vae.to(device).eval().requires_grad_(False)
+    opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
+    with torch.device("meta"):
+        vae = AutoencoderKL(**opened.config.model_dump())
+    state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
+    vae.load_state_dict(state, assign=True)
+    return vae.eval().requires_grad_(False)
 
 
 def _pack_hint(path: Path) -> str:

@@ -172,13 +172,13 @@ def full_precision_method(
     lender = None if pack is None else open_pack(pack)
     if lender is not None and lender.config != checkpoint.config:
         raise UsageError(f"{path} and {pack} are networks of different shapes")
+    lent = None if lender is None else lender.variant
+    architecture = checkpoint.architecture(variant or lent)
     defaults = (
-        read_sampling_defaults(checkpoint.parts_dir, checkpoint.family.sampling)
+        read_sampling_defaults(checkpoint.parts_dir, architecture)
         if lender is None
         else lender.manifest.sampling
     )
-    lent = None if lender is None else lender.variant
-    architecture = checkpoint.architecture(variant or lent)
     settings = options.settings(UpscaleSettings.from_manifest(defaults), architecture.latent_size)
     with base_folder(options.base) as base:
         parts = lent_parts(lender, [base, checkpoint.parts_dir], f"{path} is alone")

@@ -52,7 +52,7 @@ FAMILY = Family(
     },
     unread_tensors=lambda _config, _variant: frozenset({"unused.weight"}),
     rebuilt={},
-    latent_size=lambda _config: LatentSize(1, 64),
+    latent_size=lambda config: LatentSize(1, 64, config.channels),
     prompt_shapes=lambda _config, tokens: {"embeds": (tokens, 4), "pooled": (4,)},
     text_tokens=0,
     vae_factor=4,
