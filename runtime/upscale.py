@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from runtime.images.alpha import resize_visible
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.color import correct_color
 from runtime.images.image_io import (
@@ -67,7 +68,7 @@ def upscale_file(
     header = read_header(source, max_pixels=max_pixels)
     check_output_size(output, SCALE * header.width, SCALE * header.height)
     image = read_image(source, max_pixels=max_pixels)
-    result = upscale(pipeline, image.rgb, settings, progress=progress)
+    result = upscale(pipeline, image.rgb, settings, alpha=image.alpha, progress=progress)
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
     written = write_image(output, result, image, alpha=alpha)
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
@@ -79,6 +80,7 @@ def upscale(
     rgb: Tensor,
     settings: UpscaleSettings,
     *,
+    alpha: Tensor | None = None,
     progress: StepCallback | None = None,
 ) -> Tensor:
     """Return ``rgb`` [1, 3, H, W], sRGB-coded, 0 ... 1, as float32 [1, 3, 4 H, 4 W] on the CPU.
@@ -87,12 +89,13 @@ def upscale(
         pipeline: the model.
         rgb: any height and width, from 1 px.
         settings: checked by `UpscaleSettings.check`.
+        alpha: opacity [1, 1, H, W], by which colours are weighted; None where all is opaque.
         progress: called after every sampling step; starts over when memory runs out.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
-    encoded = encode_image(pipeline, rgb, settings)
+    encoded = encode_image(pipeline, rgb, settings, alpha=alpha)
     latent = sample_latent(pipeline, encoded.control, settings, progress=progress)
     return decode_image(pipeline, encoded, latent, settings)
 
@@ -104,18 +107,22 @@ class EncodedImage:
     Attributes:
         target: height and width of the result.
         enlarged: what colours are corrected against, float32 [1, 3, h, w] on the CPU.
+        alpha: opacity [1, 1, h, w], or None.
         control: the control latent, float32 [1, C, h / f, w / f] of the padded ``enlarged``, with
             f the autoencoder's factor.
     """
 
     target: tuple[int, int]
     enlarged: Tensor
+    alpha: Tensor | None
     control: Tensor
 
 
 @torch.inference_mode()
-def encode_image(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> EncodedImage:
-    """Enlarge, pad and encode ``rgb`` [1, 3, H, W].
+def encode_image(
+    pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings, *, alpha: Tensor | None = None
+) -> EncodedImage:
+    """Enlarge, pad and encode ``rgb`` [1, 3, H, W] of opacity ``alpha`` [1, 1, H, W].
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
@@ -123,10 +130,12 @@ def encode_image(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> 
     height, width = rgb.shape[-2:]
     target = (SCALE * height, SCALE * width)
     # From the input in one step, not from the enlarged image: a second resampling would blur.
-    enlarged = resize(rgb.float(), working_size(*target, settings.min_side_px))
+    size = working_size(*target, settings.min_side_px)
+    enlarged = resize_visible(rgb.float(), alpha, size)
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
-    return EncodedImage(target, enlarged, encode(pipeline, padded))
+    enlarged_alpha = None if alpha is None else resize(alpha, size)
+    return EncodedImage(target, enlarged, enlarged_alpha, encode(pipeline, padded))
 
 
 @torch.inference_mode()
@@ -176,5 +185,5 @@ def decode_image(
     """
     enlarged = encoded.enlarged
     decoded = decode(pipeline, latent)[..., : enlarged.shape[-2], : enlarged.shape[-1]]
-    corrected = correct_color(decoded, enlarged, settings.color_fix)
-    return resize(corrected, encoded.target)
+    corrected = correct_color(decoded, enlarged, settings.color_fix, encoded.alpha)
+    return resize_visible(corrected, encoded.alpha, encoded.target)
