@@ -37,10 +37,30 @@ class LatentSize(NamedTuple):
     Attributes:
         patch_size: side of one token's patch; sides are multiples of it.
         largest_tile: longest side.
+        channels: of the latent.
     """
 
     patch_size: int
     largest_tile: int
+    channels: int
+
+
+@dataclass(frozen=True)
+class AttentionWork:
+    """Multiply-accumulates of one forward pass between activations, inside attention.
+
+    Attributes:
+        scores: of queries with keys, QKᵀ.
+        values: of probabilities with values, PV.
+    """
+
+    scores: int
+    values: int
+
+    @property
+    def macs(self) -> int:
+        """Both together."""
+        return self.scores + self.values
 
 
 @dataclass(frozen=True)
@@ -86,6 +106,7 @@ class Family:
         vae_factor: image pixels per latent pixel of the published autoencoder, along one side.
         streams: patches of the latent, prompt tokens -> tokens of every stream of a forward pass.
         tokens_through: layer name, tokens of the streams -> tokens through that layer.
+        attention_work: configuration, tokens of the streams -> work inside attention.
         runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
             name ``FAMILY``. A name, not an import: files do not need the network.
     """
@@ -110,6 +131,7 @@ class Family:
     vae_factor: int
     streams: Callable[[int, int], dict[str, int]]
     tokens_through: Callable[[str, Mapping[str, int]], int]
+    attention_work: Callable[[Config, Mapping[str, int]], AttentionWork]
     runtime: str
 
     def check_variant(self, variant: str) -> str:
@@ -190,6 +212,32 @@ class Architecture:
         if text_tokens < 0:
             raise UsageError(f"{text_tokens} text tokens", hint="give 0 or more")
         return self.family.streams((side_px // token_px) ** 2, text_tokens)
+
+    @cached_property
+    def sampling(self) -> SamplingDefaults:
+        """The family's sampling defaults, with tiles that this network takes."""
+        defaults, size = self.family.sampling, self.latent_size
+        tile = min(defaults.tile_latent, size.largest_tile) // size.patch_size * size.patch_size
+        overlap = defaults.overlap_latent * tile // defaults.tile_latent
+        fitting = {
+            "tile_latent": tile,
+            "overlap_latent": overlap // size.patch_size * size.patch_size,
+        }
+        return defaults.model_copy(update=fitting)
+
+    def wrong_sampling(self, defaults: SamplingDefaults) -> str | None:
+        """Which of a model's sampling defaults this network cannot run with; None for none."""
+        size = self.latent_size
+        if not size.patch_size <= defaults.tile_latent <= size.largest_tile:
+            return (
+                f"tile_latent is {defaults.tile_latent}; this network takes {size.patch_size} to"
+                f" {size.largest_tile}"
+            )
+        for field in ("tile_latent", "overlap_latent"):
+            value = getattr(defaults, field)
+            if value % size.patch_size:
+                return f"{field} is {value}, not a multiple of the patch size {size.patch_size}"
+        return None
 
     def prompt_shapes(self, tokens: int) -> dict[str, Shape]:
         """Names and shapes in a file of prompt embeddings: every part of both prompts."""

@@ -16,6 +16,8 @@ from schemas.bounds import at_most
 from schemas.strict import StrictModel
 
 MAX_TIMESTEPS = 10000
+LAST_TIMESTEP = 1000.0
+"""The timestep of pure noise, as diffusers' schedulers count."""
 MAX_LAYERS = 100_000
 """Far above any network (585 at 2.7 billion parameters); bounds what a hostile file can cost."""
 
@@ -38,7 +40,7 @@ VersionOne = Annotated[int, Field(ge=1, le=1)]
 MeanBits = Annotated[int | float, Field(ge=1, le=UNQUANTIZED)]
 # JSON has no tuples: lists are let through, then held as tuples. Their items stay strict.
 Timesteps = Annotated[
-    tuple[Annotated[float, Field(ge=0)], ...],
+    tuple[Annotated[float, Field(ge=0, le=LAST_TIMESTEP)], ...],
     at_most(MAX_TIMESTEPS),
     Field(strict=False, min_length=1),
 ]

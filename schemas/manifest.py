@@ -5,7 +5,7 @@ from typing import Annotated, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from schemas.bit_grid import MAX_LAYERS, Bits, MeanBitWidths, VersionOne
+from schemas.bit_grid import MAX_LAYERS, MAX_TIMESTEPS, Bits, MeanBitWidths, VersionOne
 from schemas.bit_widths import UNQUANTIZED
 from schemas.bounds import at_most
 from schemas.json_io import dump_json
@@ -16,6 +16,15 @@ FORMAT_VERSION = 1
 
 MAX_FILES = 10_000
 """Bound on everything else that there are several of: files, settings, rotated sizes."""
+
+MAX_GUIDANCE = 1000.0
+"""Largest guidance scale: people use 1 to 15, and float16 ends at 65,504."""
+MAX_SHIFT = 100.0
+"""Largest timestep shift, and the inverse of the smallest: published models have 1 to 12. Within
+it, 10,000 timesteps are 10,000 different numbers in float32."""
+MAX_MIN_SIDE_PX = 2048
+"""Largest shorter side that a small image is brought to before the network sees it: memory and time
+grow with its square, whatever the image. Published models have 512."""
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
@@ -35,6 +44,9 @@ Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
 ScaleRule = Literal["gaussian", "absmax"]
 ColorFix = Literal["adain", "wavelet", "none"]
+Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
+Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
+Shift = Annotated[float, Field(ge=1 / MAX_SHIFT, le=MAX_SHIFT)]
 Setting = str | int | float | bool | None
 SettingOrList = Setting | Annotated[list[Setting], at_most(MAX_FILES)]
 
@@ -131,13 +143,13 @@ class SamplingDefaults(StrictModel):
         color_fix: colour correction against the enlarged input.
     """
 
-    steps: Annotated[int, Field(ge=1, le=10000)]
-    guidance: Annotated[float, Field(ge=0)]
-    shift: Annotated[float, Field(gt=0)]
+    steps: Steps
+    guidance: Guidance
+    shift: Shift
     tile_latent: Side
     overlap_latent: Annotated[int, Field(ge=0, le=65536)]
     upscale: Annotated[int, Field(ge=4, le=4)] = 4
-    min_side_px: Side
+    min_side_px: Annotated[int, Field(ge=1, le=MAX_MIN_SIDE_PX)]
     color_fix: ColorFix = "adain"
 
     @model_validator(mode="after")
@@ -171,9 +183,9 @@ class CalibrationRecord(StrictModel):
     images: Annotated[int, Field(ge=1, le=MAX_FILES)]
     crop_px: Side
     seed: Count
-    steps: Annotated[int, Field(ge=1, le=10000)]
-    guidance: Annotated[float, Field(ge=0)]
-    shift: Annotated[float, Field(gt=0)]
+    steps: Steps
+    guidance: Guidance
+    shift: Shift
 
 
 class TransformerBytes(StrictModel):

@@ -14,7 +14,7 @@ from pathlib import Path, PurePosixPath
 from torch import Tensor
 
 from artifacts.family import Architecture, Config, Family, Shape, families
-from artifacts.files.safetensors_io import FileIdentity, Header, read_header
+from artifacts.files.safetensors_io import FLOAT_DTYPES, FileIdentity, Header, read_header
 from artifacts.pack.file_names import BIT_GRID, MANIFEST, sha256_of
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file, validate
@@ -24,7 +24,6 @@ WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
 """What diffusers and transformers call a model's weights; preferred over any other name."""
 INDEX_SUFFIX = ".index.json"
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
-FLOAT_DTYPES = frozenset({"F16", "BF16", "F32", "F64"})
 QUANTIZED_DTYPES = frozenset({"U8", "I8", "F8_E4M3", "F8_E5M2"})
 QUANTIZED_PARTS = (
     "codes",
@@ -35,9 +34,9 @@ QUANTIZED_PARTS = (
     "absmax",
 )
 """Last parts of tensor names that other quantizers, and our packs, write."""
-LARGEST_MAGNITUDE = 1e15
-"""Largest value taken for a weight. Beyond it float32 sums of squares, which scales and factors
-come from, could overflow; weights of a working network lie twelve orders of magnitude below."""
+LARGEST_MAGNITUDE = 1e12
+"""Largest value taken for a weight. Far beyond it float32 sums of squares, which scales and factors
+come from, could overflow; weights of a working network lie nine orders of magnitude below."""
 SHOWN_NAMES = 3
 CONVERT_HINT = "convert it where you trust it: load it, then safetensors.torch.save_file"
 

@@ -7,16 +7,11 @@ docs/pack-format.md. Only who makes a tensor and who computes with it calls it b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal
-
-import torch
-from torch import Tensor
 
 from artifacts.codec.bitpack import packed_bytes
+from artifacts.codec.values import Values
 from artifacts.files.safetensors_io import TensorSpec
 from schemas.manifest import LayerRecord
-
-Values = Literal["any", "finite", "finite, not negative", "finite, positive"]
 
 
 @dataclass(frozen=True)
@@ -194,16 +189,3 @@ def allowed_values(tensor: str, layers: Mapping[str, LayerRecord]) -> Values:
     layer, _, part = tensor.rpartition(".")
     is_part = part in LAYER_PARTS and layer in layers and layers[layer].is_quantized
     return LAYER_PARTS[part].values if is_part else "finite"
-
-
-def wrong_value(tensor: Tensor, allowed: Values = "finite") -> str | None:
-    """What ``tensor`` has that is not allowed, in words; None for nothing."""
-    if allowed == "any":
-        return None
-    if not bool(torch.isfinite(tensor).all()):
-        return "a value that is not finite"
-    if allowed == "finite, not negative" and bool((tensor < 0).any()):
-        return "a negative value"
-    if allowed == "finite, positive" and bool((tensor <= 0).any()):
-        return "a value that is not positive"
-    return None

@@ -5,15 +5,21 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from schemas.bounds import at_most
 from schemas.strict import StrictModel
 
-MAX_POSITION_VALUES = 2**31
+MAX_BLOCKS = 1024
+MAX_TABLE_SIDE = 512
+"""Longest side of the position table, in tokens; the published model has 384."""
+MAX_POSITION_VALUES = 2**28
 """Largest position table. It is rebuilt from its sides alone, so no file size bounds it; the
 published one has 2^27.8 values."""
 
 Width = Annotated[int, Field(ge=1, le=65536)]
 # JSON has no tuples: let a list through, then hold it as a tuple so that the model stays hashable.
-LayerIndices = Annotated[tuple[Annotated[int, Field(ge=0)], ...], Field(strict=False)]
+LayerIndices = Annotated[
+    tuple[Annotated[int, Field(ge=0)], ...], at_most(MAX_BLOCKS), Field(strict=False)
+]
 
 
 class TransformerConfig(StrictModel):
@@ -37,13 +43,13 @@ class TransformerConfig(StrictModel):
     patch_size: Annotated[int, Field(ge=1, le=64)] = 2
     in_channels: Width = 16
     out_channels: Width = 16
-    num_layers: Annotated[int, Field(ge=1, le=1024)] = 24
+    num_layers: Annotated[int, Field(ge=1, le=MAX_BLOCKS)] = 24
     num_attention_heads: Width = 24
     attention_head_dim: Width = 64
     joint_attention_dim: Width = 4096
     caption_projection_dim: Width = 1536
     pooled_projection_dim: Width = 2048
-    pos_embed_max_size: Annotated[int, Field(ge=1, le=4096)] = 384
+    pos_embed_max_size: Annotated[int, Field(ge=1, le=MAX_TABLE_SIDE)] = 384
     dual_attention_layers: LayerIndices = tuple(range(13))
     qk_norm: Literal["rms_norm"] = "rms_norm"
 
@@ -59,6 +65,11 @@ class TransformerConfig(StrictModel):
                 f"caption_projection_dim is {self.caption_projection_dim}, but heads x head size"
                 f" is {self.hidden_size}"
             )
+        if self.out_channels != self.in_channels:
+            raise ValueError(
+                f"out_channels is {self.out_channels}, but a velocity has the latent's channels,"
+                f" {self.in_channels}"
+            )
         if self.hidden_size % 4:
             # The sin-cos position table has four equal parts: sine and cosine of both axes.
             raise ValueError(f"hidden size {self.hidden_size} is not a multiple of 4")
@@ -68,7 +79,8 @@ class TransformerConfig(StrictModel):
             )
         if self.pos_embed_max_size**2 * self.hidden_size > MAX_POSITION_VALUES:
             raise ValueError(
-                f"a position table of {self.pos_embed_max_size}^2 x {self.hidden_size} values"
+                f"pos_embed_max_size {self.pos_embed_max_size} at width {self.hidden_size} gives a"
+                " position table that is too large"
             )
         if list(self.dual_attention_layers) != sorted(set(self.dual_attention_layers)):
             raise ValueError("dual_attention_layers is not strictly ascending")

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import torch
 
-from artifacts.dit4sr.config import TransformerConfig
+from artifacts.dit4sr.config import MAX_TABLE_SIDE, TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE
 from artifacts.family import Shape
 from artifacts.files.safetensors_io import TORCH_DTYPES, Header, read_tensor
@@ -24,8 +24,6 @@ _NEEDED = (
     "transformer_blocks.0.attn.to_q_control.weight",
     "proj_out.weight",
 )
-_LARGEST_TABLE_SIDE = 4096
-"""As in the configuration: a longer side is refused there, so nothing need be read for it."""
 
 
 def missing_names(shapes: Mapping[str, Shape]) -> list[str]:
@@ -75,7 +73,8 @@ def config_from_shapes(
         count, tokens, width = _of_rank(path, shapes, POSITION_TABLE, 3)
         side = math.isqrt(tokens)
         fields["pos_embed_max_size"] = side
-        if count == 1 and 1 <= side <= _LARGEST_TABLE_SIDE and width >= 1:
+        # A longer side is refused by the configuration, so nothing need be read for it.
+        if count == 1 and 1 <= side <= MAX_TABLE_SIDE and width >= 1:
             fields["sample_size"] = _trained_tokens(headers, side) * patch
     return validate(TransformerConfig, fields, where=str(path), error=CheckpointError)
 

@@ -78,7 +78,11 @@ def unread_tensors(config: TransformerConfig, variant: str) -> frozenset[str]:
 
 def latent_size(config: TransformerConfig) -> LatentSize:
     """What the patches and the position table allow."""
-    return LatentSize(config.patch_size, config.patch_size * config.pos_embed_max_size)
+    return LatentSize(
+        patch_size=config.patch_size,
+        largest_tile=config.patch_size * config.pos_embed_max_size,
+        channels=config.in_channels,
+    )
 
 
 def prompt_shapes(config: TransformerConfig, tokens: int) -> dict[str, Shape]:

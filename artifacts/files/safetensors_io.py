@@ -48,6 +48,8 @@ TORCH_DTYPES: dict[str, torch.dtype] = {
     "F64": torch.float64,
 }
 """The header's word for a dtype -> torch's."""
+FLOAT_DTYPES = frozenset({"F16", "BF16", "F32", "F64"})
+"""Words of the dtypes that ordinary weights come in."""
 _DTYPE_WORDS = {dtype: word for word, dtype in TORCH_DTYPES.items()}
 
 _LENGTH_BYTES = 8

@@ -52,11 +52,14 @@ def architecture_of(manifest: Manifest) -> Architecture:
 
 
 def check_agreement(manifest: Manifest, architecture: Architecture, grid: BitGrid) -> None:
-    """Check that grid, layer records and network speak of the same layers and bits.
+    """Check that grid, layer records, sampling defaults and network fit together.
 
     Raises:
         PackError: the message names both sides.
     """
+    wrong = architecture.wrong_sampling(manifest.sampling)
+    if wrong is not None:
+        raise PackError(f"{MANIFEST}: sampling.{wrong}")
     check_difference(
         grid.layers, manifest.layers, "bit_grid.json", "manifest.json", "quantized layers"
     )

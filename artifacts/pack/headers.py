@@ -3,7 +3,9 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from artifacts.codec.layer_parts import Values, allowed_values, wrong_value
+from artifacts.autoencoder.files import open_autoencoder
+from artifacts.codec.layer_parts import allowed_values
+from artifacts.codec.values import Values, wrong_value
 from artifacts.family import Architecture
 from artifacts.files.safetensors_io import Header, TensorSpec, read_header
 from artifacts.pack.contents import (
@@ -13,7 +15,9 @@ from artifacts.pack.file_names import (
     COMPANION_FILES,
     MANIFEST,
     PROMPTS,
+    SCHEDULER_FILES,
     TRANSFORMER_INDEX,
+    VAE_FOLDER,
     transformer_files,
 )
 from schemas.errors import PackError
@@ -95,18 +99,24 @@ def read_prompt_header(path: Path, manifest: Manifest, architecture: Architectur
     return header
 
 
-def check_companions(path: Path, manifest: Manifest) -> None:
-    """The base model's files come as a whole or not at all, and are what their names say."""
+def check_companions(path: Path, manifest: Manifest, architecture: Architecture) -> None:
+    """Check the base model's files, which come as a whole or not at all.
+
+    Raises:
+        PackError: one is missing or damaged, or the autoencoder does not fit the network.
+    """
     present = [name for name in COMPANION_FILES if name in manifest.files]
-    if present and len(present) != len(COMPANION_FILES):
+    if not present:
+        return
+    if len(present) != len(COMPANION_FILES):
         missing = next(name for name in COMPANION_FILES if name not in present)
         raise PackError(f"{missing} is missing beside {present[0]}")
-    for name in present:
-        if name.endswith(".json"):
-            if not isinstance(read_json_file(path / name, where=name, error=PackError), dict):
-                raise PackError(f"{name}: not a JSON object")
-        else:
-            read_header(path / name)
+    for name in SCHEDULER_FILES:
+        if not isinstance(read_json_file(path / name, where=name, error=PackError), dict):
+            raise PackError(f"{name}: not a JSON object")
+    open_autoencoder(
+        path / VAE_FOLDER, error=PackError, latent_channels=architecture.latent_size.channels
+    ).check_values()
 
 
 def check_values(headers: Mapping[str, Header], manifest: Manifest) -> None:

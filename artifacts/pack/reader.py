@@ -59,7 +59,7 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
     rotations = pack_rotations(manifest)
     headers = read_transformer_headers(path, manifest, pack_tensors(manifest, architecture))
     prompt_header = read_prompt_header(path, manifest, architecture)
-    check_companions(path, manifest)
+    check_companions(path, manifest, architecture)
     check_values(headers, manifest)
     pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header)
     for size in rotations:

@@ -33,8 +33,9 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.hadamard import Rotation, pack_signs
-from artifacts.codec.layer_parts import LAYER_PARTS, wrong_value
+from artifacts.codec.layer_parts import LAYER_PARTS
 from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.codec.values import wrong_value
 from artifacts.files.atomic_swap import put_in_place, sync_directory
 from artifacts.files.safetensors_io import (
     CHUNK_BYTES,

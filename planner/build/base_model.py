@@ -12,12 +12,16 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE, read_sampling_defaults
+from artifacts.family import Architecture
 from artifacts.files.safetensors_io import read_header
-from artifacts.pack.file_names import COMPANION_FILES, PROMPTS
+from artifacts.pack.file_names import COMPANION_FILES, PROMPTS, SCHEDULER_FILES, VAE_FOLDER
 from artifacts.pack.writer import PackWriter
-from planner.build.prompts import PromptTexts, encode_prompts, has_text_encoders
+from runtime.prompts.encoders import has_text_encoders
+from runtime.prompts.find import encode_prompts
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import read_json_file
 from schemas.manifest import SamplingDefaults
@@ -83,13 +87,13 @@ def find_base_model(
     folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     companions = next((folder for folder in folders if not _missing_companions(folder)), None)
     if companions is not None:
-        _check_companions(companions)
+        _check_companions(companions, checkpoint)
     prompts = _find_prompts(checkpoint, folders, embeddings, texts)
     lacks = "VAE and scheduler" if companions is None else ""
     if prompts is None:
         lacks = "VAE, scheduler and prompts" if lacks else "prompts"
     return BaseModel(
-        _find_sampling(folders, checkpoint.family.sampling),
+        _find_sampling(folders, checkpoint.architecture()),
         companions,
         prompts,
         [f"the pack will hold no {lacks}; upscaling will ask for --base"] if lacks else [],
@@ -111,20 +115,22 @@ def _require_companions(base: Path) -> None:
         )
 
 
-def _check_companions(folder: Path) -> None:
+def _check_companions(folder: Path, checkpoint: Checkpoint) -> None:
     """Find damage now: the pack's writer would find it too, but only after all the work."""
-    for file in (folder / name for name in COMPANION_FILES):
-        if file.suffix == ".json":
-            content = read_json_file(file, where=str(file), error=CheckpointError)
-            if not isinstance(content, dict):
-                raise CheckpointError(f"{file}: not a JSON object")
-        else:
-            read_header(file, error=CheckpointError)
+    for file in (folder / name for name in SCHEDULER_FILES):
+        content = read_json_file(file, where=str(file), error=CheckpointError)
+        if not isinstance(content, dict):
+            raise CheckpointError(f"{file}: not a JSON object")
+    open_autoencoder(
+        folder / VAE_FOLDER,
+        error=CheckpointError,
+        latent_channels=checkpoint.architecture().latent_size.channels,
+    ).check_values()
 
 
-def _find_sampling(folders: Sequence[Path], family: SamplingDefaults) -> SamplingDefaults:
-    own = [folder for folder in reversed(folders) if (folder / SAMPLING_FILE).is_file()]
-    return read_sampling_defaults(own[0] if own else None, family)
+def _find_sampling(folders: Sequence[Path], architecture: Architecture) -> SamplingDefaults:
+    own = [folder for folder in reversed(folders) if (folder / SAMPLING_FILE).exists()]
+    return read_sampling_defaults(own[0] if own else None, architecture)
 
 
 def _find_prompts(

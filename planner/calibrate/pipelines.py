@@ -4,6 +4,7 @@ from pathlib import Path
 
 import torch
 
+from artifacts.autoencoder.files import CONFIG, read_config
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import Architecture
 from artifacts.pack.file_names import VAE_FOLDER
@@ -11,11 +12,12 @@ from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
 from runtime.device import device_and_dtype
 from runtime.images.resizing import SCALE
-from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
+from runtime.load import load_vae, network_from_checkpoint, network_from_pack
 from runtime.network.family import LatentNetwork
-from runtime.pipeline import Pipeline, vae_factor
+from runtime.pipeline import Pipeline
+from runtime.prompts.find import prompts_from
 from runtime.sampling.settings import UpscaleSettings
-from schemas.errors import UsageError
+from schemas.errors import CheckpointError, UsageError
 
 
 def choose_device(name: str) -> tuple[torch.device, torch.dtype]:
@@ -33,8 +35,8 @@ def default_crop_px(base: BaseModel) -> int:
     Raises:
         UsageError: ``base`` lacks VAE or prompts.
     """
-    vae = load_vae(vae_folder(base), torch.device("cpu"))
-    return base.sampling.tile_latent * vae_factor(vae) // SCALE
+    config = read_config(vae_folder(base) / CONFIG, error=CheckpointError)
+    return base.sampling.tile_latent * config.factor // SCALE
 
 
 def quantized_pipeline(
@@ -72,7 +74,8 @@ def _pipeline(
     device: torch.device,
     dtype: torch.dtype,
 ) -> Pipeline:
-    vae = load_vae(vae_folder(base), device)
+    channels = architecture.latent_size.channels
+    vae = load_vae(vae_folder(base), device, latent_channels=channels)
     return Pipeline(
         architecture=architecture,
         network=network,

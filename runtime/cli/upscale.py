@@ -5,14 +5,14 @@ answered at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from runtime.cli.model import NetworkOptions
+from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
 from runtime.images.batch import Job, Outcome, run_jobs
@@ -30,6 +30,8 @@ Examples:
 qrun upscale photo.jpg --pack model.qpack
 
 qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
+
+qrun upscale photos/ --pack model.qpack --base sd3.5-medium/ --prompt-dir captions/
 """
 
 
@@ -46,6 +48,8 @@ def upscale(
         ),
     ] = None,
     network: NetworkOptions,
+    base: BaseOptions,
+    prompts: PromptOptions,
     force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -63,13 +67,17 @@ def upscale(
         network.check()
         notes: list[str] = []
         jobs = plan_jobs(inputs, out, note=notes.append)
+        captions = prompts.captions(job.source for job in jobs)
+        if prompts.prompt_dir is not None and len(captions) < len(jobs):
+            notes.append(f"{len(jobs) - len(captions)} of {len(jobs)} images have no caption")
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = load_pipeline(
                 pack=pack,
                 full_precision=network.full_precision,
                 variant=network.variant,
-                base=network.base,
+                base=base.files,
+                texts=prompts.texts(captions.values()),
                 device=network.device,
                 dtype=network.dtype,
                 backend=network.backend,
@@ -86,7 +94,9 @@ def upscale(
         with Screen(len(jobs), quiet=json_output) as screen:
             for note in notes:
                 screen.say(f"note: {note}")
-            outcomes = _upscale_jobs(jobs, load, screen, max_pixels=network.max_pixels, force=force)
+            outcomes = _upscale_jobs(
+                jobs, load, captions, screen, max_pixels=network.max_pixels, force=force
+            )
         if json_output:
             print_json({"files": [_as_json(outcome) for outcome in outcomes]})
         failed = sum(outcome.status == "failed" for outcome in outcomes)
@@ -100,6 +110,7 @@ def upscale(
 def _upscale_jobs(
     jobs: list[Job],
     load: "Callable[[], tuple[Pipeline, UpscaleSettings]]",
+    captions: Mapping[Path, str],
     screen: Screen,
     *,
     max_pixels: int,
@@ -134,6 +145,7 @@ def _upscale_jobs(
             job.source,
             job.output,
             settings,
+            caption=captions.get(job.source),
             max_pixels=max_pixels,
             progress=screen.step,
         )

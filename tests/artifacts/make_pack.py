@@ -1,11 +1,15 @@
 """A tiny valid pack with random content, for every test that needs one."""
 
+import json
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from artifacts.autoencoder.config import AutoencoderConfig
+from artifacts.autoencoder.layout import tensor_shapes as autoencoder_shapes
 from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
@@ -93,6 +97,29 @@ def random_weight(
     )
 
 
+def write_autoencoder(folder: Path, *, latent_channels: int, seed: int = 0) -> None:
+    """Write an autoencoder of random weights, as diffusers would; a latent pixel spans 2 px."""
+    config = AutoencoderConfig(
+        block_out_channels=(2, 2),
+        down_block_types=("DownEncoderBlock2D",) * 2,
+        up_block_types=("UpDecoderBlock2D",) * 2,
+        norm_num_groups=1,
+        latent_channels=latent_channels,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        mid_block_add_attention=False,
+    )
+    generator = torch.Generator().manual_seed(seed)
+    tensors = {
+        name: Entry.of(0.1 * torch.randn(shape, generator=generator))
+        for name, shape in autoencoder_shapes(config).items()
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"_class_name": "AutoencoderKL", **config.model_dump(mode="json")}
+    (folder / "config.json").write_text(json.dumps(content))
+    write_safetensors(folder / "diffusion_pytorch_model.safetensors", tensors)
+
+
 def make_pack(
     path: Path,
     *,
@@ -116,7 +143,7 @@ def make_pack(
         config, variant: the network.
         signs: random rotation signs.
         unquantized: layers kept in 16 bits.
-        companions: with (meaningless) VAE and scheduler files.
+        companions: with a VAE of random weights and a scheduler.
         prompts: with prompt embeddings.
         force, shard_bytes: of the writer.
         changes: fields of the manifest to set last, unchecked.
@@ -169,12 +196,12 @@ def make_pack(
                 }
             )
         if companions:
-            writer.add_file("vae/config.json", b'{"latent_channels": 4}\n')
             writer.add_file("scheduler/scheduler_config.json", b'{"shift": 3.0}\n')
-            vae = path.with_name(f"{path.name}.vae")
-            write_safetensors(vae, {"decoder.weight": Entry.of(torch.ones(3))})
-            writer.add_file("vae/diffusion_pytorch_model.safetensors", vae)
-            vae.unlink()
+            autoencoder = path.with_name(f"{path.name}.vae")
+            write_autoencoder(autoencoder, latent_channels=config.in_channels, seed=seed)
+            for file in sorted(autoencoder.iterdir()):
+                writer.add_file(f"vae/{file.name}", file)
+            shutil.rmtree(autoencoder)
         target = MeanBitWidths(weight_bits=4, activation_bits=4.5)
         manifest = Manifest(
             producer=Producer(name="tests", version="0"),

@@ -4,6 +4,7 @@ import pytest
 
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from artifacts.pack.reader import verify_pack
 from planner.build.base_model import BaseModel
 from planner.build.build import build
@@ -12,7 +13,9 @@ from planner.settings import BuildSettings
 from planner.target import parse_target
 from schemas.errors import UsageError
 from tests.artifacts.make_checkpoint import random_state, write_folder
+from tests.artifacts.make_pack import TINY
 
+SAMPLING = Architecture(FAMILY, TINY, "q").sampling
 W4A4 = parse_target("W4A4")
 DATA_FREE = [name for name in RECIPES if name != "svdquant"]
 
@@ -32,7 +35,7 @@ def packs(tmp_path_factory, checkpoint):
             checkpoint,
             folder / name,
             recipe_settings(name, W4A4, **ranks),
-            BaseModel(FAMILY.sampling),
+            BaseModel(SAMPLING),
         )
     return {name: verify_pack(folder / name) for name in DATA_FREE}
 
@@ -90,7 +93,7 @@ def test_svdquant_smooths_instead_of_rotating_and_says_what_it_lacks(checkpoint,
     assert not chosen.rotation
     assert (chosen.global_rank, chosen.local_rank) == (32, 0)
     with pytest.raises(UsageError, match="svdquant smooths") as error:
-        build(checkpoint, tmp_path / "a.qpack", chosen, BaseModel(FAMILY.sampling))
+        build(checkpoint, tmp_path / "a.qpack", chosen, BaseModel(SAMPLING))
     assert "--calib" in error.value.hint
     assert list(tmp_path.iterdir()) == []
 

@@ -12,9 +12,9 @@ from artifacts.codec.layer_parts import (
     LayerPart,
     allowed_values,
     expected_parts,
-    wrong_value,
 )
 from artifacts.codec.quantized_weight import QuantizedWeight
+from artifacts.codec.values import wrong_value
 from artifacts.files.safetensors_io import TORCH_DTYPES, TensorSpec
 from schemas.manifest import LayerRecord
 from tests.artifacts.make_pack import random_weight

@@ -29,7 +29,7 @@ def changed(**fields):
         TINY,
         changed(dual_attention_layers=()),
         changed(num_layers=3, dual_attention_layers=(1, 2)),
-        changed(patch_size=1, in_channels=16, out_channels=3),
+        changed(patch_size=1, in_channels=16, out_channels=16),
         changed(num_attention_heads=5, attention_head_dim=8, caption_projection_dim=40),
         changed(sample_size=2),
     ],

@@ -10,14 +10,18 @@ from safetensors.torch import load_file, save_file
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.dit4sr.family import FAMILY
+from artifacts.family import Architecture
 from artifacts.pack.file_names import COMPANION_FILES
 from planner.build.base_model import find_base_model, read_embeddings
-from planner.build.prompts import PromptTexts
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import dump_json
 from tests.artifacts.make_checkpoint import random_state, write_file, write_folder
+from tests.artifacts.make_pack import TINY
 from tests.planner.make_base import make_base, make_embeddings
 
+ARCHITECTURE = Architecture(FAMILY, TINY, "q")
+SAMPLING = ARCHITECTURE.sampling
 TEXTS = PromptTexts("a", "b")
 
 
@@ -53,14 +57,14 @@ def same(left, right):
 
 
 def write_sampling(folder, steps):
-    sampling = FAMILY.sampling.model_copy(update={"steps": steps})
+    sampling = SAMPLING.model_copy(update={"steps": steps})
     (folder / "sampling.json").write_bytes(dump_json(sampling))
     return sampling
 
 
 def test_a_transformer_alone(checkpoint):
     model = find_base_model(checkpoint, None)
-    assert (model.folder, model.prompts, model.sampling) == (None, None, FAMILY.sampling)
+    assert (model.folder, model.prompts, model.sampling) == (None, None, SAMPLING)
     (warning,) = model.warnings
     assert "VAE, scheduler and prompts" in warning
     assert "--base" in warning
@@ -208,22 +212,31 @@ def test_embeddings_with_a_missing_tensor_or_none(checkpoint, tmp_path):
 
 
 def test_sampling_defaults_beside_a_checkpoint(tmp_path):
-    assert read_sampling_defaults(None, FAMILY.sampling) == FAMILY.sampling
-    assert read_sampling_defaults(tmp_path, FAMILY.sampling) == FAMILY.sampling
-    assert read_sampling_defaults(tmp_path / "absent", FAMILY.sampling) == FAMILY.sampling
+    assert read_sampling_defaults(None, ARCHITECTURE) == SAMPLING
+    assert read_sampling_defaults(tmp_path, ARCHITECTURE) == SAMPLING
+    assert read_sampling_defaults(tmp_path / "absent", ARCHITECTURE) == SAMPLING
     sampling = write_sampling(tmp_path, 12)
-    assert read_sampling_defaults(tmp_path, FAMILY.sampling) == sampling
+    assert read_sampling_defaults(tmp_path, ARCHITECTURE) == sampling
     assert sampling.steps == 12
 
 
 @pytest.mark.parametrize(
-    "edit", [{"steps": 0}, {"steps": "4"}, {"tile_latent": 24}, {"shfit": 1.0}, {"shift": -1.0}]
+    "edit",
+    [
+        {"steps": 0},
+        {"steps": "4"},
+        {"tile_latent": 3},
+        {"tile_latent": 18},
+        {"overlap_latent": 16},
+        {"shfit": 1.0},
+        {"shift": -1.0},
+    ],
 )
 def test_senseless_sampling_defaults_are_refused(tmp_path, edit):
-    content = FAMILY.sampling.model_dump(mode="json") | edit
+    content = SAMPLING.model_dump(mode="json") | edit
     (tmp_path / "sampling.json").write_text(json.dumps(content))
     with pytest.raises(CheckpointError, match=r"sampling\.json"):
-        read_sampling_defaults(tmp_path, FAMILY.sampling)
+        read_sampling_defaults(tmp_path, ARCHITECTURE)
 
 
 def test_a_folder_of_the_encoders_alone_is_no_base(checkpoint, tmp_path):

@@ -385,7 +385,7 @@ def test_a_calibration_without_channels_is_no_use_to_svdquant(measured, checkpoi
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        (("timesteps", 1), 5000.0, "descend"),
+        (("timesteps", 1), 1000.0, "descend"),
         (("mean_squares", "transformer_blocks.1.ff.net.2"), [1.0], "1 mean squares"),
         (("mean_squares", "transformer_blocks.1.ff.net.2", 0), -1.0, "mean_squares"),
         (("mean_squares", "transformer_blocks.1.ff.net.2", 0), "1", "mean_squares"),
