@@ -24,6 +24,8 @@ def load(
     *,
     full_precision: PathLike | None = None,
     base: PathLike | None = None,
+    prompt: str | None = None,
+    negative_prompt: str | None = None,
     variant: str | None = None,
     device: str = "auto",
     dtype: str = "auto",
@@ -34,7 +36,9 @@ def load(
     Args:
         pack: a ``.qpack`` folder.
         full_precision: an unquantized checkpoint to run instead; ``pack`` then lends its parts.
-        base: a Stable Diffusion 3.5 folder, for a pack without autoencoder or prompts.
+        base: a Stable Diffusion 3.5 folder or file, for a pack without autoencoder or prompts.
+        prompt: positive prompt instead of the pack's; ``base`` must have the text encoders.
+        negative_prompt: negative prompt instead of the pack's.
         variant: which published network the checkpoint is.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
@@ -44,13 +48,16 @@ def load(
         PackError, CheckpointError: what was named is damaged, or is something else.
         UsageError: a part is missing, or it cannot run here.
     """
+    from runtime.base.files import BaseFiles
     from runtime.loader import load_pipeline
+    from runtime.prompts.texts import PromptTexts
 
     return load_pipeline(
         pack=_path(pack),
         full_precision=_path(full_precision),
         variant=variant,
-        base=_path(base),
+        base=BaseFiles(_path(base)),
+        texts=PromptTexts(prompt, negative_prompt),
         device=device,
         dtype=dtype,
         backend=backend,
@@ -139,7 +146,7 @@ def build(
         output: the pack's folder; appears complete or not at all.
         target: mean bits, such as ``W4A4``.
         recipe: a key of `planner.recipes.RECIPES`.
-        base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders.
+        base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders; or a file.
         force: replace an older pack.
         settings: fields of `planner.settings.BuildSettings`, such as ``global_rank=16``.
 
@@ -156,11 +163,14 @@ def build(
     from planner.build.build import build as build_pack
     from planner.recipes import recipe_settings
     from planner.target import parse_target
+    from runtime.base.files import BaseFiles
+    from runtime.base.folder import base_folder
 
     opened = open_checkpoint(Path(checkpoint))
     chosen = recipe_settings(recipe, parse_target(target), **settings)
-    parts = find_base_model(opened, _path(base))
-    return build_pack(opened, Path(output), chosen, parts, force=force).manifest
+    with base_folder(BaseFiles(_path(base))) as folder:
+        parts = find_base_model(opened, folder)
+        return build_pack(opened, Path(output), chosen, parts, force=force).manifest
 
 
 def _path(given: PathLike | None) -> Path | None:

@@ -1,6 +1,6 @@
 """From files to a running pipeline: a pack, or an unquantized checkpoint for comparison."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from pathlib import Path
 
 import torch
@@ -11,13 +11,13 @@ from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import Architecture
-from artifacts.files.safetensors_io import read_header
-from artifacts.pack.file_names import PROMPTS
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.unread import Unread
-from runtime.pipeline import Pipeline, Prompts
+from runtime.pipeline import Pipeline
+from runtime.prompts.find import find_prompts
+from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
@@ -27,6 +27,7 @@ def load_pack(
     path: Path,
     *,
     base: Path | None = None,
+    texts: PromptTexts | None = None,
     device: torch.device,
     dtype: torch.dtype,
     backend: str = "auto",
@@ -35,7 +36,9 @@ def load_pack(
 
     Args:
         path: the pack's directory.
-        base: a folder with VAE and prompts, for packs that hold the transformer alone.
+        base: a folder with VAE and prompts or text encoders, for packs that hold the transformer
+            alone.
+        texts: prompts that replace the pack's.
         device: where to run.
         dtype: of everything in the network that is not quantized.
         backend: how quantized layers are computed.
@@ -45,13 +48,22 @@ def load_pack(
         UsageError: the backend cannot run here.
     """
     pack = open_pack(path)
-    network = network_from_pack(pack, device=device, dtype=dtype, backend=backend)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
+    vae = _vae(vae_folders, device, pack.architecture, _pack_hint(path))
+    # Before the network: text encoders may be larger, and are gone again when it comes.
+    prompts, captions = find_prompts(
+        pack.prompts(),
+        [] if base is None else [base],
+        texts or PromptTexts(),
+        pack.architecture,
+        hint=_pack_hint(path),
+    )
     return Pipeline(
         architecture=pack.architecture,
-        network=network,
-        vae=_vae(vae_folders, device, pack.architecture, _pack_hint(path)),
-        prompts=_prompts(pack, [base], _pack_hint(path)).to(device, dtype),
+        network=network_from_pack(pack, device=device, dtype=dtype, backend=backend),
+        vae=vae,
+        prompts=prompts.to(device, dtype),
+        captions=captions,
         bits_at=BitSchedule(pack.bit_grid),
         sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
         device=device,
@@ -65,6 +77,7 @@ def load_full_precision(
     pack: Path | None = None,
     base: Path | None = None,
     variant: str | None = None,
+    texts: PromptTexts | None = None,
     device: torch.device,
     dtype: torch.dtype,
 ) -> Pipeline:
@@ -76,8 +89,9 @@ def load_full_precision(
     Args:
         path: a diffusers folder or a ``.safetensors`` file.
         pack: lends its parts.
-        base: a folder with VAE and prompts.
+        base: a folder with VAE and prompts or text encoders.
         variant: which published network it is; None for the pack's, or the family's first.
+        texts: prompts that replace those.
         device: where to run.
         dtype: of the network.
 
@@ -92,21 +106,30 @@ def load_full_precision(
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
         variant = variant or opened.variant
-    network = network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype)
-    folders = [base, checkpoint.parts_dir]
+    folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     vae_folders = [None if opened is None else opened.vae_dir]
-    vae_folders += [None if folder is None else folder / "vae" for folder in folders]
+    vae_folders += [folder / "vae" for folder in folders]
     hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
+    architecture = checkpoint.architecture(variant)
     sampling = (
         opened.manifest.sampling
         if opened is not None
-        else read_sampling_defaults(checkpoint.parts_dir, checkpoint.architecture(variant))
+        else read_sampling_defaults(checkpoint.parts_dir, architecture)
+    )
+    vae = _vae(vae_folders, device, architecture, hint)
+    prompts, captions = find_prompts(
+        None if opened is None else opened.prompts(),
+        folders,
+        texts or PromptTexts(),
+        architecture,
+        hint=hint,
     )
     return Pipeline(
-        architecture=checkpoint.architecture(variant),
-        network=network,
-        vae=_vae(vae_folders, device, checkpoint.architecture(variant), hint),
-        prompts=_prompts(opened, folders, hint).to(device, dtype),
+        architecture=architecture,
+        network=network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype),
+        vae=vae,
+        prompts=prompts.to(device, dtype),
+        captions=captions,
         bits_at=lambda timestep: None,
         sampling=UpscaleSettings.from_manifest(sampling),
         device=device,
@@ -203,40 +226,10 @@ def load_vae(
     """
     opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
     with torch.device("meta"):
-        vae = AutoencoderKL(**opened.config.model_dump())
+        vae = AutoencoderKL(**opened.config.model_dump(mode="json"))
     state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)
-
-
-def _prompts(pack: Pack | None, folders: list[Path | None], hint: str) -> Prompts:
-    """Prompt embeddings of the pack, or of the first folder that has a file of them."""
-    tensors: Mapping[str, Tensor] | None = None if pack is None else pack.prompts()
-    for folder in folders:
-        if tensors is None and folder is not None and (folder / PROMPTS).is_file():
-            header = read_header(folder / PROMPTS, error=CheckpointError)
-            tensors = {name: header.read(name, error=CheckpointError) for name in header.tensors}
-    if tensors is None:
-        raise UsageError("there are no prompt embeddings", hint=hint)
-    return prompts_from(tensors)
-
-
-def prompts_from(tensors: Mapping[str, Tensor]) -> Prompts:
-    """Prompts from tensors under a pack's names.
-
-    Raises:
-        CheckpointError: a tensor is missing.
-        PackError: the two prompts differ in shape.
-    """
-    try:
-        return Prompts(
-            tensors["positive.embeds"],
-            tensors["positive.pooled"],
-            tensors["negative.embeds"],
-            tensors["negative.pooled"],
-        )
-    except KeyError as cause:
-        raise CheckpointError(f"prompt embeddings lack {cause}") from None
 
 
 def _pack_hint(path: Path) -> str:

@@ -3,9 +3,12 @@
 from pathlib import Path
 from typing import Protocol
 
+from runtime.base.files import BaseFiles
+from runtime.base.folder import base_folder
 from runtime.device import device_and_dtype
 from runtime.load import load_full_precision, load_pack
 from runtime.pipeline import Pipeline
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import UsageError
 
 
@@ -18,7 +21,8 @@ class Loader(Protocol):
         pack: Path | None,
         full_precision: Path | None,
         variant: str | None,
-        base: Path | None,
+        base: BaseFiles | None,
+        texts: PromptTexts | None = None,
         device: str,
         dtype: str,
         backend: str,
@@ -31,7 +35,8 @@ def load_pipeline(
     pack: Path | None,
     full_precision: Path | None = None,
     variant: str | None = None,
-    base: Path | None = None,
+    base: BaseFiles | None = None,
+    texts: PromptTexts | None = None,
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
@@ -42,7 +47,8 @@ def load_pipeline(
         pack: a pack, to be run or, with ``full_precision``, to lend its parts.
         full_precision: an unquantized checkpoint to be run, or None.
         variant: which published network the checkpoint is.
-        base: a folder with VAE and prompts.
+        base: what has VAE and prompts, or text encoders.
+        texts: prompts that replace the model's own.
         device: as `device_and_dtype` takes it.
         dtype: as `device_and_dtype` takes it.
         backend: how quantized layers are computed.
@@ -55,15 +61,20 @@ def load_pipeline(
     chosen, number_format = device_and_dtype(
         device, dtype, backend=None if full_precision is not None else backend
     )
-    if full_precision is not None:
-        return load_full_precision(
-            full_precision,
-            pack=pack,
-            base=base,
-            variant=variant,
-            device=chosen,
-            dtype=number_format,
-        )
-    if pack is None:
+    if full_precision is None and pack is None:
         raise UsageError("no model: give a pack or an unquantized checkpoint")
-    return load_pack(pack, base=base, device=chosen, dtype=number_format, backend=backend)
+    with base_folder(base or BaseFiles()) as folder:
+        if full_precision is not None:
+            return load_full_precision(
+                full_precision,
+                pack=pack,
+                base=folder,
+                variant=variant,
+                texts=texts,
+                device=chosen,
+                dtype=number_format,
+            )
+        assert pack is not None
+        return load_pack(
+            pack, base=folder, texts=texts, device=chosen, dtype=number_format, backend=backend
+        )

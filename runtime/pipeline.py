@@ -1,6 +1,6 @@
 """The parts an upscale needs, loaded and on their device: what `runtime.load` hands out."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 
@@ -12,6 +12,7 @@ from artifacts.family import Architecture
 from runtime.network.family import LatentNetwork, network_family
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
+from runtime.prompts.encoders import TextEmbedding
 from runtime.sampling.bit_schedule import BitsAt, constant_bits
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
@@ -72,6 +73,7 @@ class Pipeline:
         network: in evaluation mode, on ``device``, its floating-point parts in ``dtype``.
         vae: on ``device``, in a dtype of its own.
         prompts: on ``device``, in ``dtype``.
+        captions: embeddings of prompts of single images, by text; anywhere, in any dtype.
         bits_at: the bit grid, looked up by timestep.
         sampling: the defaults of this model.
         device, dtype: where the network computes, and what its inputs are cast to.
@@ -85,6 +87,22 @@ class Pipeline:
     sampling: UpscaleSettings
     device: torch.device
     dtype: torch.dtype
+    captions: Mapping[str, TextEmbedding] = field(default_factory=dict, repr=False)
+
+    def prompts_for(self, caption: str | None) -> Prompts:
+        """The prompts of one image, on `device` in `dtype`; None for those of all.
+
+        Args:
+            caption: a key of `captions`, whose embedding replaces the positive prompt's.
+        """
+        if caption is None:
+            return self.prompts
+        embedding = self.captions[caption]
+        return replace(
+            self.prompts,
+            positive_embeds=embedding.embeds.to(self.device, self.dtype),
+            positive_pooled=embedding.pooled.to(self.device, self.dtype),
+        )
 
     @cached_property
     def velocity(self) -> Network:

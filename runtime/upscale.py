@@ -54,10 +54,21 @@ def upscale_file(
     output: Path,
     settings: UpscaleSettings,
     *,
+    caption: str | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
 ) -> FileReport:
     """Upscale ``source`` into ``output``, which appears whole or not at all.
+
+    Args:
+        pipeline: the model.
+        source: the image.
+        output: where the result goes.
+        settings: checked by `UpscaleSettings.check`.
+        caption: positive prompt of this image, one of the pipeline's captions; None for the
+            pipeline's own.
+        max_pixels: an input with more is refused.
+        progress: called after every sampling step.
 
     Raises:
         ImageError: the input is no image, damaged or too large, or its result does not fit the
@@ -67,7 +78,7 @@ def upscale_file(
     header = read_header(source, max_pixels=max_pixels)
     check_output_size(output, SCALE * header.width, SCALE * header.height)
     image = read_image(source, max_pixels=max_pixels)
-    result = upscale(pipeline, image.rgb, settings, progress=progress)
+    result = upscale(pipeline, image.rgb, settings, caption=caption, progress=progress)
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
     written = write_image(output, result, image, alpha=alpha)
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
@@ -79,6 +90,7 @@ def upscale(
     rgb: Tensor,
     settings: UpscaleSettings,
     *,
+    caption: str | None = None,
     progress: StepCallback | None = None,
 ) -> Tensor:
     """Return ``rgb`` [1, 3, H, W], sRGB-coded, 0 ... 1, as float32 [1, 3, 4 H, 4 W] on the CPU.
@@ -87,13 +99,14 @@ def upscale(
         pipeline: the model.
         rgb: any height and width, from 1 px.
         settings: checked by `UpscaleSettings.check`.
+        caption: as `upscale_file` takes it.
         progress: called after every sampling step; starts over when memory runs out.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
     encoded = encode_image(pipeline, rgb, settings)
-    latent = sample_latent(pipeline, encoded.control, settings, progress=progress)
+    latent = sample_latent(pipeline, encoded.control, settings, caption=caption, progress=progress)
     return decode_image(pipeline, encoded, latent, settings)
 
 
@@ -135,6 +148,7 @@ def sample_latent(
     control: Tensor,
     settings: UpscaleSettings,
     *,
+    caption: str | None = None,
     progress: StepCallback | None = None,
 ) -> Tensor:
     """Sample the latent [1, C, h, w], float32, that belongs to a control latent of that shape.
@@ -142,13 +156,14 @@ def sample_latent(
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
+    prompts = pipeline.prompts_for(caption)
     # A tile that no side needs would have to be halved in vain before anything shrinks.
     largest = min(settings.tile, max(control.shape[-2:]))
     return with_smaller_tiles(
         lambda tile: pipeline.sample(
             pipeline.velocity,
             control.to(pipeline.dtype),
-            pipeline.prompts,
+            prompts,
             settings if tile == settings.tile else settings.with_tile(tile, pipeline.patch_size),
             noise=initial_noise(tuple(control.shape), settings.seed),
             patch_size=pipeline.patch_size,

@@ -19,7 +19,9 @@ from artifacts.family import Architecture
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS, SCHEDULER_FILES, VAE_FOLDER
 from artifacts.pack.writer import PackWriter
-from planner.build.prompts import PromptTexts, encode_prompts, has_text_encoders
+from runtime.prompts.encoders import has_text_encoders
+from runtime.prompts.find import encode_prompts
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import read_json_file
 from schemas.manifest import SamplingDefaults

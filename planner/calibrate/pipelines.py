@@ -12,9 +12,10 @@ from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
 from runtime.device import device_and_dtype
 from runtime.images.resizing import SCALE
-from runtime.load import load_vae, network_from_checkpoint, network_from_pack, prompts_from
+from runtime.load import load_vae, network_from_checkpoint, network_from_pack
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Pipeline
+from runtime.prompts.find import prompts_from
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, UsageError
 

@@ -91,9 +91,8 @@ def build(
         opened = open_checkpoint(checkpoint)
         output = out or _default_output(checkpoint, str(settings.target))
         check_output(output, force=force)  # before any weight is read
-        with claimed(output):
+        with claimed(output), base.found(opened) as model:
             known = None if calibration is None else read_calibration(calibration)
-            model = base.find(opened)
             if (calib or calibration) and not settings.uses_calibration:
                 _warn(
                     f"at {settings.target} recipe {method.recipe} does not use a calibration;"
@@ -174,8 +173,7 @@ def calibrate(
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         unfinished.check()
         opened = open_checkpoint(checkpoint)
-        with claimed(out):
-            model = base.find(opened)
+        with claimed(out), base.found(opened) as model:
             with BarProgress(enabled=not json_output) as progress:
                 run = calibration_pass.run(calib, unfinished, progress.say)
                 work = run.work(work_folder(out))

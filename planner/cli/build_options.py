@@ -4,13 +4,15 @@
 methods that need them: ``--help`` goes through this module.
 """
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
+from artifacts.cli.base_options import Base, ClipG, ClipL, T5xxl, Tokenizers
 from planner.cli.options import (
     Allocator,
     GlobalRank,
@@ -97,10 +99,11 @@ class BaseOptions:
 
     panel: ClassVar[str] = "Base model and sampling"
 
-    base: Annotated[
-        Path | None,
-        typer.Option(help="Stable Diffusion 3.5 medium folder: VAE, scheduler, text encoders."),
-    ] = None
+    base: Base = None
+    clip_l: ClipL = None
+    clip_g: ClipG = None
+    t5xxl: T5xxl = None
+    tokenizers: Tokenizers = None
     prompt: Annotated[str | None, typer.Option(help="Positive prompt instead of ours.")] = None
     negative_prompt: Annotated[
         str | None, typer.Option(help="Negative prompt instead of ours.")
@@ -115,26 +118,28 @@ class BaseOptions:
         float | None, typer.Option(min=0, help="Guidance scale (default: the model's).")
     ] = None
 
-    def find(self, checkpoint: "Checkpoint") -> "BaseModel":
-        """Find all that goes beside the transformer of ``checkpoint``.
+    @contextlib.contextmanager
+    def found(self, checkpoint: "Checkpoint") -> "Iterator[BaseModel]":
+        """Have all that goes beside the transformer of ``checkpoint`` while the block runs.
 
         Raises:
             UsageError: prompts are given twice, or as text that nothing can encode.
             CheckpointError: the base is incomplete or damaged.
         """
         from planner.build.base_model import find_base_model
-        from planner.build.prompts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
+        from runtime.base.files import BaseFiles
+        from runtime.base.folder import base_folder
+        from runtime.prompts.texts import PromptTexts
 
-        texts = None
-        if self.prompt is not None or self.negative_prompt is not None:
-            texts = PromptTexts(
-                DEFAULT_POSITIVE if self.prompt is None else self.prompt,
-                DEFAULT_NEGATIVE if self.negative_prompt is None else self.negative_prompt,
-            )
-        model = find_base_model(checkpoint, self.base, embeddings=self.prompts, texts=texts)
+        texts = PromptTexts(self.prompt, self.negative_prompt)
         asked: dict[str, Any] = {"steps": self.steps, "guidance": self.guidance}
         changes = {name: value for name, value in asked.items() if value is not None}
-        return replace(model, sampling=model.sampling.model_copy(update=changes))
+        files = BaseFiles(self.base, self.clip_l, self.clip_g, self.t5xxl, self.tokenizers)
+        with base_folder(files) as folder:
+            model = find_base_model(
+                checkpoint, folder, embeddings=self.prompts, texts=texts if texts.all else None
+            )
+            yield replace(model, sampling=model.sampling.model_copy(update=changes))
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.files.whole_file import write_text
-from runtime.cli.model import NetworkOptions
+from runtime.cli.model import BaseOptions, NetworkOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
 from runtime.evaluation.datasets import DataSet, open_datasets, result_files
@@ -82,6 +82,7 @@ def evaluate(
         Path | None, typer.Option("--csv", metavar="FILE", help="Write every value to a table.")
     ] = None,
     network: NetworkOptions,
+    base: BaseOptions,
     json_output: Json = False,
     debug: Debug = False,
     load_pipeline: "Loader",
@@ -128,7 +129,7 @@ def evaluate(
         options = ModelOptions(
             load_pipeline=load_pipeline,
             sampling=network.sampling,
-            base=network.base,
+            base=base.files,
             device=network.device,
             dtype=network.dtype,
             backend=network.backend,

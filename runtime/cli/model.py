@@ -4,12 +4,15 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 """
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
+import typer
+
+from artifacts.cli.base_options import Base, ClipG, ClipL, T5xxl, Tokenizers
 from runtime.cli.options import (
     ActivationBits,
     Backend,
-    Base,
     ColorFix,
     Device,
     Dtype,
@@ -27,7 +30,11 @@ from runtime.images.batch import DEFAULT_MAX_PIXELS
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from runtime.base.files import BaseFiles
     from runtime.pipeline import Pipeline
+    from runtime.prompts.texts import PromptTexts
     from runtime.sampling.settings import SamplingOptions
 
 
@@ -37,7 +44,6 @@ class NetworkOptions:
 
     full_precision: FullPrecision = None
     variant: Variant = None
-    base: Base = None
     steps: Steps = None
     guidance: Guidance = None
     seed: Seed = 0
@@ -68,6 +74,62 @@ class NetworkOptions:
         check_names(self.device, self.dtype)
         if self.variant is not None and self.full_precision is None:
             raise UsageError("--variant goes with --full-precision: a pack knows its own")
+
+
+@dataclass(frozen=True)
+class BaseOptions:
+    """What goes beside a transformer that comes alone."""
+
+    panel: ClassVar[str] = "Base model"
+
+    base: Base = None
+    clip_l: ClipL = None
+    clip_g: ClipG = None
+    t5xxl: T5xxl = None
+    tokenizers: Tokenizers = None
+
+    @property
+    def files(self) -> "BaseFiles":
+        """As `runtime.loader.load_pipeline` takes them."""
+        from runtime.base.files import BaseFiles
+
+        return BaseFiles(self.base, self.clip_l, self.clip_g, self.t5xxl, self.tokenizers)
+
+
+@dataclass(frozen=True)
+class PromptOptions:
+    """What guidance steers towards and away from, where that is not the pack's choice."""
+
+    panel: ClassVar[str] = "Prompts (default: the pack's)"
+
+    prompt: Annotated[
+        str | None, typer.Option(help="Positive prompt; needs --base with its text encoders.")
+    ] = None
+    negative_prompt: Annotated[str | None, typer.Option(help="Negative prompt.")] = None
+    prompt_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Captions: NAME.txt is the positive prompt of the image NAME; images without one"
+            " get --prompt.",
+        ),
+    ] = None
+
+    def captions(self, images: "Iterable[Path]") -> dict[Path, str]:
+        """The caption of every image that has one.
+
+        Raises:
+            UsageError: the folder has none for any of them, or a file cannot be read.
+        """
+        from runtime.prompts.captions import read_captions
+
+        return {} if self.prompt_dir is None else read_captions(self.prompt_dir, images)
+
+    def texts(self, captions: "Iterable[str]") -> "PromptTexts":
+        """As `runtime.loader.load_pipeline` takes them."""
+        from runtime.prompts.texts import PromptTexts
+
+        return PromptTexts(self.prompt, self.negative_prompt, frozenset(captions))
 
 
 def load_pipeline(**options: Any) -> "Pipeline":

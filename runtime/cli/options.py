@@ -31,13 +31,6 @@ Variant = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
-Base = Annotated[
-    Path | None,
-    typer.Option(
-        help="Stable Diffusion 3.5 medium folder, for a pack without its own VAE.",
-        rich_help_panel=MODEL,
-    ),
-]
 Steps = Annotated[
     int | None, typer.Option(help="Sampling steps (default: the pack's).", rich_help_panel=SAMPLING)
 ]

@@ -5,14 +5,14 @@ answered at once.
 """
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from runtime.cli.model import NetworkOptions
+from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
 from runtime.images.batch import Job, Outcome, plan_jobs, run_jobs
@@ -29,6 +29,8 @@ Examples:
 qrun upscale photo.jpg --pack model.qpack
 
 qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
+
+qrun upscale photos/ --pack model.qpack --base sd3.5-medium/ --prompt-dir captions/
 """
 
 
@@ -45,6 +47,8 @@ def upscale(
         ),
     ] = None,
     network: NetworkOptions,
+    base: BaseOptions,
+    prompts: PromptOptions,
     force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
     json_output: Json = False,
     debug: Debug = False,
@@ -61,13 +65,15 @@ def upscale(
             raise UsageError("no model: give --pack or --full-precision")
         network.check()
         jobs = plan_jobs(inputs, out)
+        captions = prompts.captions(job.source for job in jobs)
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = load_pipeline(
                 pack=pack,
                 full_precision=network.full_precision,
                 variant=network.variant,
-                base=network.base,
+                base=base.files,
+                texts=prompts.texts(captions.values()),
                 device=network.device,
                 dtype=network.dtype,
                 backend=network.backend,
@@ -82,7 +88,12 @@ def upscale(
             return pipeline, settings
 
         with Screen(len(jobs), quiet=json_output) as screen:
-            outcomes = _upscale_jobs(jobs, load, screen, max_pixels=network.max_pixels, force=force)
+            if prompts.prompt_dir is not None and len(captions) < len(jobs):
+                without = len(jobs) - len(captions)
+                screen.say(f"note: {without} of {len(jobs)} images have no caption")
+            outcomes = _upscale_jobs(
+                jobs, load, captions, screen, max_pixels=network.max_pixels, force=force
+            )
         if json_output:
             print_json({"files": [_as_json(outcome) for outcome in outcomes]})
         failed = sum(outcome.status == "failed" for outcome in outcomes)
@@ -96,6 +107,7 @@ def upscale(
 def _upscale_jobs(
     jobs: list[Job],
     load: "Callable[[], tuple[Pipeline, UpscaleSettings]]",
+    captions: Mapping[Path, str],
     screen: Screen,
     *,
     max_pixels: int,
@@ -130,6 +142,7 @@ def _upscale_jobs(
             job.source,
             job.output,
             settings,
+            caption=captions.get(job.source),
             max_pixels=max_pixels,
             progress=screen.step,
         )

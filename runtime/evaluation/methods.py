@@ -5,7 +5,7 @@ can be told from others), how it is sampled, and how to get something that upsca
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,10 +15,12 @@ import torch
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import LatentSize
-from artifacts.pack.file_names import PROMPTS, sha256_of
-from artifacts.pack.reader import Pack, open_pack
+from artifacts.pack.reader import open_pack
 from runtime.backends import find_backend
+from runtime.base.files import BaseFiles
+from runtime.base.folder import base_folder
 from runtime.device import device_and_dtype
+from runtime.evaluation.lent_parts import lent_parts
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.image_io import read_image, write_image
 from runtime.images.resizing import SCALE, resize
@@ -63,7 +65,7 @@ class ModelOptions:
     Attributes:
         load_pipeline: the loader.
         sampling: settings that replace a model's own.
-        base: folder with VAE and prompts, or None.
+        base: files with VAE and prompts or text encoders.
         device, dtype, backend: by name, as the loader takes them.
         activation_bits: one width for all activations of packs, or None for their bit grids.
         max_pixels: inputs with more are refused.
@@ -71,7 +73,7 @@ class ModelOptions:
 
     load_pipeline: Loader
     sampling: SamplingOptions
-    base: Path | None = None
+    base: BaseFiles = field(default_factory=BaseFiles)
     device: str = "auto"
     dtype: str = "auto"
     backend: str = "auto"
@@ -136,13 +138,15 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
     size = pack.architecture.latent_size
     settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), size)
     device, _ = device_and_dtype(options.device, options.dtype)
+    with base_folder(options.base) as base:
+        parts = lent_parts(pack, [base], f"{path} holds the transformer alone")
     identity = {
         "kind": "pack",
         "checksum": manifest.checksum,
         "target": manifest.target.model_dump(),
         "reached": manifest.reached.model_dump(),
         "recipe": manifest.recipe.name,
-        "parts": _lent_parts(pack, [options.base], f"{path} holds the transformer alone"),
+        "parts": parts,
         "backend": find_backend(options.backend, device).name,
         "activation_bits": options.activation_bits,
         **_run_facts(settings, options, options.backend),
@@ -175,11 +179,13 @@ def full_precision_method(
         else lender.manifest.sampling
     )
     settings = options.settings(UpscaleSettings.from_manifest(defaults), architecture.latent_size)
+    with base_folder(options.base) as base:
+        parts = lent_parts(lender, [base, checkpoint.parts_dir], f"{path} is alone")
     identity = {
         "kind": FULL_PRECISION,
         "files": [file.model_dump() for file in checkpoint.source_files()],
         "variant": architecture.variant,
-        "parts": _lent_parts(lender, [options.base, checkpoint.parts_dir], f"{path} is alone"),
+        "parts": parts,
         **_run_facts(settings, options, None),
     }
 
@@ -237,38 +243,6 @@ def _run_facts(
     settings: UpscaleSettings, options: ModelOptions, backend: str | None
 ) -> dict[str, Any]:
     return {"settings": asdict(settings), **options.where(backend), "program": program_version()}
-
-
-def _lent_parts(pack: Pack | None, folders: Sequence[Path | None], what: str) -> dict[str, str]:
-    """Say which VAE and prompts a network runs with, by hash, in the loader's order of search.
-
-    Raises:
-        UsageError: a part is nowhere.
-    """
-    known = [folder for folder in folders if folder is not None]
-    parts: dict[str, str] = {}
-    if pack is not None and pack.vae_dir is not None:
-        parts["vae"] = f"pack {pack.manifest.checksum}"
-    else:
-        places = [folder / "vae" for folder in known]
-        found = next((place for place in places if (place / "config.json").is_file()), None)
-        if found is not None:
-            # Both files decide: the configuration holds the latent's scale.
-            files = (found / "config.json", found / "diffusion_pytorch_model.safetensors")
-            parts["vae"] = " ".join(sha256_of(file) for file in files if file.is_file())
-    if pack is not None and pack.prompt_header is not None:
-        parts["prompts"] = f"pack {pack.manifest.checksum}"
-    else:
-        file = next((f / PROMPTS for f in known if (f / PROMPTS).is_file()), None)
-        if file is not None:
-            parts["prompts"] = sha256_of(file)
-    for part, said in (("vae", "a VAE"), ("prompts", "prompt embeddings")):
-        if part not in parts:
-            raise UsageError(
-                f"{what}: {said} is needed as well",
-                hint="give --base with a Stable Diffusion 3.5 folder, or a pack that has it",
-            )
-    return parts
 
 
 def _bits(target: MeanBitWidths, activation_bits: int | None) -> str:

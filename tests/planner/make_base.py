@@ -2,7 +2,9 @@
 
 import json
 import string
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
@@ -18,24 +20,32 @@ from tests.artifacts.make_pack import TINY
 
 CLIP_WIDTHS = (8, 12)
 """Hidden and projected width of both CLIP encoders: 20 together, the pooled width of ``TINY``."""
+SMALLEST_VAE = {
+    "block_out_channels": (4,),
+    "norm_num_groups": 2,
+    "latent_channels": 4,
+    "layers_per_block": 1,
+}
 CHARACTERS = string.ascii_lowercase + string.digits + ".,!'-"
 
 
 def make_base(
-    path: Path, *, encoders: bool = True, clip_widths: tuple[int, int] = CLIP_WIDTHS
+    path: Path,
+    *,
+    encoders: bool = True,
+    clip_widths: tuple[int, int] = CLIP_WIDTHS,
+    t5_width: int = TINY.joint_attention_dim,
+    vae_config: Mapping[str, Any] = SMALLEST_VAE,
 ) -> Path:
     """Write the folder; its weights are the same every time."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
-        vae = AutoencoderKL(
-            block_out_channels=(4,), norm_num_groups=2, latent_channels=4, layers_per_block=1
-        )
-        vae.save_pretrained(path / "vae")
+        AutoencoderKL(**vae_config).save_pretrained(path / "vae")
         FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(path / "scheduler")
         if encoders:
             for suffix, width in zip(("", "_2"), clip_widths, strict=True):
                 _clip(path, suffix, width)
-            _t5(path, TINY.joint_attention_dim)
+            _t5(path, t5_width)
     return path
 
 
@@ -66,7 +76,8 @@ def _clip(path: Path, suffix: str, width: int) -> None:
         projection_dim=width,
         intermediate_size=16,
         num_hidden_layers=3,
-        num_attention_heads=2,
+        num_attention_heads=max(1, width // 64),
+        hidden_act="gelu" if suffix else "quick_gelu",
         bos_token_id=end - 1,
         eos_token_id=end,
         pad_token_id=end,

@@ -13,13 +13,13 @@ one.
 """
 
 import json
-import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.user_cache import user_cache
 from artifacts.files.whole_file import replacing
 
 SHIPPED = Path(__file__).with_name("table.json")
@@ -75,17 +75,9 @@ def capability_of(name: str) -> int:
 
 
 def user_file() -> Path | None:
-    """Where a user's own rows lie, below ``$XDG_CACHE_HOME`` or ``~/.cache``; None without a home.
-
-    A relative ``$XDG_CACHE_HOME`` counts for nothing, as its specification has it.
-    """
-    cache = Path(os.environ.get("XDG_CACHE_HOME", ""))
-    if not cache.is_absolute():
-        try:
-            cache = Path.home() / ".cache"
-        except RuntimeError:  # a container's user may have none
-            return None
-    return cache / "qdit4sr" / "triton-table.json"
+    """Where a user's own rows lie; None without a home."""
+    cache = user_cache()
+    return None if cache is None else cache / "triton-table.json"
 
 
 def read_file(file: Path) -> Table:

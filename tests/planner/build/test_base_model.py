@@ -13,7 +13,7 @@ from artifacts.dit4sr.family import FAMILY
 from artifacts.family import Architecture
 from artifacts.pack.file_names import COMPANION_FILES
 from planner.build.base_model import find_base_model, read_embeddings
-from planner.build.prompts import PromptTexts
+from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import dump_json
 from tests.artifacts.make_checkpoint import random_state, write_file, write_folder

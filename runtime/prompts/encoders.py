@@ -1,12 +1,11 @@
-"""Default prompts, and their encoding by Stable Diffusion 3's three text encoders.
+"""Stable Diffusion 3's three text encoders.
 
-An upscale always uses the same two prompts, so they are encoded once, when a pack is built, and no
-text encoder is needed afterwards. The encoders are loaded one after the other: the largest (T5-XXL,
+They are loaded one after the other, each run on all texts and let go again: the largest (T5-XXL,
 9.5 GB in bfloat16) is alone in memory.
 """
 
 import gc
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,23 +28,20 @@ CLIP_TOKENS = 77
 T5_TOKENS = 256
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 PIP_HINT = "pip install 'qdit4sr[prompts]'"
-
-DEFAULT_POSITIVE = (
-    "A crisp, faithful photograph with natural colours, fine texture in every surface, clean"
-    " edges and true-to-life detail, taken with a good lens and well exposed."
-)
-DEFAULT_NEGATIVE = (
-    "blurry, out of focus, noisy, jpeg blocks, ringing around edges, smeared texture, plastic"
-    " skin, oversharpened, washed-out colours, low resolution"
-)
+SHOWN_NAMES = 3
 
 
-@dataclass(frozen=True)
-class PromptTexts:
-    """What guidance steers towards, and away from."""
+@dataclass(frozen=True, eq=False)
+class TextEmbedding:
+    """What the network is given of one text.
 
-    positive: str = DEFAULT_POSITIVE
-    negative: str = DEFAULT_NEGATIVE
+    Attributes:
+        embeds: tokens of CLIP, then of T5, bfloat16 [77 + 256, T5 width].
+        pooled: pooled outputs of both CLIP encoders, bfloat16 [sum of their widths].
+    """
+
+    embeds: Tensor
+    pooled: Tensor
 
 
 def has_text_encoders(folder: Path) -> bool:
@@ -54,19 +50,19 @@ def has_text_encoders(folder: Path) -> bool:
 
 
 @torch.inference_mode()
-def encode_prompts(folder: Path, texts: PromptTexts) -> dict[str, Tensor]:
-    """Encode both prompts the way Stable Diffusion 3 does.
+def encode_texts(folder: Path, texts: Sequence[str]) -> list[TextEmbedding]:
+    """Encode texts the way Stable Diffusion 3 does.
 
     Two CLIP encoders give the hidden states before their last layer, side by side and padded with
-    zeros to T5's width, and their pooled outputs side by side; T5's tokens follow CLIP's.
+    zeros to T5's width, and their pooled outputs side by side; T5's tokens follow CLIP's. Each text
+    is encoded by itself, so that its embedding does not depend on the others.
 
     Args:
         folder: a Stable Diffusion 3.5 folder.
-        texts: the prompts.
+        texts: the prompts. What exceeds the encoders' tokens is cut off.
 
     Returns:
-        ``positive.embeds``, ``negative.embeds`` [77 + 256, T5 width] and ``positive.pooled``,
-        ``negative.pooled`` [sum of CLIP widths], bfloat16.
+        One embedding for each text.
 
     Raises:
         UsageError: transformers, or what its tokenizers need (the extra ``prompts``), is not
@@ -79,40 +75,38 @@ def encode_prompts(folder: Path, texts: PromptTexts) -> dict[str, Tensor]:
         raise UsageError(
             "encoding prompts needs the package transformers", hint=PIP_HINT
         ) from cause
-    both = [texts.positive, texts.negative]
+    transformers.utils.logging.disable_progress_bar()
 
     clip = transformers.CLIPTextModelWithProjection, transformers.CLIPTokenizerFast
-    hidden, pooled = [], []
-    for number in ("", "_2"):
-        output = _run_encoder(folder, number, *clip, _clip_output, both, CLIP_TOKENS)
-        hidden.append(output[0])
-        pooled.append(output[1])
+    outputs = [
+        _run_encoder(folder, number, *clip, _clip_output, texts, CLIP_TOKENS)
+        for number in ("", "_2")
+    ]
     t5 = transformers.T5EncoderModel, transformers.T5TokenizerFast
-    (t5_hidden,) = _run_encoder(folder, "_3", *t5, _t5_output, both, T5_TOKENS)
+    t5_outputs = _run_encoder(folder, "_3", *t5, _t5_output, texts, T5_TOKENS)
 
-    joined = torch.cat(hidden, dim=-1)  # [2, 77, CLIP widths]
-    spare = t5_hidden.shape[-1] - joined.shape[-1]
-    if spare < 0:
-        raise CheckpointError(
-            f"{folder}: the CLIP encoders are {joined.shape[-1]} wide together, T5 only"
-            f" {t5_hidden.shape[-1]}"
-        )
-    embeds = torch.cat([F.pad(joined, (0, spare)), t5_hidden], dim=1).bfloat16()
-    pool = torch.cat(pooled, dim=-1).bfloat16()
-    return {
-        f"{side}.{part}": tensor[index].clone()
-        for index, side in enumerate(("positive", "negative"))
-        for part, tensor in (("embeds", embeds), ("pooled", pool))
-    }
+    found = []
+    for first, second, (t5_hidden,) in zip(*outputs, t5_outputs, strict=True):
+        joined = torch.cat([first[0], second[0]], dim=-1)  # [77, CLIP widths]
+        spare = t5_hidden.shape[-1] - joined.shape[-1]
+        if spare < 0:
+            raise CheckpointError(
+                f"{folder}: the CLIP encoders are {joined.shape[-1]} wide together, T5 only"
+                f" {t5_hidden.shape[-1]}"
+            )
+        embeds = torch.cat([F.pad(joined, (0, spare)), t5_hidden])
+        pooled = torch.cat([first[1], second[1]])
+        found.append(TextEmbedding(embeds, pooled))
+    return found
 
 
 def _clip_output(model: Any, ids: Tensor) -> tuple[Tensor, ...]:
     output = model(ids, output_hidden_states=True)
-    return output.hidden_states[-2].float(), output.text_embeds.float()
+    return output.hidden_states[-2][0].bfloat16(), output.text_embeds[0].bfloat16()
 
 
 def _t5_output(model: Any, ids: Tensor) -> tuple[Tensor, ...]:
-    return (model(ids).last_hidden_state.float(),)
+    return (model(ids).last_hidden_state[0].bfloat16(),)
 
 
 def _run_encoder(
@@ -121,9 +115,9 @@ def _run_encoder(
     model_class: Any,
     tokenizer_class: Any,
     output_of: Callable[[Any, Tensor], tuple[Tensor, ...]],
-    texts: list[str],
+    texts: Sequence[str],
     tokens: int,
-) -> tuple[Tensor, ...]:
+) -> list[tuple[Tensor, ...]]:
     """Load one encoder, run it on ``texts`` padded or cut to ``tokens``, and let it go again."""
     if not any((folder / f"tokenizer{number}" / name).is_file() for name in VOCABULARY_FILES):
         # transformers would go on without one, and read every word as unknown.
@@ -133,11 +127,12 @@ def _run_encoder(
         tokenizer = tokenizer_class.from_pretrained(
             folder / f"tokenizer{number}", local_files_only=True
         )
-        model = model_class.from_pretrained(
+        model, loading = model_class.from_pretrained(
             folder / f"text_encoder{number}",
             dtype=torch.bfloat16,
             use_safetensors=True,
             local_files_only=True,
+            output_loading_info=True,
         )
     except ImportError as cause:
         raise UsageError(
@@ -150,18 +145,26 @@ def _run_encoder(
         raise CheckpointError(
             f"{folder}: text_encoder{number} cannot be loaded: {_first_line(cause)}"
         ) from cause
+    missing = sorted(loading["missing_keys"])
+    if missing:
+        # transformers would go on with random values in their place.
+        raise CheckpointError(
+            f"{folder}: text_encoder{number} lacks {', '.join(missing[:SHOWN_NAMES])}"
+            f" ({len(missing)} tensors in all)"
+        )
     ids = tokenizer(
-        texts, padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
+        list(texts), padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     ).input_ids
     if int(ids.max()) >= model.config.vocab_size:
         raise CheckpointError(
             f"{folder}: tokenizer{number} does not belong to text_encoder{number}: it knows more"
             f" words than {model.config.vocab_size}"
         )
-    output = output_of(model.eval(), ids)
+    model.eval()
+    outputs = [output_of(model, row) for row in ids.split(1)]
     del model
     gc.collect()  # before the next encoder is loaded
-    return output
+    return outputs
 
 
 def _first_line(cause: BaseException) -> str:

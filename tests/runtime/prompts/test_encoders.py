@@ -9,21 +9,20 @@ import socket
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file, save_file
 
-from planner.build.prompts import (
+from runtime.prompts.encoders import (
     CLIP_TOKENS,
-    DEFAULT_NEGATIVE,
-    DEFAULT_POSITIVE,
     T5_TOKENS,
-    PromptTexts,
-    encode_prompts,
+    encode_texts,
     has_text_encoders,
 )
+from runtime.prompts.texts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE
 from schemas.errors import CheckpointError, UsageError
 from tests.artifacts.make_pack import TINY
 from tests.planner.make_base import CLIP_WIDTHS, make_base
 
-TEXTS = PromptTexts("a sharp photo of a cat", "blurry")
+TEXTS = ("a sharp photo of a cat", "blurry")
 POINTER = b"version https://git-lfs.github.com/spec/v1\n"
 ENCODERS = (transformers.CLIPTextModelWithProjection, transformers.T5EncoderModel)
 
@@ -66,41 +65,33 @@ def composed(base, text):
     return rows, torch.cat(pooled)
 
 
-def test_both_prompts_are_composed_as_stable_diffusion_3_does(shared_base):
-    found = encode_prompts(shared_base, TEXTS)
-    assert set(found) == {
-        f"{side}.{part}" for side in ("positive", "negative") for part in ("embeds", "pooled")
-    }
-    for side, text in (("positive", TEXTS.positive), ("negative", TEXTS.negative)):
+def test_a_text_is_composed_as_stable_diffusion_3_does(shared_base):
+    for text, found in zip(TEXTS, encode_texts(shared_base, TEXTS), strict=True):
         embeds, pooled = composed(shared_base, text)
-        assert found[f"{side}.embeds"].shape == (77 + 256, TINY.joint_attention_dim)
-        assert found[f"{side}.pooled"].shape == (TINY.pooled_projection_dim,)
-        for name, expected in (("embeds", embeds), ("pooled", pooled)):
-            tensor = found[f"{side}.{name}"]
-            assert tensor.dtype == torch.bfloat16
-            # Two texts at once and one alone may round differently, by bfloat16's 2^-8.
-            error = (tensor.float() - expected).abs().max()
-            assert float(error) <= 2**-6 * float(expected.abs().max())
-        assert not found[f"{side}.embeds"][:CLIP_TOKENS, sum(CLIP_WIDTHS) :].any()
+        assert found.embeds.shape == (77 + 256, TINY.joint_attention_dim)
+        assert found.pooled.shape == (TINY.pooled_projection_dim,)
+        assert found.embeds.dtype == found.pooled.dtype == torch.bfloat16
+        assert torch.equal(found.embeds.float(), embeds)
+        assert torch.equal(found.pooled.float(), pooled)
+        assert not found.embeds[:CLIP_TOKENS, sum(CLIP_WIDTHS) :].any()
 
 
-def test_a_prompt_changes_its_own_side_alone(shared_base):
-    first = encode_prompts(shared_base, TEXTS)
-    second = encode_prompts(shared_base, PromptTexts(TEXTS.positive, "noisy"))
-    for part in ("embeds", "pooled"):
-        assert torch.equal(first[f"positive.{part}"], second[f"positive.{part}"])
-        assert not torch.equal(first[f"negative.{part}"], second[f"negative.{part}"])
+def test_an_embedding_does_not_depend_on_the_texts_beside_it(shared_base):
+    alone = encode_texts(shared_base, TEXTS[:1])[0]
+    among = encode_texts(shared_base, ["noisy", "a b c", TEXTS[0]])[2]
+    assert torch.equal(alone.embeds, among.embeds)
+    assert torch.equal(alone.pooled, among.pooled)
 
 
 def test_empty_and_overlong_prompts_keep_the_length(shared_base):
-    found = encode_prompts(shared_base, PromptTexts("", "word " * 500))
-    assert found["positive.embeds"].shape == found["negative.embeds"].shape
-    assert bool(torch.isfinite(found["negative.embeds"]).all())
+    empty, long = encode_texts(shared_base, ["", "word " * 500])
+    assert empty.embeds.shape == long.embeds.shape
+    assert bool(torch.isfinite(long.embeds).all())
 
 
 def test_the_default_prompts_are_two_different_texts_that_fit(shared_base):
-    found = encode_prompts(shared_base, PromptTexts())
-    assert not torch.equal(found["positive.pooled"], found["negative.pooled"])
+    positive, negative = encode_texts(shared_base, [DEFAULT_POSITIVE, DEFAULT_NEGATIVE])
+    assert not torch.equal(positive.pooled, negative.pooled)
     # Published CLIP takes 77 tokens; English has about four letters per token.
     assert max(len(DEFAULT_POSITIVE), len(DEFAULT_NEGATIVE)) < 4 * CLIP_TOKENS
 
@@ -125,7 +116,7 @@ def test_one_encoder_is_in_memory_at_a_time_and_nothing_is_fetched(shared_base, 
     for encoder in ENCODERS:
         spy(encoder)
     monkeypatch.setattr(socket.socket, "connect", refuse)
-    encode_prompts(shared_base, TEXTS)
+    encode_texts(shared_base, TEXTS)
     assert [encoder for encoder, _, _ in loads] == [ENCODERS[0], ENCODERS[0], ENCODERS[1]]
     assert [alive for _, alive, _ in loads] == [0, 0, 0]
     for _, _, options in loads:
@@ -143,7 +134,7 @@ def test_without_transformers_the_error_says_what_to_install(shared_base, monkey
 
     monkeypatch.setattr(builtins, "__import__", without)
     with pytest.raises(UsageError, match="transformers") as error:
-        encode_prompts(shared_base, TEXTS)
+        encode_texts(shared_base, TEXTS)
     assert error.value.hint == "pip install 'qdit4sr[prompts]'"
 
 
@@ -166,7 +157,7 @@ def test_a_damaged_encoder_is_named(base, file, content, said):
     else:
         (base / file).write_bytes(content)
     with pytest.raises(CheckpointError, match=said) as error:
-        encode_prompts(base, TEXTS)
+        encode_texts(base, TEXTS)
     assert "\n" not in str(error.value)
 
 
@@ -175,7 +166,21 @@ def test_another_models_tokenizer_is_noticed(base):
     more = {token: index + 500 for token, index in vocabulary.items()}
     (base / "tokenizer" / "vocab.json").write_text(json.dumps(more))
     with pytest.raises(CheckpointError, match="tokenizer does not belong to text_encoder"):
-        encode_prompts(base, TEXTS)
+        encode_texts(base, TEXTS)
+
+
+def test_an_encoder_without_some_tensors_is_not_filled_up_with_random_ones(base):
+    file = base / "text_encoder_2" / "model.safetensors"
+    state = load_file(file)
+    del state["text_projection.weight"]
+    save_file(state, file)
+    with pytest.raises(CheckpointError, match=r"text_encoder_2 lacks text_projection\.weight"):
+        encode_texts(base, TEXTS)
+
+
+def test_nothing_is_printed(base, capfd):
+    encode_texts(base, TEXTS)
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_pickled_encoder_is_not_loaded(base):
@@ -183,13 +188,13 @@ def test_a_pickled_encoder_is_not_loaded(base):
     torch.save({}, base / "text_encoder" / "pytorch_model.bin")
     weights.unlink()
     with pytest.raises(CheckpointError, match="text_encoder cannot be loaded"):
-        encode_prompts(base, TEXTS)
+        encode_texts(base, TEXTS)
 
 
 def test_clip_wider_than_t5_is_refused(tmp_path):
     base = make_base(tmp_path / "sd35", clip_widths=(16, 12))
     with pytest.raises(CheckpointError, match="28 wide together, T5 only 24"):
-        encode_prompts(base, TEXTS)
+        encode_texts(base, TEXTS)
 
 
 def test_encoders_count_only_together(base):

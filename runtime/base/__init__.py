@@ -1,0 +1,1 @@
+"""The base model: Stable Diffusion 3.5, whose autoencoder and text encoders DiT4SR shares."""
