@@ -2,15 +2,17 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING, Literal, get_args
+from dataclasses import asdict, dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Literal, get_args
+
+from pydantic import TypeAdapter, ValidationError
 
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
-from planner.target import Target
+from planner.target import Target, parse_target
 from schemas.bit_widths import UNQUANTIZED
-from schemas.errors import UsageError
-from schemas.manifest import ScaleRule, SettingOrList
+from schemas.errors import PackError, UsageError
+from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
     from artifacts.family import Family
@@ -19,6 +21,10 @@ Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform"]
 WeightStatistic = Literal["rotated", "residual"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform"]
+
+
+EDITED_GRID = "edited_grid"
+"""Among the settings that a manifest records: bits were not all decided by the recipe."""
 
 
 def check_bounds(minimum_bits: int, maximum_bits: int) -> None:
@@ -172,3 +178,44 @@ class BuildSettings:
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
         return values
+
+
+def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
+    """The settings that a manifest records, as they were.
+
+    Args:
+        record: of a pack.
+        family: of its network.
+
+    Raises:
+        PackError: they are not all known to this program, or are no settings.
+    """
+    values: dict[str, Any] = dict(record.settings)
+    known = {field.name for field in fields(BuildSettings)} - {"recipe"}
+    values.pop(EDITED_GRID, None)
+    if set(values) != known:
+        differing = sorted(set(values) ^ known)[:3]
+        raise PackError(
+            f"manifest.json: recipe.settings: {', '.join(differing)} is unknown or missing",
+            hint="the pack was built by another version of this program",
+        )
+    try:
+        values["target"] = parse_target(
+            str(values["target"]),
+            minimum_weight_bits=_whole(values["minimum_bits"]),
+            maximum_weight_bits=_whole(values["maximum_bits"]),
+        )
+        values["recipe"] = record.name
+        settings = TypeAdapter(BuildSettings).validate_python(values)
+    except ValidationError as cause:
+        first = cause.errors(include_url=False, include_input=False)[0]
+        where = ".".join(map(str, first["loc"]))
+        raise PackError(f"manifest.json: recipe.settings.{where}: {first['msg']}") from None
+    except UsageError as cause:
+        raise PackError(f"manifest.json: recipe.settings: {cause}") from cause
+    return settings.resolved(family)
+
+
+def _whole(value: object) -> int:
+    """A bound of weight bits; anything else is found out with the other settings."""
+    return value if type(value) is int else MINIMUM_BITS

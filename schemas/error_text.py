@@ -5,12 +5,19 @@ Nothing heavy is imported here, because ``--help`` goes through this module too.
 
 import errno
 
-from schemas.errors import INTERRUPTED_EXIT_CODE, QPackError, ResourceError
+from schemas.errors import INTERRUPTED_EXIT_CODE, QPackError, ResourceError, UsageError
 
 UNEXPECTED_EXIT_CODE = 1
 """What a command returns after an error that no typed error describes: a bug, or a torn setup."""
 
 _FULL_DISK = {errno.ENOSPC, errno.EDQUOT}
+_UNUSABLE_PATH = {
+    *(errno.ENAMETOOLONG, errno.ELOOP, errno.ENOENT, errno.ENOTDIR, errno.EISDIR),
+    *(errno.EACCES, errno.EPERM, errno.EROFS),
+}
+"""What is wrong with the path that was given, and not with the machine."""
+
+_SHOWN_PATH = 200
 
 
 def describe_error(error: BaseException) -> tuple[int, list[str]]:
@@ -27,6 +34,8 @@ def describe_error(error: BaseException) -> tuple[int, list[str]]:
         return ResourceError.exit_code, [f"error: out of memory ({one_line(error)})"]
     if isinstance(error, OSError) and error.errno in _FULL_DISK:
         return ResourceError.exit_code, [f"error: {one_line(error)}"]
+    if isinstance(error, OSError) and error.errno in _UNUSABLE_PATH and error.filename is not None:
+        return UsageError.exit_code, [f"error: {_shortened(error.filename)}: {error.strerror}"]
     return UNEXPECTED_EXIT_CODE, [
         f"error: {type(error).__name__}: {one_line(error)} (--debug shows the traceback)"
     ]
@@ -35,3 +44,12 @@ def describe_error(error: BaseException) -> tuple[int, list[str]]:
 def one_line(error: BaseException) -> str:
     """The text of ``error`` with every run of white space made one space, or its type's name."""
     return " ".join(str(error).split()) or type(error).__name__
+
+
+def _shortened(path: object) -> str:
+    """``path`` on one line; the middle of one that is too long to be read is left out."""
+    text = " ".join(str(path).split())
+    if len(text) <= _SHOWN_PATH:
+        return text
+    half = _SHOWN_PATH // 2
+    return f"{text[:half]}…{text[-half:]}"

@@ -7,7 +7,7 @@ import numpy as np
 
 from artifacts.pack.file_names import sha256_of
 from planner.calibrate.settings import CalibrationSettings
-from runtime.images.folder import images_in
+from runtime.images.folder import scan_folder
 from runtime.images.image_io import read_header
 from schemas.calibration import CalibrationImage
 
@@ -36,9 +36,10 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
         UsageError: the folder does not exist or holds no image.
         ImageError: a chosen file is no image.
     """
-    found = images_in(folder)
+    content = scan_folder(folder)
+    found = list(content.images)
     rng = np.random.default_rng(settings.seed)
-    warnings = []
+    warnings = [f"{folder}: {content.note}"] if content.note else []
     if len(found) < settings.images:
         warnings.append(f"{folder} has {len(found)} images; {settings.images} were asked for")
     elif len(found) > settings.images:

@@ -19,6 +19,7 @@ from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
 from runtime.evaluation.datasets import DataSet, open_datasets, result_files
 from runtime.images.batch import check_writable
+from runtime.images.folder import scan_folder
 from schemas.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
@@ -179,6 +180,11 @@ def _run(
 
     pictures = sum(len(dataset.pairs) for dataset in datasets) * len(methods)
     with Screen(2 * pictures, quiet=quiet, unit="made, judged") as screen:
+        for folder in dict.fromkeys(
+            folder for dataset in datasets for folder in (dataset.folder, dataset.truth_folder)
+        ):
+            if folder is not None and (note := scan_folder(folder).note):
+                screen.say(f"note: {folder}: {note}")
         listener = Listener(screen.say, screen.step, screen.advance)
         metrics = open_metrics(names)
         if not metrics.metrics:

@@ -15,7 +15,8 @@ from artifacts.cli.exit_codes import exit_on_error
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen, print_json
-from runtime.images.batch import Job, Outcome, plan_jobs, run_jobs
+from runtime.images.batch import Job, Outcome, run_jobs
+from runtime.images.job_plan import plan_jobs
 from schemas.errors import BatchError, ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -41,7 +42,7 @@ def upscale(
     *,
     pack: Annotated[Path | None, typer.Option(help="The .qpack folder to run.")] = None,
     out: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             "-o", "--out", help="A folder; for one input also a file. Default: beside the input."
         ),
@@ -56,16 +57,19 @@ def upscale(
 ) -> None:
     """Upscale images by four.
 
-    Results are named <stem>_x4.png. An output that exists is finished and is skipped, so an
-    interrupted command can be repeated; --force redoes it. Inputs that are themselves results of
-    other inputs are left out.
+    Results are named <stem>_x4.png, longer where two would have one name. An output that exists is
+    finished and is skipped, so an interrupted command can be repeated; --force redoes it. Inputs
+    that are themselves results of other inputs are left out.
     """
     with exit_on_error(debug=debug):
         if pack is None and network.full_precision is None:
             raise UsageError("no model: give --pack or --full-precision")
         network.check()
-        jobs = plan_jobs(inputs, out)
+        notes: list[str] = []
+        jobs = plan_jobs(inputs, out, note=notes.append)
         captions = prompts.captions(job.source for job in jobs)
+        if prompts.prompt_dir is not None and len(captions) < len(jobs):
+            notes.append(f"{len(jobs) - len(captions)} of {len(jobs)} images have no caption")
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             pipeline = load_pipeline(
@@ -88,9 +92,8 @@ def upscale(
             return pipeline, settings
 
         with Screen(len(jobs), quiet=json_output) as screen:
-            if prompts.prompt_dir is not None and len(captions) < len(jobs):
-                without = len(jobs) - len(captions)
-                screen.say(f"note: {without} of {len(jobs)} images have no caption")
+            for note in notes:
+                screen.say(f"note: {note}")
             outcomes = _upscale_jobs(
                 jobs, load, captions, screen, max_pixels=network.max_pixels, force=force
             )
@@ -116,7 +119,7 @@ def _upscale_jobs(
     """Check every image that is still to do, load the model if one is good, and upscale."""
     loaded: list[tuple[Pipeline, UpscaleSettings]] = []
     bad: dict[Path, ImageError] = {}
-    todo = [job for job in jobs if force or not job.output.exists()]
+    todo = [job for job in jobs if job.problem is None and (force or not job.output.exists())]
     if todo:
         # The image library takes a tenth of a second, the model's seconds to minutes: bad images
         # are told first, and if all are bad there is nothing to load a model for.

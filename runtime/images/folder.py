@@ -1,5 +1,10 @@
-"""Which files of a folder are images. Nothing heavy is imported."""
+"""Which files of a folder are images, and what the formats' files are called.
 
+Nothing heavy is imported.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import UsageError
@@ -7,12 +12,41 @@ from schemas.errors import UsageError
 OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 """Extensions that results can be written in."""
 
-INPUT_SUFFIXES = OUTPUT_SUFFIXES | {".gif", ".heic", ".heif", ".avif"}
-"""Extensions that make a file in a folder an input; a file named itself may have any."""
+INPUT_SUFFIXES = OUTPUT_SUFFIXES | {
+    *(".jpe", ".jfif"),
+    *(".apng", ".gif"),
+    *(".heic", ".heif", ".hif", ".avif"),
+}
+"""Extensions that make a file in a folder an input: those of every format that is read
+(`runtime.images.formats`). A file named itself may have any."""
+
+_SHOWN_SUFFIXES = 4
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images in ``folder``, by extension, not deeper; sorted, at least one.
+@dataclass(frozen=True)
+class FolderContent:
+    """What a folder holds for a program that wants images.
+
+    Attributes:
+        images: by extension, not deeper, hidden files left out; sorted, at least one.
+        skipped: the other files that are not hidden; sorted.
+    """
+
+    images: tuple[Path, ...]
+    skipped: tuple[Path, ...]
+
+    @property
+    def note(self) -> str:
+        """What is skipped, as one phrase, or an empty string."""
+        count = len(self.skipped)
+        if not count:
+            return ""
+        files = "1 file" if count == 1 else f"{count} files"
+        return f"{files} skipped ({_suffixes(self.skipped)})"
+
+
+def scan_folder(folder: Path) -> FolderContent:
+    """Tell the images in ``folder`` from its other files.
 
     Raises:
         UsageError: there is no such folder, or no image in it.
@@ -20,11 +54,28 @@ def images_in(folder: Path) -> list[Path]:
     if not folder.is_dir():
         what = "is not a folder" if folder.exists() else "no such folder"
         raise UsageError(f"{folder}: {what}")
-    found = sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in INPUT_SUFFIXES and path.is_file()
+    # macOS puts a hidden `._a.jpg` beside `a.jpg` on foreign disks, which is no image.
+    files = sorted(
+        path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
     )
-    if not found:
-        raise UsageError(f"{folder}: no image in this folder")
-    return found
+    images = tuple(path for path in files if path.suffix.lower() in INPUT_SUFFIXES)
+    skipped = tuple(path for path in files if path.suffix.lower() not in INPUT_SUFFIXES)
+    content = FolderContent(images, skipped)
+    if not images:
+        raise UsageError(
+            f"{folder}: no image in this folder" + (f"; {content.note}" if skipped else ""),
+            hint=f"images are files that end in {', '.join(sorted(INPUT_SUFFIXES))}",
+        )
+    return content
+
+
+def images_in(folder: Path) -> list[Path]:
+    """The images in ``folder``: as `scan_folder`, for callers that want no more."""
+    return list(scan_folder(folder).images)
+
+
+def _suffixes(files: Sequence[Path]) -> str:
+    """The different extensions of ``files``, the first few of them."""
+    found = sorted({path.suffix.lower() or "no extension" for path in files})
+    more = ", …" if len(found) > _SHOWN_SUFFIXES else ""
+    return ", ".join(found[:_SHOWN_SUFFIXES]) + more

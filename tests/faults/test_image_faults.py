@@ -296,22 +296,53 @@ def test_interruption_while_writing_leaves_no_partial_file(tmp_path, run, monkey
 # Row 35: all of it before a model is loaded.
 
 
-def test_two_inputs_with_one_output_name(tmp_path, run, loads):
+def test_inputs_with_one_name_get_results_of_their_own(tmp_path, run):
     first = make_image(tmp_path / "one" / "a.png")
     second = make_image(tmp_path / "two" / "a.jpg")
     result = run(first, second, "-o", tmp_path / "out")
-    assert result.exit_code == 2
-    assert str(first) in result.stderr
-    assert str(second) in result.stderr
-    assert loads == []
-    assert not (tmp_path / "out").exists()
+    assert result.exit_code == 0, result.stderr
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a_jpg_x4.png", "a_png_x4.png"]
 
 
-def test_names_that_differ_in_unicode_form_alone_collide(tmp_path, run, loads):
+def test_names_that_differ_in_unicode_form_alone_get_results_of_their_own(tmp_path, run):
     composed = make_image(tmp_path / "one" / unicodedata.normalize("NFC", "é.png"))
     decomposed = make_image(tmp_path / "two" / unicodedata.normalize("NFD", "é.png"))
-    assert run(composed, decomposed, "-o", tmp_path / "out").exit_code == 2
+    assert run(composed, decomposed, "-o", tmp_path / "out").exit_code == 0
+    assert len(list((tmp_path / "out").iterdir())) == 2
+
+
+def test_links_to_one_file_are_upscaled_each(tmp_path, run):
+    blob = make_image(tmp_path / "blobs" / "b.png")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    for name in ("a.png", "b.png", "c.png"):
+        (folder / name).symlink_to(blob)
+    assert run(folder, "-o", tmp_path / "out").exit_code == 0
+    written = sorted(path.name for path in (tmp_path / "out").iterdir())
+    assert written == ["a_x4.png", "b_x4.png", "c_x4.png"]
+
+
+def test_hidden_files_are_no_inputs_and_others_are_said(tmp_path, run):
+    make_image(tmp_path / "a.jpg").rename(tmp_path / "a.jfif")
+    (tmp_path / "._a.jfif").write_bytes(b"macOS")
+    (tmp_path / "b.xyz").touch()
+    result = run(tmp_path)
+    assert result.exit_code == 0, result.stderr
+    assert "1 file skipped (.xyz)" in result.stderr
+    assert (tmp_path / "a_x4.png").exists()
+
+
+@pytest.mark.parametrize("out", ["big.bmp", "x.gif", "x.gifx", "-", "nodir/x.png"])
+def test_output_that_cannot_be_written_is_refused_before_any_work(
+    tmp_path, run, loads, monkeypatch, out
+):
+    monkeypatch.chdir(tmp_path)
+    result = run(make_image(tmp_path / "a.png"), "-o", out)
+    assert result.exit_code == 2, result.stderr
+    assert len(result.stderr.splitlines()) <= 2
     assert loads == []
+    assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
 
 
 def test_one_output_file_for_many_inputs(tmp_path, run, loads):
@@ -355,23 +386,32 @@ def test_missing_input_and_folder_without_images(tmp_path, run, loads):
     assert loads == []
 
 
-def test_unicode_name_works_and_bytes_that_are_no_text_are_refused(tmp_path, run, loads):
+def test_unicode_name_works(tmp_path, run):
     assert run(make_image(tmp_path / "фото 写真.png")).exit_code == 0
     assert shape_of(tmp_path / "фото 写真_x4.png") == (24, 32)
-    folder = tmp_path / "folder"
-    folder.mkdir()
-    (folder / os.fsdecode(b"\xff.png")).write_bytes(encoded(".png"))
-    loads.clear()
-    result = run(folder)
+
+
+def test_name_that_is_no_text_fails_before_any_work_and_alone(tmp_path, run, loads):
+    bad = tmp_path / os.fsdecode(b"\xff.png")
+    bad.write_bytes(encoded(".png"))
+    result = run(bad)
     assert result.exit_code == 2
     assert "not valid Unicode" in result.stderr
     assert loads == []
+    make_image(tmp_path / "a.png")
+    result = run(tmp_path)
+    assert result.exit_code == 6
+    assert "not valid Unicode" in result.stderr
+    assert (tmp_path / "a_x4.png").exists()
 
 
-def test_result_name_that_is_too_long(tmp_path, run, loads):
+def test_result_name_that_is_too_long_fails_before_any_work_and_alone(tmp_path, run, loads):
     source = make_image(tmp_path / ("a" * 250 + ".png"))
     result = run(source)
     assert result.exit_code == 2
-    assert "longer than 255 bytes" in result.stderr
+    assert "longer than the file system allows" in result.stderr
     assert loads == []
-    assert run(source, "-o", tmp_path / "b.png").exit_code == 0
+    make_image(tmp_path / "b.png")
+    assert run(tmp_path).exit_code == 6
+    assert (tmp_path / "b_x4.png").exists()
+    assert run(source, "-o", tmp_path / "c.png").exit_code == 0

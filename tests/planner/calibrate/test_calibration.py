@@ -100,6 +100,16 @@ def test_of_too_many_images_a_seeded_choice_is_used(setup):
     assert len(set(chosen)) > 1
 
 
+def test_hidden_files_are_no_images_and_others_are_said(setup, tmp_path):
+    for image in setup.images.iterdir():
+        (tmp_path / image.name).write_bytes(image.read_bytes())
+        (tmp_path / f"._{image.name}").write_bytes(b"macOS")
+    (tmp_path / "notes.txt").touch()
+    chosen = choose_images(tmp_path, CalibrationSettings(images=2), CROP_PX)
+    assert not [path for path in chosen.paths if path.name.startswith(".")]
+    assert f"{tmp_path}: 1 file skipped (.txt)" in chosen.warnings
+
+
 def test_too_few_or_too_small_images_are_a_warning(setup):
     chosen = choose_images(setup.images, CalibrationSettings(), 10)
     assert [(r.width, r.height) for r in chosen.records] == [(9, 9), (9, 10), (9, 10)]

@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import pyvips
 
-from runtime.images.batch import plan_jobs
 from schemas.errors import PackError
 
 
@@ -169,12 +168,6 @@ def test_error_is_two_lines_and_a_traceback_only_in_debug(tmp_path, run, qrun):
         "hint: is this a pack?",
     ]
     assert "Traceback" in run(source, "--pack", "m", "--debug").stderr
-
-
-def test_same_input_twice_is_one_job(tmp_path):
-    source = make_image(tmp_path / "a.png")
-    jobs = plan_jobs([source, tmp_path / "." / "a.png", tmp_path], None)
-    assert [job.source.name for job in jobs] == ["a.png"]
 
 
 @pytest.mark.parametrize(

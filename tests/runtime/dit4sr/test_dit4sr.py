@@ -1,4 +1,4 @@
-"""The network's structure, without golden tensors (those are in test_sampler.py)."""
+"""The network's structure; what it computes is held by test_oracle.py and test_sampler.py."""
 
 import pytest
 import torch

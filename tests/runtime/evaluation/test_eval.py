@@ -65,6 +65,16 @@ def judged(facts, method):
     return [p for one in facts["datasets"] for p in one["pictures"] if p["method"] == method]
 
 
+def test_hidden_files_are_no_images_and_others_are_said(tmp_path, run):
+    given = make_set(tmp_path / "RealSR")
+    for name in ("._c0_LR4.png", "notes.txt", "c9.bmp"):
+        (tmp_path / "RealSR" / "test_LR" / name).touch()
+    result = run(*given, "--metrics", "psnr")
+    assert result.exit_code == 0, result.stderr
+    assert "mean over 3 images" in result.stdout
+    assert "2 files skipped (.bmp, .txt)" in result.stderr
+
+
 def test_table_has_a_row_for_each_method_and_a_column_for_each_metric(tmp_path, run, loads, pack):
     result = run(*make_set(tmp_path / "RealSR"), "--pack", pack, "--metrics", "psnr,SSIMC")
     assert result.exit_code == 0, result.stderr

@@ -1,0 +1,118 @@
+"""Where results go: what ``-o`` means, and names that keep results apart.
+
+Nothing heavy is imported.
+"""
+
+import hashlib
+import os
+import re
+import unicodedata
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from runtime.images.folder import OUTPUT_SUFFIXES
+from schemas.errors import UsageError
+
+_EXTENSION = re.compile(r"\.\w+")
+"""What the end of a name has to look like to say a format: ``.gif``, and not ``.0 final``."""
+
+
+@dataclass(frozen=True)
+class OutputPlace:
+    """What ``-o`` means.
+
+    Attributes:
+        path: as it was given.
+        is_file: whether it is the result itself, and not the folder of results.
+    """
+
+    path: Path
+    is_file: bool
+
+
+def output_place(out: str) -> OutputPlace:
+    """Tell whether ``-o`` names a file or a folder.
+
+    A folder is what exists as one, ends with a slash, or has no extension. Everything else is a
+    file, and has to end like a format that can be written.
+
+    Raises:
+        UsageError: it does not, or the file's folder does not exist.
+    """
+    path = Path(out)
+    if out == "-":
+        raise UsageError("-o -: results are files", hint="name a file or a folder")
+    if path.is_dir() or out.endswith(("/", os.sep)) or not _EXTENSION.fullmatch(path.suffix):
+        return OutputPlace(path, is_file=False)
+    if path.suffix.lower() not in OUTPUT_SUFFIXES:
+        raise UsageError(
+            f"{out}: results cannot be written as {path.suffix}, but as"
+            f" {', '.join(sorted(OUTPUT_SUFFIXES))}",
+            hint=f"a folder of that name would be {out}/",
+        )
+    if not path.parent.is_dir():
+        raise UsageError(f"{out}: there is no folder {path.parent}", hint="make it first")
+    return OutputPlace(path, is_file=True)
+
+
+def result_paths(sources: Sequence[Path], folder: Path | None, keys: "FileKeys") -> list[Path]:
+    """Return where the result of every source goes: beside it, or into ``folder``.
+
+    ``<stem>_x4.png``; results that would have one name get longer ones, each as short as it can be
+    (`candidate_names`), and the others keep theirs.
+    """
+    names = [candidate_names(source) for source in sources]
+    lengths = [0] * len(sources)
+    while True:
+        paths = [
+            (source.parent if folder is None else folder) / choices[length]
+            for source, choices, length in zip(sources, names, lengths, strict=True)
+        ]
+        found = [keys.of(path) for path in paths]
+        count = Counter(found)
+        clashing = [
+            index
+            for index, key in enumerate(found)
+            if count[key] > 1 and lengths[index] + 1 < len(names[index])
+        ]
+        if not clashing:
+            return paths
+        for index in clashing:
+            lengths[index] += 1
+
+
+def candidate_names(source: Path) -> tuple[str, ...]:
+    """Names for the result of ``source``, from the shortest to one that is its own.
+
+    ``a_x4.png``, ``a_jpg_x4.png``, ``folder_a_jpg_x4.png``, and the same with a digest of the path.
+    """
+    absolute = Path(os.path.abspath(source))  # noqa: PTH100  links stay links
+    ending = f"_{source.suffix[1:]}" if source.suffix else ""
+    folder = absolute.parent.name.lstrip(".")  # a result is no hidden file
+    long = f"{folder}_{source.stem}{ending}" if folder else f"{source.stem}{ending}"
+    digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
+    stems = (source.stem, f"{source.stem}{ending}", long, f"{long}_{digest}")
+    return tuple(f"{stem}_x4.png" for stem in stems)
+
+
+class FileKeys:
+    """What makes two paths one place for a result: links of folders followed, one Unicode form.
+
+    Some file systems take the composed and the decomposed form of a letter for one name. A link at
+    the end is not followed: a result replaces it. Folders are resolved once.
+    """
+
+    def __init__(self) -> None:
+        self._resolved: dict[Path, Path] = {}
+
+    def key(self, folder: Path, name: str) -> str:
+        """The key of the file ``name`` in ``folder``."""
+        if folder not in self._resolved:
+            self._resolved[folder] = folder.resolve()
+        return unicodedata.normalize("NFC", str(self._resolved[folder] / name))
+
+    def of(self, path: Path) -> str:
+        """The key of ``path``."""
+        return self.key(path.parent, path.name)
