@@ -1,5 +1,6 @@
 """From files to a running pipeline: a pack, or an unquantized checkpoint for comparison."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -21,6 +22,8 @@ from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def load_pack(
@@ -90,7 +93,8 @@ def load_full_precision(
         path: a diffusers folder or a ``.safetensors`` file.
         pack: lends its parts.
         base: a folder with VAE and prompts or text encoders.
-        variant: which published network it is; None for the pack's, or the family's first.
+        variant: which published network it is; None for the one that the checkpoint's name says,
+            the pack's, or the family's first.
         texts: prompts that replace those.
         device: where to run.
         dtype: of the network.
@@ -101,16 +105,19 @@ def load_full_precision(
         UsageError: a part is missing.
     """
     checkpoint = open_checkpoint(path)
+    for note in checkpoint.notes(variant):
+        logger.info("%s", note)
     opened = None if pack is None else open_pack(pack)
+    lent = None
     if opened is not None:
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
-        variant = variant or opened.variant
+        lent = opened.variant
     folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     vae_folders = [None if opened is None else opened.vae_dir]
     vae_folders += [folder / "vae" for folder in folders]
     hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
-    architecture = checkpoint.architecture(variant)
+    architecture = checkpoint.architecture(variant or checkpoint.variant or lent)
     sampling = (
         opened.manifest.sampling
         if opened is not None
@@ -126,7 +133,9 @@ def load_full_precision(
     )
     return Pipeline(
         architecture=architecture,
-        network=network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype),
+        network=network_from_checkpoint(
+            checkpoint, architecture.variant, device=device, dtype=dtype
+        ),
         vae=vae,
         prompts=prompts.to(device, dtype),
         captions=captions,

@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from schemas.error_text import describe_error
+from schemas.error_text import describe_error, printable_lines
 
 
 @contextmanager
@@ -39,7 +39,7 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc(file=sys.stderr)
+            print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
         code, lines = describe_error(error)
         for line in lines:
             print(line, file=sys.stderr)

@@ -1,8 +1,9 @@
 """What commands print: nothing from a file reaches the terminal raw.
 
 A tensor's name, a note in a manifest, a file's name may hold whatever a terminal obeys: escape
-sequences move the cursor, rename the window, or hide a line. Everything a command shows goes through
-`say`, `tell`, `print_json` or a `Terminal`, and comes out as text. Nothing heavy is imported.
+sequences move the cursor, rename the window, or hide a line. Everything a command shows goes
+through `say`, `tell`, `print_json` or a `Terminal`, and comes out as text. Nothing heavy is
+imported.
 """
 
 import json
@@ -10,7 +11,6 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from schemas.error_text import printable, printable_lines
-from schemas.json_io import format_json
 
 if TYPE_CHECKING:
     from artifacts.cli.terminal import Terminal
@@ -35,6 +35,8 @@ def print_json(content: Any) -> None:
     Raises:
         ValueError: the content holds NaN or an infinity.
     """
+    from schemas.json_io import format_json  # noqa: PLC0415  (brings pydantic)
+
     text = format_json(content)
     if not text.isascii():
         text = "".join(c if c == "\n" or c.isprintable() else json.dumps(c)[1:-1] for c in text)
@@ -48,6 +50,6 @@ def terminal(*, piped_width: int | None = None) -> "Terminal":
         piped_width: columns where stdout is no terminal and so has no width of its own; None for
             rich's choice.
     """
-    from artifacts.cli.terminal import Terminal  # noqa: PLC0415  (rich is not needed for --help)
+    from artifacts.cli.terminal import Terminal
 
     return Terminal(width=None if sys.stdout.isatty() else piped_width, highlight=False)
