@@ -35,7 +35,7 @@ def print_json(content: Any) -> None:
     Raises:
         ValueError: the content holds NaN or an infinity.
     """
-    from schemas.json_io import format_json  # noqa: PLC0415  (brings pydantic)
+    from schemas.json_io import format_json
 
     text = format_json(content)
     if not text.isascii():
