@@ -15,6 +15,7 @@ from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
+    from artifacts.checkpoint.reader import Checkpoint
     from artifacts.family import Family
 
 Allocator = Literal["greedy", "exact"]
@@ -134,14 +135,13 @@ class BuildSettings:
             except re.error as cause:
                 raise UsageError(f"pattern {pattern!r}: {cause}") from None
 
-    def resolved(self, family: "Family") -> "BuildSettings":
-        """The same for a network of ``family``: its first variant, where none was chosen.
+    def resolved(self, checkpoint: "Checkpoint") -> "BuildSettings":
+        """The same for ``checkpoint``: the variant that it is taken as, where none was chosen.
 
         Raises:
-            UsageError: the family has no such variant.
+            UsageError: its family has no such variant.
         """
-        chosen = family.variants[0] if self.variant is None else self.variant
-        return replace(self, variant=family.check_variant(chosen))
+        return replace(self, variant=checkpoint.architecture(self.variant).variant)
 
     @property
     def wants_vatmp(self) -> bool:
@@ -228,7 +228,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
         raise PackError(f"manifest.json: recipe.settings.{where}: {first['msg']}") from None
     except UsageError as cause:
         raise PackError(f"manifest.json: recipe.settings: {cause}") from cause
-    return settings.resolved(family)
+    return replace(settings, variant=family.check_variant(settings.variant or family.variants[0]))
 
 
 def _whole(value: object) -> int:

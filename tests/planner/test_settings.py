@@ -2,11 +2,13 @@
 
 import pytest
 
+from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.dit4sr.family import FAMILY
 from planner.settings import BuildSettings, check_bounds, settings_of
 from planner.target import Target, parse_target
 from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord
+from tests.artifacts.make_checkpoint import random_state, write_file
 
 NAMES = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.2", "x.norm1.linear"]
 
@@ -99,8 +101,12 @@ def test_vatmp_is_off_from_six_bits_on_unless_asked_for(target, choice, wanted):
     assert smoothing.uses_calibration
 
 
-def test_the_family_decides_on_variants():
-    assert BuildSettings(Target(4, 4)).resolved(FAMILY).variant == "q"
-    assert BuildSettings(Target(4, 4), variant="r1").resolved(FAMILY).variant == "r1"
+def test_the_checkpoint_decides_on_variants(tmp_path):
+    checkpoint = open_checkpoint(write_file(tmp_path / "m.safetensors", random_state()))
+    assert BuildSettings(Target(4, 4)).resolved(checkpoint).variant == "q"
+    assert BuildSettings(Target(4, 4), variant="r1").resolved(checkpoint).variant == "r1"
     with pytest.raises(UsageError, match="no variant 'z' of DiT4SR"):
-        BuildSettings(Target(4, 4), variant="z").resolved(FAMILY)
+        BuildSettings(Target(4, 4), variant="z").resolved(checkpoint)
+    named = open_checkpoint(write_file(tmp_path / "dit4sr_r1.safetensors", random_state()))
+    assert BuildSettings(Target(4, 4)).resolved(named).variant == "r1"
+    assert BuildSettings(Target(4, 4), variant="f").resolved(named).variant == "f"
