@@ -9,6 +9,7 @@ The order is DiT4SR's:
 5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from runtime.images.image_io import (
     read_image,
     write_image,
 )
+from runtime.images.made_with import Setting
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
@@ -56,6 +58,7 @@ def upscale_file(
     settings: UpscaleSettings,
     *,
     caption: str | None = None,
+    made_with: Mapping[str, Setting] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
 ) -> FileReport:
@@ -68,6 +71,7 @@ def upscale_file(
         settings: checked by `UpscaleSettings.check`.
         caption: positive prompt of this image, one of the pipeline's captions; None for the
             pipeline's own.
+        made_with: what the result says of how it was made; None for nothing.
         max_pixels: an input with more is refused.
         progress: called after every sampling step.
 
@@ -83,7 +87,7 @@ def upscale_file(
         pipeline, image.rgb, settings, alpha=image.alpha, caption=caption, progress=progress
     )
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
-    written = write_image(output, result, image, alpha=alpha)
+    written = write_image(output, result, image, alpha=alpha, made_with=made_with)
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
 
 

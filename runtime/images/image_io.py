@@ -21,6 +21,7 @@ Every conversion that loses something is said in ``notes`` and in this module's 
 """
 
 import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +34,7 @@ from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.decoding import decode
 from runtime.images.folder import OUTPUT_SUFFIXES
 from runtime.images.loaded_image import Header, LoadedImage
+from runtime.images.made_with import Setting, with_record
 from runtime.images.opening import first_line, open_image
 from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError, ResourceError
@@ -94,7 +96,14 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedIma
     return image
 
 
-def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | None) -> list[str]:
+def write_image(
+    path: Path,
+    rgb: Tensor,
+    like: LoadedImage,
+    *,
+    alpha: Tensor | None,
+    made_with: Mapping[str, Setting] | None = None,
+) -> list[str]:
     """Write ``rgb`` in the format of ``path``'s extension, with the traits of ``like``.
 
     The file appears whole or not at all: it is written beside its place and moved there.
@@ -104,6 +113,7 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
         rgb: sRGB-coded values [1, 3, H, W]; clamped to 0 ... 1.
         like: the input: gray, bit depth and profile are taken from it.
         alpha: opacity [1, 1, H, W], or None.
+        made_with: what the picture says of how it was made; None for nothing.
 
     Returns:
         What the format could not keep, one phrase each.
@@ -129,6 +139,8 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
     channels = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
 
     image = _to_vips(channels, deep=deep, gray=like.gray)
+    if made_with is not None:
+        image = with_record(image, suffix, made_with)
     profile = "srgb" if like.has_profile and not like.gray else None
     try:
         with replacing(path) as partial, collected_warnings():

@@ -217,7 +217,7 @@ def _inflate(places: list[Place], rng: Random) -> None:
     if objects:
         members = rng.choice(objects)
         value = Literal(dump(rng.choice(members)[1]))
-        count = rng.choice((500, 5_000, 50_000))
+        count = rng.choice((500, 500, 5_000, 5_000, 50_000, 50_000, 50_000, 400_000))
         members.extend([f'"{number:x}"', value] for number in range(count))
 
 
