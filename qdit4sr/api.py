@@ -95,7 +95,8 @@ def upscale(
         on_step: called with the steps done and the steps in all.
 
     Returns:
-        Pixels uint8 [4 H, 4 W, 3], or None where they were written to ``output``.
+        Pixels uint8 [4 H, 4 W, 3], of a transparent image as it is seen on white; None where they
+        were written to ``output``.
 
     Raises:
         ImageError: the input is no image.
@@ -122,9 +123,11 @@ def upscale(
                 )
             upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
             return None
+        from runtime.images.alpha import on_white
         from runtime.images.image_io import read_image
 
-        rgb = read_image(Path(image)).rgb
+        loaded = read_image(Path(image))
+        rgb = on_white(loaded.rgb, loaded.alpha)
     elif output is not None:
         raise UsageError("pixels are returned, not written", hint="leave `output` out")
     else:

@@ -17,6 +17,7 @@ from runtime.evaluation.datasets import DataSet, Pair, check_sizes
 from runtime.evaluation.methods import Method, Upscaler
 from runtime.evaluation.metrics import MetricSet
 from runtime.evaluation.pictures import Pictures, make_record
+from runtime.images.alpha import on_white
 from runtime.images.image_io import read_header, read_image
 from runtime.images.resizing import SCALE
 from runtime.sampling.sampler import StepCallback
@@ -235,11 +236,12 @@ def _judge_one(entry: Entry, truth: Tensor | None, metrics: MetricSet, max_pixel
 
 
 def _read(path: Path, max_pixels: int) -> tuple[Tensor | None, str]:
-    """Return the picture [1, 3, H, W], or None and what is wrong with it."""
+    """Return the picture [1, 3, H, W], seen on white, or None and what is wrong with it."""
     try:
-        return read_image(path, max_pixels=max_pixels).rgb, ""
+        image = read_image(path, max_pixels=max_pixels)
     except ImageError as error:
         return None, one_line(error)
+    return on_white(image.rgb, image.alpha), ""
 
 
 def _size(path: Path, bad: dict[Path, str], max_pixels: int) -> tuple[int, int] | None:

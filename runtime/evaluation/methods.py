@@ -10,8 +10,6 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import LatentSize
@@ -22,6 +20,7 @@ from runtime.base.files import BaseFiles
 from runtime.base.folder import base_folder
 from runtime.device import device_and_dtype
 from runtime.evaluation.lent_parts import lent_parts
+from runtime.images.alpha import resize_visible
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.image_io import read_image, write_image
 from runtime.images.resizing import SCALE, resize
@@ -103,8 +102,10 @@ def bicubic_method(max_pixels: int = DEFAULT_MAX_PIXELS) -> Method:
     def load() -> Upscaler:
         def run(source: Path, output: Path, _progress: StepCallback) -> None:
             image = read_image(source, max_pixels=max_pixels)
-            size = torch.Size(SCALE * side for side in image.rgb.shape[-2:])
-            write_image(output, resize(image.rgb, size), image, alpha=None)
+            height, width = (SCALE * side for side in image.rgb.shape[-2:])
+            enlarged = resize_visible(image.rgb, image.alpha, (height, width))
+            alpha = None if image.alpha is None else resize(image.alpha, (height, width))
+            write_image(output, enlarged, image, alpha=alpha)
 
         return run
 

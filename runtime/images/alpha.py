@@ -53,3 +53,13 @@ def resize_visible(rgb: Tensor, alpha: Tensor | None, size: tuple[int, int]) -> 
     weight = bicubic(alpha, size)
     weighted = bicubic(rgb * alpha, size) / weight.clamp(min=INVISIBLE)
     return torch.where(weight < INVISIBLE, plain, weighted).clamp(0, 1)
+
+
+def on_white(rgb: Tensor, alpha: Tensor | None) -> Tensor:
+    """Return ``rgb`` [1, C, H, W] as it is seen on white, mixed as sRGB is coded.
+
+    Args:
+        rgb: 0 ... 1.
+        alpha: opacity [1, 1, H, W], or None for an opaque image.
+    """
+    return rgb if alpha is None else alpha * rgb + (1 - alpha)

@@ -53,6 +53,7 @@ def decode(opened: OpenedImage, *, max_pixels: int) -> LoadedImage:
         kind = opened.kind
         if kind.samples == "floating point":
             image = _checked_floats(opened.path, image, kind, notes)
+        image = _to_full_scale(image)
         colors = image[: kind.channels] if kind.has_alpha else image
         srgb, how = to_srgb(colors, kind)
         if kind.space in {"CMYK", "CIELab"}:
@@ -131,6 +132,18 @@ def _checked_floats(
         notes.append(f"{outside / count:.2%} of its samples lie outside 0 ... 1 and are clipped")
     scaled = (image * 65535).rint().cast("ushort")
     return scaled.copy(interpretation=_DEEP[kind.space])
+
+
+def _to_full_scale(image: pyvips.Image) -> pyvips.Image:
+    """Stretch samples of 9 to 15 bits (HEIF's 10 and 12), which stand in the upper bits of 16.
+
+    Without it their white is 65472 of 65535, and what is opaque is not.
+    """
+    bits = image.get("bits-per-sample") if image.get_typeof("bits-per-sample") else 16
+    if image.format != "ushort" or not 8 < bits < 16:
+        return image
+    white = (2**bits - 1) << (16 - bits)
+    return (image * (65535 / white)).rint().cast("ushort")
 
 
 def _to_tensor(image: pyvips.Image) -> Tensor:

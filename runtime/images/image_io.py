@@ -30,6 +30,7 @@ import torch
 from torch import Tensor
 
 from artifacts.files.whole_file import replacing
+from runtime.images.alpha import on_white
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.decoding import decode
 from runtime.images.folder import OUTPUT_SUFFIXES
@@ -130,7 +131,7 @@ def write_image(
         deep = False
         notes.append(f"16 bits written as 8, which is all that {suffix} holds")
     if alpha is not None and suffix not in _HAS_TRANSPARENCY:
-        rgb = alpha * rgb + (1 - alpha)
+        rgb = on_white(rgb, alpha)
         alpha = None
         notes.append(f"transparency flattened on white: {suffix} has none")
     if like.gray:

@@ -12,9 +12,17 @@ from pathlib import Path
 
 import pyvips
 
-from runtime.images.formats import PNG, START_BYTES, ImageFormat, describe_other, recognize
+from runtime.images.formats import (
+    PNG,
+    START_BYTES,
+    TIFF,
+    ImageFormat,
+    describe_other,
+    recognize,
+)
 from runtime.images.png_chunks import animation_frames
 from runtime.images.sample_kinds import SAMPLE_BYTES, SampleKind, sample_kind
+from runtime.images.tiff_tags import read_tiff_tags
 from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError
 
@@ -64,6 +72,12 @@ def open_image(path: Path, *, max_pixels: int) -> OpenedImage:
         raise ImageError(f"{path}: not a readable image{reason}", hint=READABLE)
     with readable_errors(path, "not a readable image"), open_source(path) as source:
         image = load(found, source)
+        lacks_data = found is TIFF and read_tiff_tags(path).lacks_data
+    if lacks_data:
+        raise ImageError(
+            f"{path}: truncated or damaged image (a part of its pixels is missing)",
+            hint="save it again from its source",
+        )
     kind = sample_kind(image, path)
     _check_size(path, image, max_pixels)
     frames = image.get("n-pages") if image.get_typeof("n-pages") else 1
@@ -125,7 +139,9 @@ def readable_errors(path: Path, what: str, *, hint: str = READABLE) -> Iterator[
 _REASONS = {
     # What libvips 8.18 says of kinds of TIFF that it cannot represent.
     "image: bad labq format": "8-bit CIELab",
-    "tiff2vips: samples out of range": "samples of 64 bits or of complex numbers",
+    "tiff2vips: samples out of range": (
+        "samples of 64 bits or of complex numbers, or too many channels"
+    ),
 }
 
 

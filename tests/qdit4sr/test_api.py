@@ -53,6 +53,17 @@ def test_a_file_is_the_same_picture(model, tmp_path):
     assert np.array_equal(returned, qdit4sr.upscale(model, PIXELS, steps=2))
 
 
+def test_pixels_of_a_transparent_file_are_as_seen_on_white(model, tmp_path):
+    alpha = np.zeros(PIXELS.shape[:2], np.uint8)
+    alpha[:, 12:] = 255
+    hidden = np.where(alpha[..., None] > 0, PIXELS, 77).astype(np.uint8)
+    Image.fromarray(np.dstack([hidden, alpha])).save(tmp_path / "a.png")
+    shown = np.where(alpha[..., None] > 0, PIXELS, 255).astype(np.uint8)
+    assert np.array_equal(
+        qdit4sr.upscale(model, tmp_path / "a.png", steps=2), qdit4sr.upscale(model, shown, steps=2)
+    )
+
+
 def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
     with pytest.raises(PackError):
         qdit4sr.load(tmp_path / "nothing.qpack")

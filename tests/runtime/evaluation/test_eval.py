@@ -4,6 +4,7 @@ import csv
 import io
 import json
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -429,3 +430,26 @@ def test_help_names_the_conventions(run, qrun):
     text = run("--help").stdout
     assert "qrun eval" in text
     assert "--results" in text
+
+
+def test_hidden_colours_of_transparent_pictures_are_not_judged(tmp_path, run_json):
+    """Result and truth are compared as they are seen, and bicubic enlargement keeps the alpha."""
+    rng = np.random.default_rng(0)
+    low = rng.integers(0, 256, (*LOW, 3), dtype=np.uint8)
+    values = []
+    for hidden in (0, 255):
+        folder = tmp_path / str(hidden)
+        seen = np.zeros(LOW, bool)
+        seen[:, : LOW[1] // 2] = True
+        pixels = np.dstack([np.where(seen[..., None], low, hidden), 255 * seen]).astype(np.uint8)
+        write(folder / "test_LR" / "c0_LR4.png", pixels)
+        large = np.repeat(np.repeat(pixels, 4, axis=0), 4, axis=1)
+        write(folder / "test_HR" / "c0_HR.png", large)
+        facts = run_json(
+            *(folder / "test_LR", "--truth", folder / "test_HR"),
+            *("--metrics", "psnr", "-o", folder / "out"),
+        )
+        (entry,) = judged(facts, "bicubic")
+        values.append(entry["values"]["psnr"])
+        assert read_image(Path(entry["picture"])).alpha is not None
+    assert values[0] == values[1]

@@ -200,6 +200,17 @@ def test_the_size_limit_counts_what_samples_take(tmp_path):
     assert "--max-pixels 1600" in caught.value.hint
 
 
+@pytest.mark.parametrize("bits", [10, 12])
+def test_white_and_opaque_are_1_in_every_depth_of_avif(tmp_path, bits):
+    white = pyvips.Image.new_from_array(np.full((16, 16, 4), 65535, np.uint16))
+    white.copy(interpretation="rgb16").heifsave(
+        str(tmp_path / "a.avif"), bitdepth=bits, compression="av1", lossless=True
+    )
+    image = read_image(tmp_path / "a.avif")
+    assert image.rgb.min() == 1
+    assert image.alpha.min() == 1
+
+
 # Formats
 
 
