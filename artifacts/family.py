@@ -46,6 +46,24 @@ class LatentSize(NamedTuple):
 
 
 @dataclass(frozen=True)
+class AttentionWork:
+    """Multiply-accumulates of one forward pass between activations, inside attention.
+
+    Attributes:
+        scores: of queries with keys, QKᵀ.
+        values: of probabilities with values, PV.
+    """
+
+    scores: int
+    values: int
+
+    @property
+    def macs(self) -> int:
+        """Both together."""
+        return self.scores + self.values
+
+
+@dataclass(frozen=True)
 class RebuiltTensor:
     """A tensor of the state dict that follows from the configuration.
 
@@ -88,6 +106,7 @@ class Family:
         vae_factor: image pixels per latent pixel of the published autoencoder, along one side.
         streams: patches of the latent, prompt tokens -> tokens of every stream of a forward pass.
         tokens_through: layer name, tokens of the streams -> tokens through that layer.
+        attention_work: configuration, tokens of the streams -> work inside attention.
         runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
             name ``FAMILY``. A name, not an import: files do not need the network.
     """
@@ -112,6 +131,7 @@ class Family:
     vae_factor: int
     streams: Callable[[int, int], dict[str, int]]
     tokens_through: Callable[[str, Mapping[str, int]], int]
+    attention_work: Callable[[Config, Mapping[str, int]], AttentionWork]
     runtime: str
 
     def check_variant(self, variant: str) -> str:

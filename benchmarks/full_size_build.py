@@ -74,7 +74,7 @@ def main() -> None:
     if not checkpoint.exists():
         write_random_checkpoint(checkpoint, TransformerConfig())
 
-    qplan = [sys.executable, "-c", "from planner.cli.app import main; main()"]
+    qplan = [sys.executable, "-c", "from planner.cli.main import main; main()"]
     target = ["--target", arguments.target, "-o", str(pack), "--force"]
     build = run([*qplan, "build", str(checkpoint), *target])
     verify = run([*qplan, "verify", str(pack)])

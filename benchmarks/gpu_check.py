@@ -156,7 +156,7 @@ def run_bench(options: Sequence[str]) -> Measurement:
         file = Path(folder) / "bench.json"
         command = ["bench", "--device", "cuda", "-o", str(file), *options]
         done = subprocess.run(
-            [sys.executable, "-c", "from runtime.cli.app import main; main()", *command],
+            [sys.executable, "-c", "from runtime.cli.main import main; main()", *command],
             cwd=ROOT,
             stdout=subprocess.PIPE,
             text=True,

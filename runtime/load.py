@@ -13,6 +13,7 @@ from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import Architecture
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
+from runtime.backends.trial import trial_of
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
@@ -167,7 +168,7 @@ def network_from_pack(
         PackError: the pack changed, or does not fill the network.
         UsageError: the backend cannot run here.
     """
-    chosen = select_backend(backend, device)
+    chosen = select_backend(backend, device, trial_of(pack, dtype))
     network = empty_network(pack.architecture)
     _leave_out(network, pack.manifest.omitted)
     for name in pack.layer_names:

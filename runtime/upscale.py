@@ -9,12 +9,14 @@ The order is DiT4SR's:
 5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
+from runtime.images.alpha import resize_visible
 from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.color import correct_color
 from runtime.images.image_io import (
@@ -23,6 +25,7 @@ from runtime.images.image_io import (
     read_image,
     write_image,
 )
+from runtime.images.made_with import Setting
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
@@ -55,6 +58,7 @@ def upscale_file(
     settings: UpscaleSettings,
     *,
     caption: str | None = None,
+    made_with: Mapping[str, Setting] | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
 ) -> FileReport:
@@ -67,6 +71,7 @@ def upscale_file(
         settings: checked by `UpscaleSettings.check`.
         caption: positive prompt of this image, one of the pipeline's captions; None for the
             pipeline's own.
+        made_with: what the result says of how it was made; None for nothing.
         max_pixels: an input with more is refused.
         progress: called after every sampling step.
 
@@ -78,9 +83,11 @@ def upscale_file(
     header = read_header(source, max_pixels=max_pixels)
     check_output_size(output, SCALE * header.width, SCALE * header.height)
     image = read_image(source, max_pixels=max_pixels)
-    result = upscale(pipeline, image.rgb, settings, caption=caption, progress=progress)
+    result = upscale(
+        pipeline, image.rgb, settings, alpha=image.alpha, caption=caption, progress=progress
+    )
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
-    written = write_image(output, result, image, alpha=alpha)
+    written = write_image(output, result, image, alpha=alpha, made_with=made_with)
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
 
 
@@ -90,6 +97,7 @@ def upscale(
     rgb: Tensor,
     settings: UpscaleSettings,
     *,
+    alpha: Tensor | None = None,
     caption: str | None = None,
     progress: StepCallback | None = None,
 ) -> Tensor:
@@ -99,13 +107,14 @@ def upscale(
         pipeline: the model.
         rgb: any height and width, from 1 px.
         settings: checked by `UpscaleSettings.check`.
+        alpha: opacity [1, 1, H, W], by which colours are weighted; None where all is opaque.
         caption: as `upscale_file` takes it.
         progress: called after every sampling step; starts over when memory runs out.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
-    encoded = encode_image(pipeline, rgb, settings)
+    encoded = encode_image(pipeline, rgb, settings, alpha=alpha)
     latent = sample_latent(pipeline, encoded.control, settings, caption=caption, progress=progress)
     return decode_image(pipeline, encoded, latent, settings)
 
@@ -117,18 +126,22 @@ class EncodedImage:
     Attributes:
         target: height and width of the result.
         enlarged: what colours are corrected against, float32 [1, 3, h, w] on the CPU.
+        alpha: opacity [1, 1, h, w], or None.
         control: the control latent, float32 [1, C, h / f, w / f] of the padded ``enlarged``, with
             f the autoencoder's factor.
     """
 
     target: tuple[int, int]
     enlarged: Tensor
+    alpha: Tensor | None
     control: Tensor
 
 
 @torch.inference_mode()
-def encode_image(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> EncodedImage:
-    """Enlarge, pad and encode ``rgb`` [1, 3, H, W].
+def encode_image(
+    pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings, *, alpha: Tensor | None = None
+) -> EncodedImage:
+    """Enlarge, pad and encode ``rgb`` [1, 3, H, W] of opacity ``alpha`` [1, 1, H, W].
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
@@ -136,10 +149,12 @@ def encode_image(pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings) -> 
     height, width = rgb.shape[-2:]
     target = (SCALE * height, SCALE * width)
     # From the input in one step, not from the enlarged image: a second resampling would blur.
-    enlarged = resize(rgb.float(), working_size(*target, settings.min_side_px))
+    size = working_size(*target, settings.min_side_px)
+    enlarged = resize_visible(rgb.float(), alpha, size)
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
-    return EncodedImage(target, enlarged, encode(pipeline, padded))
+    enlarged_alpha = None if alpha is None else resize(alpha, size)
+    return EncodedImage(target, enlarged, enlarged_alpha, encode(pipeline, padded))
 
 
 @torch.inference_mode()
@@ -191,5 +206,5 @@ def decode_image(
     """
     enlarged = encoded.enlarged
     decoded = decode(pipeline, latent)[..., : enlarged.shape[-2], : enlarged.shape[-1]]
-    corrected = correct_color(decoded, enlarged, settings.color_fix)
-    return resize(corrected, encoded.target)
+    corrected = correct_color(decoded, enlarged, settings.color_fix, encoded.alpha)
+    return resize_visible(corrected, encoded.alpha, encoded.target)

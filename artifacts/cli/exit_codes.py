@@ -11,6 +11,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from artifacts.cli.interrupts import interruptible, interruption_was_said
 from schemas.error_text import describe_error
 
 
@@ -34,6 +35,7 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
         SystemExit: in place of the exception; a ``SystemExit`` from the block passes unchanged.
     """
     # It comes with pyiqa; diffusers imports it, and it then tells what it cannot speed up.
+    interruptible()
     logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
     try:
         yield
@@ -43,4 +45,6 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
         code, lines = describe_error(error)
         for line in lines:
             print(line, file=sys.stderr)
+        if isinstance(error, KeyboardInterrupt):
+            interruption_was_said()
         raise SystemExit(code) from error

@@ -11,7 +11,7 @@ from artifacts.dit4sr.layout import (
     unread_tensors,
 )
 from artifacts.dit4sr.position_table import is_sincos, sincos_table
-from artifacts.dit4sr.tokens import streams, tokens_through
+from artifacts.dit4sr.tokens import attention_work, streams, tokens_through
 from artifacts.family import Family, RebuiltTensor
 from schemas.manifest import SamplingDefaults
 
@@ -39,5 +39,6 @@ FAMILY = Family(
     vae_factor=8,
     streams=streams,
     tokens_through=tokens_through,
+    attention_work=attention_work,
     runtime="runtime.dit4sr.family",
 )

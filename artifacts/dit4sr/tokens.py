@@ -1,9 +1,12 @@
-"""How many tokens a forward pass takes through every layer of DiT4SR, by the paper's rules.
+"""How much a forward pass of DiT4SR computes: tokens through every layer, and attention.
 
 As Q-DiT4SR counts: layers included that the forward pass computes in vain or not at all.
 """
 
 from collections.abc import Mapping
+
+from artifacts.dit4sr.config import TransformerConfig
+from artifacts.family import AttentionWork
 
 
 def streams(patches: int, text_tokens: int) -> dict[str, int]:
@@ -25,3 +28,15 @@ def tokens_through(name: str, tokens: Mapping[str, int]) -> int:
     if layer[0] == "to_out":
         return tokens["image"]
     return tokens["image"] + tokens["control"]
+
+
+def attention_work(config: TransformerConfig, tokens: Mapping[str, int]) -> AttentionWork:
+    """Work of every query with every key, and of every probability with its value.
+
+    The first attention of a block sees all streams, the second leaves out the text. As with the
+    layers, what a pass computes in vain counts: the last block's text queries.
+    """
+    latent = tokens["image"] + tokens["control"]
+    pairs = config.num_layers * (latent + tokens["text"]) ** 2
+    pairs += len(config.dual_attention_layers) * latent**2
+    return AttentionWork(pairs * config.hidden_size, pairs * config.hidden_size)

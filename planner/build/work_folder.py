@@ -105,7 +105,11 @@ class WorkFolder:
     @property
     def has_plan(self) -> bool:
         """Whether there is anything to go on with."""
-        return self._known_plan() is not None
+        return self.plan() is not None
+
+    def plan(self) -> Plan | None:
+        """What the folder is for; None where there is no plan that can be read."""
+        return _read(self.path / PLAN) or None
 
     def open(self, plan: Plan) -> None:
         """Make the folder, or make sure that what it holds belongs to ``plan``.
@@ -114,7 +118,7 @@ class WorkFolder:
             UsageError: it belongs to another one; names what differs.
             ResourceError: it cannot be written.
         """
-        known = None if self.restart else self._known_plan()
+        known = None if self.restart else self.plan()
         if known is None:
             if self.resume:
                 self.report("nothing to resume: starting from the beginning")
@@ -221,9 +225,6 @@ class WorkFolder:
 
     def _layer_file(self, name: str) -> Path:
         return self.path / LAYERS / f"{name}.safetensors"
-
-    def _known_plan(self) -> dict[str, Any] | None:
-        return _read(self.path / PLAN) or None
 
 
 def _differences(known: Plan, plan: Plan) -> list[str]:

@@ -32,8 +32,3 @@ app.command(epilog=REGRID_EXAMPLE)(regrid)
 app.command(epilog=INSPECT_EXAMPLE)(inspect)
 app.command(epilog=DIFF_EXAMPLE)(diff)
 app.command(epilog=VERIFY_EXAMPLE)(verify)
-
-
-def main() -> None:
-    """Run ``qplan``."""
-    app()

@@ -77,6 +77,7 @@ def build(
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.pack.writer import check_output
+        from planner.build.left_over import cleared_when_refused
         from planner.build.work_folder import claimed
         from planner.calibrate.calibration_file import read_calibration
         from planner.cli.progress import BarProgress
@@ -90,7 +91,8 @@ def build(
         unfinished.check()
         opened = open_checkpoint(checkpoint)
         output = out or _default_output(checkpoint, str(settings.target))
-        check_output(output, force=force)  # before any weight is read
+        with cleared_when_refused(output):
+            check_output(output, force=force)  # before any weight is read
         with claimed(output), base.found(opened) as model:
             known = None if calibration is None else read_calibration(calibration)
             if (calib or calibration) and not settings.uses_calibration:
@@ -162,13 +164,15 @@ def calibrate(
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from planner.build.calibrated_build import measure_inputs
+        from planner.build.left_over import cleared_when_refused
         from planner.build.work_folder import claimed, work_folder
         from planner.calibrate.calibration_file import write_calibration
         from planner.cli.progress import BarProgress
 
         settings = quantizer.settings(method)
-        if out.exists() and not force:
-            raise UsageError(f"{out} exists", hint="choose another output, or use --force")
+        with cleared_when_refused(out):
+            if out.exists() and not force:
+                raise UsageError(f"{out} exists", hint="choose another output, or use --force")
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         unfinished.check()

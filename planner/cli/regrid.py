@@ -67,12 +67,14 @@ def regrid(
         from artifacts.files.output_lock import output_lock
         from artifacts.pack.reader import open_pack
         from artifacts.pack.writer import check_output, remove_stale_partials
+        from planner.build.left_over import cleared_when_refused
         from planner.calibrate.calibration_file import read_calibration
         from planner.cli.progress import BarProgress
         from planner.inspect.inspection import summary
         from planner.regrid.regrid import regrid as write_regridded
 
-        check_output(out, force=force)
+        with cleared_when_refused(out):
+            check_output(out, force=force)
         opened = open_pack(pack, verify_hashes=True)
         wanted = edited(asked or opened.bit_grid, changes)
         source = None if checkpoint is None else open_checkpoint(checkpoint)

@@ -8,13 +8,15 @@ equivalents (a 4-bit weight is an eighth of a parameter). Operations are scaled 
 at the low width. "FLOPs" are the same products over 16 * 16, for one forward pass.
 
 *True figures*. Operations scaled in the same way, but the factor branch at the 16 x 16 bits it
-runs in. True bytes are counted in `planner.estimate.stored_bytes`.
+runs in, and beside the linears the products inside attention, which the paper leaves out: queries
+with keys at 16 x 16 bits, probabilities with values at the probabilities' bits x 16. True bytes are
+counted in `planner.estimate.stored_bytes`.
 
-Both count the multiply-accumulates of block linears alone, by the paper's token rules
-(`Family.tokens_through`): one pass per step although guidance takes two, and layers included that
-the forward pass computes in vain or not at all. Bytes, in contrast, leave inactive tensors out. A
-layer that the user keeps in 16 bits counts as full precision in the paper's convention, like
-everything else that is not quantized, and as 16 x 16 bits truly.
+Linears are the block linears, by the paper's token rules (`Family.tokens_through`): one pass per
+step although guidance takes two, and layers included that the forward pass computes in vain or not
+at all. Bytes, in contrast, leave inactive tensors out. A layer that the user keeps in 16 bits
+counts as full precision in the paper's convention, like everything else that is not quantized, and
+as 16 x 16 bits truly. Neither counts embeddings, norms, convolutions and the output layer.
 
 Everything follows from the configuration; the published numbers are in the tests, not here.
 """
@@ -23,12 +25,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 
-from artifacts.family import Architecture
+from artifacts.family import Architecture, AttentionWork
 
 FULL_PRECISION_BITS = 32
 """Width of a full-precision weight or activation in the paper's parameters and operations."""
 HALF_PRECISION_BITS = 16
-"""Width of the factor branch and of kept layers, and the unit of the paper's "FLOPs"."""
+"""Width of the factor branch, kept layers and attention, and the unit of the paper's "FLOPs"."""
 
 
 @dataclass(frozen=True)
@@ -169,10 +171,30 @@ def true_operations(
     steps: int,
     kept_macs: int = 0,
 ) -> float:
-    """Bit operations in the unit of ``paper_operations``: factors and kept layers at 16 x 16.
+    """Bit operations of the linears, in the unit of ``paper_operations``.
+
+    Factors and kept layers count at 16 x 16 bits.
 
     Arguments as in `paper_operations`.
     """
     dense = work.dense * weight_bits * activation_bits
     in_half_precision = rank * work.per_rank + kept_macs
     return _operations(dense + in_half_precision * HALF_PRECISION_BITS**2, steps)
+
+
+def attention_operations(
+    work: AttentionWork,
+    *,
+    steps: int,
+    bits: int = HALF_PRECISION_BITS,
+    probability_bits: int = HALF_PRECISION_BITS,
+) -> float:
+    """Bit operations inside attention, in the unit of ``paper_operations``.
+
+    Args:
+        work: of one forward pass.
+        steps: forward passes.
+        bits: of queries, keys and values; 32 in full precision.
+        probability_bits: of the softmax's results.
+    """
+    return _operations(work.scores * bits**2 + work.values * bits * probability_bits, steps)

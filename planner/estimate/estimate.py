@@ -9,13 +9,16 @@ from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, TypedDict
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
-from artifacts.family import Architecture
+from artifacts.family import Architecture, AttentionWork
 from planner.allocate.vasmp import LayerStatistics
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.network_probe import find_active_tensors
 from planner.estimate.accounting import (
+    FULL_PRECISION_BITS,
+    HALF_PRECISION_BITS,
     NetworkSize,
     NetworkWork,
+    attention_operations,
     full_precision_operations,
     network_size,
     network_work,
@@ -49,6 +52,26 @@ class _Bits(TypedDict):
     activation_bits: int | float
 
 
+class _Counted(_Bits):
+    rank: int
+    kept_macs: int
+
+
+class _AttentionBits(TypedDict):
+    bits: int
+    probability_bits: int
+
+
+_FULL_ATTENTION: _AttentionBits = {
+    "bits": FULL_PRECISION_BITS,
+    "probability_bits": FULL_PRECISION_BITS,
+}
+_UNQUANTIZED_ATTENTION: _AttentionBits = {
+    "bits": HALF_PRECISION_BITS,
+    "probability_bits": HALF_PRECISION_BITS,
+}
+
+
 @dataclass(frozen=True)
 class ImageSettings:
     """The image that operations are counted for.
@@ -80,8 +103,13 @@ class Costs:
         paper_parameters: fp32 equivalents.
         paper_operations: of all steps, with factors counted at the low width.
         paper_flops: of one forward pass, in 16-bit equivalents.
-        true_operations: of all steps, in the unit of ``paper_operations``, factors in 16 bits.
-        paper_reduction, true_reduction: full-precision operations over these operations.
+        true_operations: of the linears in all steps, in the unit of ``paper_operations``, factors
+            in 16 bits.
+        attention_operations: of QKᵀ and PV, in the same unit.
+        total_operations: of linears and attention.
+        paper_reduction, true_reduction: full-precision operations of the linears over the paper's
+            and over the true ones.
+        total_reduction: the same of linears and attention.
     """
 
     weight_bits: int | float
@@ -91,8 +119,11 @@ class Costs:
     paper_operations: float
     paper_flops: float
     true_operations: float
+    attention_operations: float
+    total_operations: float
     paper_reduction: float
     true_reduction: float
+    total_reduction: float
 
 
 @dataclass(frozen=True)
@@ -112,8 +143,8 @@ class LayerEstimate:
 class Estimate:
     """Everything ``qplan estimate`` prints, as plain data. Bytes and operations are not rounded.
 
-    ``size`` and ``work`` are those of the whole network, ``own`` of the settings', ``layers`` the
-    quantized ones, ``kept`` those that the settings keep in 16 bits.
+    ``size``, ``work`` and ``attention`` are those of the whole network, ``own`` of the settings',
+    ``layers`` the quantized ones, ``kept`` those that the settings keep in 16 bits.
     """
 
     settings: BuildSettings
@@ -121,6 +152,7 @@ class Estimate:
     tokens: Mapping[str, int]
     size: NetworkSize
     work: NetworkWork
+    attention: AttentionWork
     full_precision: Costs
     paper_ladder: dict[str, Costs]
     own: Costs
@@ -158,44 +190,59 @@ class Estimate:
         }
 
 
-def _costs(
-    size: NetworkSize,
-    work: NetworkWork,
-    target: Target,
-    rank: int,
-    steps: int,
-    *,
-    kept_macs: int = 0,
-) -> Costs:
-    """Costs of ``work`` in the quantized layers at ``target``, and ``kept_macs`` in others."""
-    bits: _Bits = {"weight_bits": target.weight_bits, "activation_bits": target.activation_bits}
-    whole = NetworkWork(work.dense + kept_macs, work.per_rank)
-    full = full_precision_operations(whole, steps=steps)
-    paper = paper_operations(work, **bits, rank=rank, steps=steps, kept_macs=kept_macs)
-    true = true_operations(work, **bits, rank=rank, steps=steps, kept_macs=kept_macs)
-    return Costs(
-        **bits,
-        rank=rank,
-        paper_parameters=paper_parameters(size, target.weight_bits, rank),
-        paper_operations=paper,
-        paper_flops=paper_flops(work, **bits, rank=rank, kept_macs=kept_macs),
-        true_operations=true,
-        paper_reduction=full / paper,
-        true_reduction=full / true,
-    )
+@dataclass(frozen=True)
+class _Counter:
+    """Costs of one network and image.
 
+    Attributes:
+        size: of the network.
+        work: of its quantized layers, one pass.
+        attention: of its attention, one pass.
+        steps: passes.
+        kept_macs: of layers that stay in 16 bits, one pass.
+    """
 
-def _paper_ladder(size: NetworkSize, work: NetworkWork, steps: int) -> dict[str, Costs]:
-    """Key such as ``W4A6 r_L=8`` -> costs; ``r_L=0`` stands for no factors at all."""
-    ladder = {}
-    for activation_bits in PAPER_ACTIVATION_BITS:
-        target = Target(PAPER_WEIGHT_BITS, activation_bits)
-        for local_rank in (0, *PAPER_LOCAL_RANKS):
-            rank = PAPER_GLOBAL_RANK + local_rank if local_rank else 0
-            ladder[ladder_key(activation_bits, local_rank)] = _costs(
-                size, work, target, rank, steps
-            )
-    return ladder
+    size: NetworkSize
+    work: NetworkWork
+    attention: AttentionWork
+    steps: int
+    kept_macs: int = 0
+
+    def at(self, target: Target, rank: int, attention_bits: _AttentionBits) -> Costs:
+        """Costs with so many bits, and factors of one rank beside every layer."""
+        bits: _Bits = {"weight_bits": target.weight_bits, "activation_bits": target.activation_bits}
+        counted: _Counted = {**bits, "rank": rank, "kept_macs": self.kept_macs}
+        steps = self.steps
+        whole = NetworkWork(self.work.dense + self.kept_macs, self.work.per_rank)
+        full = full_precision_operations(whole, steps=steps)
+        full_attention = attention_operations(self.attention, steps=steps, **_FULL_ATTENTION)
+        paper = paper_operations(self.work, **counted, steps=steps)
+        true = true_operations(self.work, **counted, steps=steps)
+        attention = attention_operations(self.attention, steps=steps, **attention_bits)
+        return Costs(
+            **bits,
+            rank=rank,
+            paper_parameters=paper_parameters(self.size, target.weight_bits, rank),
+            paper_operations=paper,
+            paper_flops=paper_flops(self.work, **counted),
+            true_operations=true,
+            attention_operations=attention,
+            total_operations=true + attention,
+            paper_reduction=full / paper,
+            true_reduction=full / true,
+            total_reduction=(full + full_attention) / (true + attention),
+        )
+
+    def paper_ladder(self) -> dict[str, Costs]:
+        """Key such as ``W4A6 r_L=8`` -> costs; ``r_L=0`` stands for no factors at all."""
+        ladder = {}
+        for activation_bits in PAPER_ACTIVATION_BITS:
+            target = Target(PAPER_WEIGHT_BITS, activation_bits)
+            for local_rank in (0, *PAPER_LOCAL_RANKS):
+                rank = PAPER_GLOBAL_RANK + local_rank if local_rank else 0
+                key = ladder_key(activation_bits, local_rank)
+                ladder[key] = self.at(target, rank, _UNQUANTIZED_ATTENTION)
+        return ladder
 
 
 def ladder_key(activation_bits: int, local_rank: int) -> str:
@@ -245,8 +292,16 @@ def estimate(
     else:
         bits = weight_bits(statistics, settings)
     size, work = network_size(architecture), network_work(architecture, tokens)
-    own_size = network_size(architecture, kept)
+    attention = architecture.family.attention_work(architecture.config, tokens)
+    whole = _Counter(size, work, attention, image.steps)
     own_work = network_work(architecture, tokens, kept)
+    own = _Counter(
+        network_size(architecture, kept),
+        own_work,
+        attention,
+        image.steps,
+        kept_macs=work.dense - own_work.dense,
+    )
     rank = settings.global_rank + settings.local_rank
     return Estimate(
         settings=settings,
@@ -254,16 +309,10 @@ def estimate(
         tokens=tokens,
         size=size,
         work=work,
-        full_precision=_costs(size, work, Target(32, 32), 0, image.steps),
-        paper_ladder=_paper_ladder(size, work, image.steps),
-        own=_costs(
-            own_size,
-            own_work,
-            settings.target,
-            rank,
-            image.steps,
-            kept_macs=work.dense - own_work.dense,
-        ),
+        attention=attention,
+        full_precision=whole.at(Target(32, 32), 0, _FULL_ATTENTION),
+        paper_ladder=whole.paper_ladder(),
+        own=own.at(settings.target, rank, _UNQUANTIZED_ATTENTION),
         checkpoint=checkpoint_bytes(architecture),
         pack=pack_bytes(architecture, bits, active_tensors, settings),
         distortion=predict_distortion(

@@ -7,11 +7,13 @@ table says which exist, which the machine can run, and what the choice was is lo
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import takewhile
 from typing import Literal
 
 import torch
 
 from artifacts.codec.quantized_weight import QuantizedWeight
+from runtime.backends.trial import Trial
 from runtime.network.projection import QuantizableLinear
 from schemas.errors import UsageError
 from schemas.manifest import QuantizerRecord
@@ -29,11 +31,28 @@ class Backend:
         name: what ``--backend`` calls it.
         factory: builds the layer, on the CPU, from its record in a pack; `make_layer` checks it.
         missing: why the machine cannot run it on a device, or None when it can.
+        self_check: why it should not be taken by itself on a device that it can run on, found out
+            on a pack's layers, or None when it may; None where `missing` says all.
     """
 
     name: str
     factory: LayerFactory
     missing: Callable[[torch.device], str | None]
+    self_check: Callable[[torch.device, Trial], str | None] | None = None
+
+    def objection(self, device: torch.device, trial: Trial | None) -> str | None:
+        """Why it is not to be taken by itself on ``device``; None where it may be.
+
+        Args:
+            device: where layers would be computed.
+            trial: layers to try it on; without some, what has to be tried is not taken.
+        """
+        missing = self.missing(device)
+        if missing or self.self_check is None:
+            return missing
+        if trial is None:
+            return "it is taken once it has been tried on a pack's layers"
+        return self.self_check(device, trial)
 
     def make_layer(
         self, weight: "QuantizedWeight", quantizer: "QuantizerRecord"
@@ -96,39 +115,53 @@ def _triton_missing(device: torch.device) -> str | None:
     return missing_reason(device)
 
 
+def _triton_self_check(device: torch.device, trial: Trial) -> str | None:
+    from runtime.backends.triton.self_check import self_check  # noqa: PLC0415
+
+    return self_check(device, trial)
+
+
 BACKENDS: dict[str, Backend] = {
     "cpu": Backend("cpu", _cpu_layer, _cpu_missing),
+    "triton": Backend("triton", _triton_factory("int8"), _triton_missing, _triton_self_check),
     "reference": Backend("reference", _reference_layer, lambda device: None),
-    # After the reference, so only when asked for, until `make gpu-check` has passed on a GPU.
-    "triton": Backend("triton", _triton_factory("int8"), _triton_missing),
+    # After the reference, so only when asked for: it saves memory and takes longer.
     "triton-packed": Backend("triton-packed", _triton_factory("packed"), _triton_missing),
 }
 """By name, the preferred ones first."""
 
 
-def select_backend(name: str, device: torch.device) -> Backend:
+def select_backend(name: str, device: torch.device, trial: Trial | None = None) -> Backend:
     """Find the backend called ``name``, and log it; as `find_backend` otherwise.
 
     Raises:
         UsageError: there is no such backend, or this machine cannot run it.
+        ResourceError: trying one made the device unusable.
     """
-    chosen = find_backend(name, device)
+    chosen = find_backend(name, device, trial)
     passed_over = ""
     if name == "auto" and chosen.name == "reference":  # slow: say why it has to be
-        reasons = {each.name: each.missing(device) for each in BACKENDS.values()}
+        before = takewhile(lambda each: each is not chosen, BACKENDS.values())
+        reasons = {each.name: each.objection(device, trial) for each in before}
         passed_over = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
     logger.info("backend %s on %s%s", chosen.name, device, passed_over and f" ({passed_over})")
     return chosen
 
 
-def find_backend(name: str, device: torch.device) -> Backend:
-    """Find the backend called ``name``, or the first that runs on ``device`` for ``auto``.
+def find_backend(name: str, device: torch.device, trial: Trial | None = None) -> Backend:
+    """Find the backend called ``name``, or the first that may be taken on ``device`` for ``auto``.
+
+    Args:
+        name: of a backend, or ``auto``.
+        device: where layers are to be computed.
+        trial: layers on which ``auto`` tries backends that have to be tried.
 
     Raises:
         UsageError: there is no such backend, or this machine cannot run it.
+        ResourceError: trying one made the device unusable.
     """
     if name == "auto":
-        return next(each for each in BACKENDS.values() if not each.missing(device))
+        return next(each for each in BACKENDS.values() if not each.objection(device, trial))
     if name not in BACKENDS:
         raise UsageError(
             f"there is no backend {name!r}", hint=f"one of: auto, {', '.join(BACKENDS)}"

@@ -48,8 +48,3 @@ def make_app(load_pipeline: "Loader" = load_pipeline) -> typer.Typer:
 
 
 app = make_app()
-
-
-def main() -> None:
-    """Run ``qrun``."""
-    app()

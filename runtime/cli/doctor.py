@@ -3,11 +3,14 @@
 Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
 """
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from artifacts.cli.exit_codes import exit_on_error
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import print_json
+
+if TYPE_CHECKING:
+    from runtime.backends import Backend
 
 DOCTOR_EXAMPLE = """
 Example:
@@ -60,11 +63,17 @@ def machine() -> dict[str, Any]:
             for device, name, free in zip(devices, names, memory, strict=True)
         ],
         "backends": [
-            f"{backend.name} on {device}: {backend.missing(device) or 'available'}"
+            f"{backend.name} on {device}: {backend.missing(device) or _available(backend)}"
             for backend in BACKENDS.values()
             for device in devices
         ],
     }
+
+
+def _available(backend: "Backend") -> str:
+    if backend.self_check is None:
+        return "available"
+    return "available; taken by itself where it passes a check on a pack's layers"
 
 
 def _cpu_memory() -> str:

@@ -67,7 +67,7 @@ class Screen:
         if outcome.status == "failed":
             self.say(f"failed: {outcome.error}")
         elif outcome.status == "skipped":
-            self.say(f"skipped: {outcome.job.output} exists (--force redoes it)")
+            self.say(f"skipped: {outcome.job.output} {outcome.reason} (--force redoes it)")
         elif not self._quiet and outcome.details is not None:
             size = f"{outcome.details['width_px']} x {outcome.details['height_px']} px"
             self.say(f"done: {outcome.job.output} ({size}, {outcome.details['seconds']:.1f} s)")

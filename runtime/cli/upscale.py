@@ -4,6 +4,7 @@ Heavy imports stand inside the functions that need them, so that ``--help`` and 
 answered at once.
 """
 
+import functools
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -14,12 +15,14 @@ import typer
 from artifacts.cli.exit_codes import exit_on_error
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
+from runtime.cli.record import common_record, record_of
 from runtime.cli.screen import Screen, print_json
 from runtime.images.batch import Job, Outcome, run_jobs
 from runtime.images.job_plan import plan_jobs
 from schemas.errors import BatchError, ImageError, UsageError
 
 if TYPE_CHECKING:
+    from runtime.images.made_with import MadeWith
     from runtime.loader import Loader
     from runtime.pipeline import Pipeline
     from runtime.sampling.settings import UpscaleSettings
@@ -91,11 +94,19 @@ def upscale(
             )
             return pipeline, settings
 
+        # Asked for only when there are results, or a model has been loaded: it reads the pack.
+        common = functools.cache(lambda: common_record(pack, network, base, prompts))
         with Screen(len(jobs), quiet=json_output) as screen:
             for note in notes:
                 screen.say(f"note: {note}")
             outcomes = _upscale_jobs(
-                jobs, load, captions, screen, max_pixels=network.max_pixels, force=force
+                jobs,
+                load,
+                lambda job: record_of(common(), job.source, captions.get(job.source)),
+                captions,
+                screen,
+                max_pixels=network.max_pixels,
+                force=force,
             )
         if json_output:
             print_json({"files": [_as_json(outcome) for outcome in outcomes]})
@@ -110,6 +121,7 @@ def upscale(
 def _upscale_jobs(
     jobs: list[Job],
     load: "Callable[[], tuple[Pipeline, UpscaleSettings]]",
+    record: "Callable[[Job], MadeWith]",
     captions: Mapping[Path, str],
     screen: Screen,
     *,
@@ -119,7 +131,8 @@ def _upscale_jobs(
     """Check every image that is still to do, load the model if one is good, and upscale."""
     loaded: list[tuple[Pipeline, UpscaleSettings]] = []
     bad: dict[Path, ImageError] = {}
-    todo = [job for job in jobs if job.problem is None and (force or not job.output.exists())]
+    skip = {} if force else _finished(jobs, record, screen)
+    todo = [job for job in jobs if job.problem is None and job.output not in skip]
     if todo:
         # The image library takes a tenth of a second, the model's seconds to minutes: bad images
         # are told first, and if all are bad there is nothing to load a model for.
@@ -146,6 +159,7 @@ def _upscale_jobs(
             job.output,
             settings,
             caption=captions.get(job.source),
+            made_with=record(job),
             max_pixels=max_pixels,
             progress=screen.step,
         )
@@ -156,7 +170,40 @@ def _upscale_jobs(
             "notes": list(report.notes),
         }
 
-    return run_jobs(jobs, work, force=force, report=screen.report)
+    return run_jobs(jobs, work, skip=skip, report=screen.report)
+
+
+def _finished(
+    jobs: list[Job], record: "Callable[[Job], MadeWith]", screen: Screen
+) -> dict[Path, str]:
+    """Outputs that need no work, with the reason.
+
+    Raises:
+        UsageError: some were made with other settings.
+    """
+    there = [job for job in jobs if job.problem is None and job.output.exists()]
+    if not there:
+        return {}
+    from runtime.images.made_with import state_of
+
+    skip: dict[Path, str] = {}
+    others: list[str] = []
+    for job in there:
+        state, differing = state_of(job.output, record(job))
+        if state == "different":
+            others.append(f"{job.output}: {differing}")
+        elif state == "unreadable":
+            screen.say(f"note: {job.output} is no picture that can be read, and is made anew")
+        elif state == "unknown":
+            skip[job.output] = "exists, and does not say how it was made"
+        else:
+            skip[job.output] = "exists"
+    if others:
+        raise UsageError(
+            f"{len(others)} of {len(there)} results were made with other settings: {others[0]}",
+            hint="--force makes them anew; another -o keeps them",
+        )
+    return skip
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.family import LatentSize
 from artifacts.pack.reader import open_pack
 from runtime.backends import find_backend
+from runtime.backends.trial import trial_of
 from runtime.base.files import BaseFiles
 from runtime.base.folder import base_folder
 from runtime.device import device_and_dtype
@@ -137,7 +138,7 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
         check_activation_bits(options.activation_bits)
     size = pack.architecture.latent_size
     settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), size)
-    device, _ = device_and_dtype(options.device, options.dtype)
+    device, dtype = device_and_dtype(options.device, options.dtype, backend=options.backend)
     with base_folder(options.base) as base:
         parts = lent_parts(pack, [base], f"{path} holds the transformer alone")
     identity = {
@@ -147,7 +148,7 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
         "reached": manifest.reached.model_dump(),
         "recipe": manifest.recipe.name,
         "parts": parts,
-        "backend": find_backend(options.backend, device).name,
+        "backend": find_backend(options.backend, device, trial_of(pack, dtype)).name,
         "activation_bits": options.activation_bits,
         **_run_facts(settings, options, options.backend),
     }

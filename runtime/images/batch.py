@@ -4,7 +4,7 @@ Nothing heavy is imported here.
 """
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -40,6 +40,7 @@ class Outcome:
         status: ``done``, ``skipped`` (the output was there already) or ``failed``.
         exit_code: what a run of this job alone would end with.
         error: the message of a failed job, else empty.
+        reason: of a skipped job.
         details: what the work function reported, for ``--json``.
     """
 
@@ -47,6 +48,7 @@ class Outcome:
     status: str
     exit_code: int = 0
     error: str = ""
+    reason: str = ""
     details: dict[str, Any] | None = None
 
 
@@ -71,18 +73,16 @@ def run_jobs(
     jobs: Sequence[Job],
     work: Callable[[Job], dict[str, Any]],
     *,
-    force: bool,
+    skip: Mapping[Path, str],
     report: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Do every job; a failure is reported and the next job starts.
 
-    A job whose output exists is skipped unless ``force``: outputs appear whole or not at all, so
-    the same command continues where an interrupted one stopped.
-
     Args:
         jobs: what to do, in order.
         work: does one job and returns details for the report.
-        force: redo finished outputs.
+        skip: output -> why it needs no work. Outputs appear whole or not at all, so the same
+            command continues where an interrupted one stopped.
         report: called with every outcome as soon as it is known.
 
     Raises:
@@ -95,8 +95,8 @@ def run_jobs(
         try:
             if job.problem is not None:
                 outcome = _failed(job, job.problem, alone=len(jobs) == 1)
-            elif job.output.exists() and not force:
-                outcome = Outcome(job, "skipped")
+            elif job.output in skip:
+                outcome = Outcome(job, "skipped", reason=skip[job.output])
             else:
                 outcome = Outcome(job, "done", details=work(job))
         except (PackError, CheckpointError, UsageError):

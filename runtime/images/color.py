@@ -21,9 +21,20 @@ WAVELET_LEVELS = 5
 VARIANCE_FLOOR = 1e-5
 """Keeps the division in `adain` finite on a flat image."""
 
+WEIGHT_FLOOR = 1e-3
+"""Keeps the division in `swap_low_band` finite far from every pixel with a weight."""
 
-def correct_color(image: Tensor, reference: Tensor, method: ColorFix) -> Tensor:
+
+def correct_color(
+    image: Tensor, reference: Tensor, method: ColorFix, weight: Tensor | None = None
+) -> Tensor:
     """Return ``image`` [B, 3, H, W] with the colours of ``reference``, by the method named.
+
+    Args:
+        image: what is corrected.
+        reference: of the same shape.
+        method: one of the three.
+        weight: how much a pixel counts, [B, 1, H, W], 0 ... 1: its opacity. None for all alike.
 
     Raises:
         ValueError: the two differ in shape.
@@ -33,32 +44,46 @@ def correct_color(image: Tensor, reference: Tensor, method: ColorFix) -> Tensor:
             f"image {tuple(image.shape)} and reference {tuple(reference.shape)} differ in shape"
         )
     if method == "adain":
-        return adain(image, reference)
+        return adain(image, reference, weight)
     if method == "wavelet":
-        return swap_low_band(image, reference)
+        return swap_low_band(image, reference, weight)
     return image
 
 
-def adain(image: Tensor, reference: Tensor) -> Tensor:
+def adain(image: Tensor, reference: Tensor, weight: Tensor | None = None) -> Tensor:
     """Shift and scale every channel of ``image`` to the mean and deviation of ``reference``.
 
-    The two may differ in height and width.
+    Without ``weight`` the two may differ in height and width.
     """
-    image_std, image_mean = _channel_std_mean(image)
-    reference_std, reference_mean = _channel_std_mean(reference)
+    image_std, image_mean = _channel_std_mean(image, weight)
+    reference_std, reference_mean = _channel_std_mean(reference, weight)
     return (image - image_mean) * (reference_std / image_std) + reference_mean
 
 
-def _channel_std_mean(image: Tensor) -> tuple[Tensor, Tensor]:
+def _channel_std_mean(image: Tensor, weight: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return standard deviation and mean of every channel, both [B, 3, 1, 1]."""
-    # unbiased=False: the n - 1 of the unbiased estimate is zero for an image of one pixel.
-    variance = image.var(dim=(2, 3), keepdim=True, unbiased=False)
-    return (variance + VARIANCE_FLOOR).sqrt(), image.mean(dim=(2, 3), keepdim=True)
+    if weight is None or not weight.any():
+        # unbiased=False: the n - 1 of the unbiased estimate is zero for an image of one pixel.
+        variance = image.var(dim=(2, 3), keepdim=True, unbiased=False)
+        mean = image.mean(dim=(2, 3), keepdim=True)
+    else:
+        share = weight / weight.sum(dim=(2, 3), keepdim=True)
+        mean = (share * image).sum(dim=(2, 3), keepdim=True)
+        variance = (share * (image - mean).square()).sum(dim=(2, 3), keepdim=True)
+    return (variance + VARIANCE_FLOOR).sqrt(), mean
 
 
-def swap_low_band(image: Tensor, reference: Tensor) -> Tensor:
-    """Return the high frequencies of ``image`` on the low frequencies of ``reference``."""
-    return image + low_band(reference - image)  # the blur is linear: one pass serves both
+def swap_low_band(image: Tensor, reference: Tensor, weight: Tensor | None = None) -> Tensor:
+    """Return the high frequencies of ``image`` on the low frequencies of ``reference``.
+
+    With ``weight`` the low frequencies are those of a normalized convolution (Knutsson & Westin
+    1993): every pixel's share of the blur is multiplied by its weight.
+    """
+    difference = reference - image  # the blur is linear: one pass serves both
+    if weight is None:
+        return image + low_band(difference)
+    weight = weight + WEIGHT_FLOOR
+    return image + low_band(weight * difference) / low_band(weight)
 
 
 def low_band(image: Tensor) -> Tensor:

@@ -8,18 +8,20 @@ input             result
 gray              processed as RGB, written as gray
 alpha             enlarged on its own (bicubic) and put back; JPEG has none: flattened on white
 16 bits           16 bits in PNG and TIFF, 8 in JPEG and WebP
+floating point    0 ... 1, coded as in sRGB or for the profile; written as 16 bits
 EXIF orientation  applied; other metadata is not copied
 ICC profile       converted to sRGB; the result carries an sRGB profile (gray: none, it is sRGB's)
-CMYK              converted to sRGB
+CMYK, CIELab      converted to sRGB
 palette           expanded to RGB
 pages, frames     the first one
 ================  ===============================================================================
 
 Every conversion that loses something is said in ``notes`` and in this module's log.
+`runtime.images.sample_kinds` says what is refused.
 """
 
 import logging
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +31,12 @@ from torch import Tensor
 
 from artifacts.files.whole_file import replacing
 from runtime.images.batch import DEFAULT_MAX_PIXELS
+from runtime.images.decoding import decode
 from runtime.images.folder import OUTPUT_SUFFIXES
+from runtime.images.loaded_image import Header, LoadedImage
+from runtime.images.made_with import Setting, with_record
+from runtime.images.opening import first_line, open_image
+from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError, ResourceError
 
 logger = logging.getLogger(__name__)
@@ -46,42 +53,6 @@ _MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
 _DEEP_SUFFIXES = {".png", ".tif", ".tiff"}
 _HAS_TRANSPARENCY = OUTPUT_SUFFIXES - {".jpg", ".jpeg"}
 
-# Loaders that libvips itself marks as unsafe for files from strangers (SVG, PDF, ...) stay closed.
-pyvips.block_untrusted_set(True)
-
-
-@dataclass(frozen=True)
-class Header:
-    """What an image says about itself before any pixel is decoded.
-
-    Attributes:
-        width, height: as stored, in px; the EXIF orientation may exchange them.
-    """
-
-    width: int
-    height: int
-
-
-@dataclass(frozen=True)
-class LoadedImage:
-    """One decoded image.
-
-    Attributes:
-        rgb: sRGB-coded values [1, 3, H, W], float32, 0 ... 1.
-        alpha: opacity [1, 1, H, W], float32, 0 ... 1, or None.
-        gray: whether the three channels were one.
-        sample_bits: 8 or 16, per channel.
-        has_profile: whether an ICC profile was embedded.
-        notes: conversions the user should know of, one phrase each.
-    """
-
-    rgb: Tensor
-    alpha: Tensor | None
-    gray: bool
-    sample_bits: int
-    has_profile: bool
-    notes: tuple[str, ...]
-
 
 def read_header(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
     """Check from its header that an image can be decoded at all.
@@ -91,17 +62,10 @@ def read_header(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
         max_pixels: refuse images with more pixels than this.
 
     Raises:
-        ImageError: the file is missing, empty, not an image, or larger than allowed.
+        ImageError: the file is missing, empty, not an image, of a kind that is not read, or larger
+            than allowed.
     """
-    image = _open(path)
-    pixels = image.width * image.height
-    if pixels > max_pixels:
-        raise ImageError(
-            f"{path}: {image.width} x {image.height} px is {pixels / 1e6:,.1f} megapixels, more"
-            f" than the {max_pixels / 1e6:,.1f} allowed; the result would have"
-            f" {4 * image.width} x {4 * image.height}",
-            hint=f"--max-pixels {pixels} allows it, if the memory is there",
-        )
+    image = open_image(path, max_pixels=max_pixels).image
     return Header(image.width, image.height)
 
 
@@ -126,123 +90,20 @@ def read_image(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> LoadedIma
     Raises:
         ImageError: as `read_header`, or the file is truncated or damaged.
     """
-    read_header(path, max_pixels=max_pixels)
-    try:
-        # Sequential reading stops at the first damaged row; the copy lets autorot turn the image.
-        return _decode(path, _open(path).copy_memory())
-    except pyvips.Error as error:
-        raise ImageError(
-            f"{path}: truncated or damaged image ({_first_line(error)})",
-            hint="save it again from its source",
-        ) from error
-
-
-def _open(path: Path) -> pyvips.Image:
-    """Read the header of ``path``."""
-    try:
-        if path.stat().st_size == 0:
-            raise ImageError(f"{path}: the file is empty")
-        # A source takes the name as it is; new_from_file would read "[...]" at its end as options,
-        # and would serve a file that changed since from libvips' cache.
-        source = pyvips.Source.new_from_file(str(path))
-        return pyvips.Image.new_from_source(source, "", access="sequential", fail_on="truncated")
-    except OSError as error:
-        raise ImageError(f"{path}: {error.strerror}") from error
-    except pyvips.Error as error:
-        raise ImageError(
-            f"{path}: not a readable image ({_first_line(error)})",
-            hint="JPEG, PNG, WebP, TIFF, GIF and HEIF are read",
-        ) from error
-
-
-def _first_line(error: pyvips.Error) -> str:
-    """The first thing that libvips itself said, without its prefix."""
-    lines = [line.strip() for line in (error.detail or error.message).splitlines()]
-    return next((line for line in lines if line), "no reason given")
-
-
-def _decode(path: Path, image: pyvips.Image) -> LoadedImage:
-    """Turn an image in memory, read from ``path``, into tensors."""
-    fields = set(image.get_fields())
-    notes = []
-    if "n-pages" in fields and image.get("n-pages") > 1:
-        notes.append(f"only the first of {image.get('n-pages')} pages is read")
-    if "palette" in fields:
-        notes.append("palette expanded")
-    image = image.autorot()
-
-    deep = image.format not in {"uchar", "char"}
-    alpha = None
-    if image.hasalpha():
-        alpha = _opacity(image[image.bands - 1], image.interpretation)
-        image = image[: image.bands - 1]
-    gray = image.bands == 1
-
-    has_profile = "icc-profile-data" in fields
-    source_space = image.interpretation
-    image, how = _to_srgb(image, deep=deep, has_profile=has_profile)
-    if image.bands != 3:
-        raise ImageError(
-            f"{path}: channels of the kind {source_space!r} have no meaning as colours"
-        )
-    if source_space == "cmyk":
-        notes.append(f"converted from CMYK to sRGB ({how})")
-    elif has_profile:
-        notes.append(f"converted to sRGB ({how})")
-    elif source_space not in {"srgb", "rgb", "rgb16", "b-w", "grey16", "multiband"}:
-        notes.append(f"converted from {source_space} to sRGB")
-
-    for note in notes:
+    image = decode(open_image(path, max_pixels=max_pixels), max_pixels=max_pixels)
+    for note in image.notes:
         logger.info("%s: %s", path, note)
-    return LoadedImage(
-        rgb=_to_tensor(image),
-        alpha=alpha,
-        gray=gray,
-        sample_bits=16 if deep else 8,
-        has_profile=has_profile,
-        notes=tuple(notes),
-    )
+    return image
 
 
-def _to_srgb(image: pyvips.Image, *, deep: bool, has_profile: bool) -> tuple[pyvips.Image, str]:
-    """Return ``image`` as three bands of 8- or 16-bit sRGB, and how it got there."""
-    if not has_profile:
-        how = "libvips' default profile"
-    elif _is_profile(image.get("icc-profile-data")):
-        how = "its profile applied"
-        image = image.icc_transform("srgb", embedded=True, depth=16 if deep else 8)
-    else:
-        how = "its profile is damaged and was ignored"
-    return image.colourspace("rgb16" if deep else "srgb"), how
-
-
-def _is_profile(data: bytes) -> bool:
-    """Whether ``data`` is an ICC profile as far as its header and tag count tell.
-
-    libvips takes a damaged profile for sRGB without a word; the user should hear of it. Offsets
-    are those of ICC.1:2022, section 7; a hundred tags is as many as its reader, lcms, takes.
-    """
-    declared_bytes = int.from_bytes(data[:4], "big")
-    tags = int.from_bytes(data[128:132], "big")
-    return data[36:40] == b"acsp" and 132 < declared_bytes <= len(data) and 0 < tags <= 100
-
-
-def _opacity(band: pyvips.Image, interpretation: str) -> Tensor:
-    """Return an alpha band as a tensor [1, 1, H, W], 0 ... 1."""
-    # What libvips means by opaque depends on the colours beside it, not on the band's own format.
-    opaque = {"rgb16": 65535, "grey16": 65535, "scrgb": 1}.get(interpretation, 255)
-    pixels = band.cast("float").numpy()
-    return torch.from_numpy(pixels.copy()).div_(opaque).clamp_(0, 1)[None, None]
-
-
-def _to_tensor(image: pyvips.Image) -> Tensor:
-    """Return an 8- or 16-bit image as [1, bands, H, W], 0 ... 1."""
-    pixels = image.numpy()
-    scaled = torch.from_numpy(pixels.astype(np.float32)).div_(np.iinfo(pixels.dtype).max)
-    return scaled.permute(2, 0, 1)[None].contiguous()
-
-
-def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | None) -> list[str]:
+def write_image(
+    path: Path,
+    rgb: Tensor,
+    like: LoadedImage,
+    *,
+    alpha: Tensor | None,
+    made_with: Mapping[str, Setting] | None = None,
+) -> list[str]:
     """Write ``rgb`` in the format of ``path``'s extension, with the traits of ``like``.
 
     The file appears whole or not at all: it is written beside its place and moved there.
@@ -252,6 +113,7 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
         rgb: sRGB-coded values [1, 3, H, W]; clamped to 0 ... 1.
         like: the input: gray, bit depth and profile are taken from it.
         alpha: opacity [1, 1, H, W], or None.
+        made_with: what the picture says of how it was made; None for nothing.
 
     Returns:
         What the format could not keep, one phrase each.
@@ -277,12 +139,14 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
     channels = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
 
     image = _to_vips(channels, deep=deep, gray=like.gray)
+    if made_with is not None:
+        image = with_record(image, suffix, made_with)
     profile = "srgb" if like.has_profile and not like.gray else None
     try:
-        with replacing(path) as partial:
+        with replacing(path) as partial, collected_warnings():
             _save(image, partial, suffix, profile)
     except (OSError, pyvips.Error) as error:
-        reason = _first_line(error) if isinstance(error, pyvips.Error) else error.strerror
+        reason = first_line(error) if isinstance(error, pyvips.Error) else error.strerror
         raise ResourceError(
             f"{path}: could not be written ({reason})", hint="free disk space, or choose another -o"
         ) from error
@@ -294,7 +158,7 @@ def write_image(path: Path, rgb: Tensor, like: LoadedImage, *, alpha: Tensor | N
 def _to_vips(channels: Tensor, *, deep: bool, gray: bool) -> pyvips.Image:
     """Round [1, bands, H, W] in 0 ... 1 to an 8- or 16-bit image."""
     full_scale, dtype = (65535, np.uint16) if deep else (255, np.uint8)
-    scaled = channels[0].float().clamp(0, 1).mul(full_scale).round()
+    scaled = channels[0].float().clamp(0, 1).mul_(full_scale).round_()
     pixels = scaled.permute(1, 2, 0).cpu().numpy().astype(dtype)
     interpretation = {
         (False, False): "srgb",

@@ -26,15 +26,20 @@ def working_size(height: int, width: int, min_side_px: int) -> tuple[int, int]:
 
 
 def resize(image: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
-    """Resize [1, C, H, W] to ``size`` = (height, width), bicubic, clamped to 0 ... 1.
+    """Resize [1, C, H, W] to ``size`` = (height, width), bicubic, clamped to 0 ... 1."""
+    if image.shape[-2:] == tuple(size):
+        return image.clamp(0, 1)
+    return bicubic(image, size).clamp(0, 1)
+
+
+def bicubic(image: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
+    """Resize [1, C, H, W] to ``size`` = (height, width); overshoots at edges, as bicubic does.
 
     ``antialias`` chooses the kernel of image editors (a = -0.5) and widens it when shrinking.
     """
-    if image.shape[-2:] == tuple(size):
-        return image.clamp(0, 1)
     return F.interpolate(
         image, size=tuple(size), mode="bicubic", align_corners=False, antialias=True
-    ).clamp(0, 1)
+    )
 
 
 def pad_to_multiple(image: Tensor, unit: int, *, at_least: int) -> Tensor:

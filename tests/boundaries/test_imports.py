@@ -6,7 +6,14 @@ from importlib.metadata import version
 
 import pytest
 
-LIGHT = ["planner.cli.app", "runtime.cli.app", "schemas.errors", "artifacts.cli.exit_codes"]
+LIGHT = [
+    "planner.cli.main",
+    "runtime.cli.main",
+    "planner.cli.app",
+    "runtime.cli.app",
+    "schemas.errors",
+    "artifacts.cli.exit_codes",
+]
 HEAVY = {"torch", "diffusers", "pyvips", "scipy", "transformers", "numpy", "pyiqa", "pydantic"}
 
 
@@ -41,7 +48,7 @@ def test_importing_everything_does_not_touch_cuda():
 
 @pytest.mark.parametrize("command", ["qplan", "qrun"])
 def test_help_of_every_command_has_an_example(command):
-    module = {"qplan": "planner.cli.app", "qrun": "runtime.cli.app"}[command]
+    module = {"qplan": "planner.cli.main", "qrun": "runtime.cli.main"}[command]
     run = [sys.executable, "-c", f"from {module} import main; main()"]
     top = subprocess.run([*run, "--help"], capture_output=True, text=True, check=True).stdout
     commands = {
@@ -56,7 +63,7 @@ def test_help_of_every_command_has_an_example(command):
         assert f"{command} {name}" in text.split("Usage", 1)[1].split("\n", 1)[1]
 
 
-@pytest.mark.parametrize("module", ["planner.cli.app", "runtime.cli.app"])
+@pytest.mark.parametrize("module", ["planner.cli.main", "runtime.cli.main"])
 def test_version_is_the_distributions(module):
     run = [sys.executable, "-c", f"from {module} import main; main()", "--version"]
     done = subprocess.run(run, capture_output=True, text=True, check=True)

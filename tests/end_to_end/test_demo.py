@@ -25,7 +25,7 @@ RANKS = ("--global-rank", "4", "--local-rank", "2")
 
 def run(module, *arguments):
     """Run ``qplan`` or ``qrun`` as a command of its own; returns its stdout."""
-    code = f"from {module}.cli.app import main; main()"
+    code = f"from {module}.cli.main import main; main()"
     command = [sys.executable, "-c", code, *map(str, arguments)]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

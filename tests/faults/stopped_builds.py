@@ -18,7 +18,7 @@ from pathlib import Path
 
 # What the runs import anyway, once for all.
 import runtime.dit4sr.network  # noqa: F401
-from planner.cli.app import main
+from planner.cli.main import main
 from planner.timesteps import sampling_timesteps
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}

@@ -206,7 +206,7 @@ def test_a_shell_sees_the_exit_code_and_two_lines(source, tmp_path):
     command = [
         sys.executable,
         "-c",
-        "from planner.cli.app import main; main()",
+        "from planner.cli.main import main; main()",
         "build",
         str(source),
     ]

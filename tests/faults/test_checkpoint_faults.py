@@ -352,7 +352,13 @@ def test_sizes_without_a_hadamard_matrix_are_built_with_a_recorded_fallback(
 def test_a_shell_sees_the_exit_code_and_no_traceback(tmp_path):
     path = tmp_path / "m.safetensors"
     path.write_bytes(POINTER)
-    command = [sys.executable, "-c", "from planner.cli.app import main; main()", "build", str(path)]
+    command = [
+        sys.executable,
+        "-c",
+        "from planner.cli.main import main; main()",
+        "build",
+        str(path),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 3
     assert done.stdout == ""

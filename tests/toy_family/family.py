@@ -1,6 +1,6 @@
 """What files need to know of the toy: a checkpoint of two linear layers and a gain."""
 
-from artifacts.family import Family, LatentSize, LinearShape
+from artifacts.family import AttentionWork, Family, LatentSize, LinearShape
 from schemas.errors import CheckpointError
 from schemas.manifest import SamplingDefaults
 from schemas.strict import StrictModel
@@ -58,5 +58,6 @@ FAMILY = Family(
     vae_factor=4,
     streams=lambda patches, _text: {"image": patches},
     tokens_through=lambda _name, streams: streams["image"],
+    attention_work=lambda _config, _streams: AttentionWork(0, 0),
     runtime="tests.toy_family.network",
 )

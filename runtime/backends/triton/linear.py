@@ -213,6 +213,26 @@ class TritonLinear(QuantizableLinear):
             dtype=values.dtype,
         )
 
+    def doubled_product(self, prepared: CentredInput) -> Tensor:
+        """The integer product alone, as `reference.integer_product`: int32 [..., out_features].
+
+        Raises:
+            ValueError: the input's activations are not quantized.
+        """
+        from runtime.backends.triton import launch  # noqa: PLC0415 brings Triton
+
+        if prepared.codes is None or prepared.scale is None or prepared.sums is None:
+            raise ValueError(f"layer {self.name}: unquantized activations have no integer product")
+        return launch.product(
+            prepared.codes,
+            prepared.scale,
+            prepared.sums,
+            self.resident_codes(),
+            self.offsets,
+            self.scale,
+            raw=True,
+        )
+
     def resident_codes(self) -> ResidentCodes:
         """The weight's codes where the module's buffers are now."""
         return ResidentCodes(self.high, self.low, *self._planes)

@@ -60,7 +60,7 @@ def test_nothing_heavy_is_imported_for_help():
     heavy = ["torch", "numpy", "scipy", "diffusers", "transformers", "safetensors"]
     heavy += ["schemas.manifest", "artifacts.checkpoint.reader", "planner.build.build"]
     code = (
-        "import sys\nfrom planner.cli.app import main\n"
+        "import sys\nfrom planner.cli.main import main\n"
         "try:\n    main()\nexcept SystemExit:\n    pass\n"
         f"print([m for m in {heavy} if m in sys.modules], file=sys.stderr)\n"
     )

@@ -1,10 +1,14 @@
 """A whole small network from a pack, its quantized layers on the kernels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from artifacts.pack.reader import open_pack
 from runtime.backends import BACKENDS, Backend
+from runtime.backends.triton import check_results, self_check
+from runtime.backends.triton.linear import TritonLinear
 from runtime.load import network_from_pack
 from runtime.network.cuda_graphs import GraphedForward
 from tests.artifacts.make_pack import PROMPT_TOKENS, TINY, make_pack
@@ -36,3 +40,16 @@ def test_a_network_equals_the_references(tiny_pack, monkeypatch, backend, bound)
     expected = network(tiny_pack, "reference")(*arguments(), bits)
     found = GraphedForward(network(tiny_pack, "here"))(*arguments(), bits=bits)
     assert float((found - expected).norm() / expected.norm()) < bound
+
+
+def test_auto_takes_the_kernels_once_they_passed_their_check(tiny_pack, monkeypatch, tmp_path):
+    """All of it but the device: the kernels' own check on the pack's layers, and what it is for."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(self_check, "TOKENS", (1, 9))
+    check_results.forget()
+    here = replace(BACKENDS["triton"], missing=lambda device: None)
+    elsewhere = replace(BACKENDS["cpu"], missing=lambda device: "not here")
+    monkeypatch.setattr("runtime.backends.BACKENDS", {**BACKENDS, "cpu": elsewhere, "triton": here})
+    modules = list(network(tiny_pack, "auto").modules())
+    assert sum(isinstance(module, TritonLinear) for module in modules) == len(tiny_pack.layer_names)
+    assert check_results.results_file().is_file()

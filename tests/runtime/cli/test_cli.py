@@ -71,7 +71,7 @@ def test_folder_of_images_and_the_same_command_again(tmp_path, run):
 
 def test_nothing_to_do_loads_no_model_and_force_redoes(tmp_path, run, loads):
     source = make_image(tmp_path / "a.png")
-    (tmp_path / "a_x4.png").write_bytes(b"finished earlier")
+    make_image(tmp_path / "a_x4.png")
     result = run(source, "--pack", "m")
     assert (result.exit_code, loads) == (0, [])
     assert "--force" in result.stderr
@@ -204,3 +204,60 @@ def test_doctor_names_what_runs_here(qrun):
     assert facts["devices"][0].startswith("cpu")
     table = qrun("doctor")
     assert torch.__version__ in table.stdout
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_another_setting_on_a_finished_result_is_said(tmp_path, run, loads, suffix):
+    source = make_image(tmp_path / "a.png")
+    out = tmp_path / f"result{suffix}"
+    command = (source, "--pack", "m", "-o", out)
+    assert run(*command, "--seed", 3).exit_code == 0
+    before = out.read_bytes()
+
+    assert run(*command, "--seed", 3).exit_code == 0
+    assert len(loads) == 1
+    for options, said in (
+        (("--seed", 4), "seed 3 (now 4)"),
+        (("--seed", 3, "--steps", 9), "steps null (now 9)"),
+        (("--seed", 3, "--prompt", "a cät"), "prompt null (now a c"),
+        (("--seed", 3, "--activation-bits", 8), "activation_bits null (now 8)"),
+    ):
+        result = run(*command, *options)
+        assert result.exit_code == 2
+        assert said in result.stderr
+        assert "--force" in result.stderr
+    assert len(loads) == 1
+    assert out.read_bytes() == before
+    assert run(*command, "--seed", 4, "--force").exit_code == 0
+    assert run(*command, "--seed", 4).exit_code == 0
+    assert len(loads) == 2
+
+
+def test_another_input_under_the_same_name_is_said(tmp_path, run):
+    source = make_image(tmp_path / "a.png")
+    assert run(source, "--pack", "m").exit_code == 0
+    make_image(source, seed=1)
+    result = run(source, "--pack", "m")
+    assert result.exit_code == 2
+    assert "input" in result.stderr
+
+
+def test_what_is_no_picture_is_not_finished(tmp_path, run):
+    make_image(tmp_path / "a.png")
+    make_image(tmp_path / "b.png")
+    assert run(tmp_path, "--pack", "m").exit_code == 0
+    whole = (tmp_path / "a_x4.png").read_bytes()
+    (tmp_path / "a_x4.png").write_bytes(b"")
+    again = run(tmp_path, "--pack", "m")
+    assert again.exit_code == 0, again.stderr
+    assert "a_x4.png is no picture" in again.stderr
+    assert (tmp_path / "a_x4.png").read_bytes() == whole
+
+
+def test_a_picture_that_says_nothing_is_left_alone(tmp_path, run, loads):
+    source = make_image(tmp_path / "a.png")
+    make_image(tmp_path / "a_x4.png", seed=5)
+    result = run(source, "--pack", "m")
+    assert result.exit_code == 0
+    assert "does not say how it was made" in result.stderr
+    assert loads == []

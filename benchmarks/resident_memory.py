@@ -1,0 +1,196 @@
+"""Memory that a network's weights take while it runs, on every backend.
+
+    python -m benchmarks.resident_memory --out docs/results
+
+The published configuration, W4 with ranks 32 and 8, without the layers that no forward pass reads.
+Two layers of every shape are made, of random content: what the second adds is what each of that
+shape takes, what is left of the first is shared by all. All else in the network counts at two or
+four bytes a number. Activations come on top, and text encoders and autoencoder are not counted.
+
+Layers of the CUDA backends hold the same tensors on a CPU, so no GPU is needed. The backend `cpu`
+makes part of what it holds in its first pass, so each layer has one.
+"""
+
+import argparse
+import json
+import platform
+from collections import Counter
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from artifacts.family import Architecture, LinearShape, preset_architecture
+from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes
+from planner.settings import BuildSettings
+from planner.target import Target
+from runtime.backends import BACKENDS
+from runtime.bench.candidates import QUANTIZER
+from runtime.bench.memory import resident_bytes
+from runtime.bench.random_layers import random_layer
+from runtime.bench.workload import Ranks
+
+WEIGHT_BITS = 4
+RANKS = Ranks(32, 8)
+NAME = "resident_memory"
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run the network.
+
+    Attributes:
+        name: of the backend; None for plain torch.
+        dtype: of everything that is not quantized.
+        where: what runs it so.
+        runs_here: whether a layer can be called on a CPU.
+    """
+
+    name: str | None
+    dtype: torch.dtype
+    where: str
+    runs_here: bool = True
+
+    @property
+    def label(self) -> str:
+        """As tables have it."""
+        return f"{self.name or 'unquantized'} {str(self.dtype).removeprefix('torch.')}"
+
+
+WAYS = (
+    Way(None, torch.float32, "any device"),
+    Way(None, torch.bfloat16, "any device"),
+    Way("reference", torch.float32, "any CPU"),
+    Way("reference", torch.bfloat16, "CUDA"),
+    Way("cpu", torch.float32, "CPUs with VNNI"),
+    Way("cpu", torch.bfloat16, "CPUs with AMX or bfloat16 products"),
+    Way("triton", torch.bfloat16, "CUDA", runs_here=False),
+    Way("triton-packed", torch.bfloat16, "CUDA", runs_here=False),
+)
+
+
+def main() -> None:
+    """Measure and write both files."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--preset", default="dit4sr")
+    parser.add_argument("--out", type=Path, required=True)
+    arguments = parser.parse_args()
+    result = measure(preset_architecture(arguments.preset, None))
+    (arguments.out / f"{NAME}.json").write_text(json.dumps(result, indent=2) + "\n")
+    page = render(result)
+    (arguments.out / f"{NAME}.md").write_text(page)
+    print(page)
+
+
+def measure(architecture: Architecture) -> dict[str, Any]:
+    """Bytes of every way, and of the files."""
+    read = {
+        name: shape
+        for name, shape in architecture.parameter_shapes.items()
+        if name not in architecture.unread_tensors
+    }
+    linears = {
+        name: shape for name, shape in architecture.quantizable.items() if f"{name}.weight" in read
+    }
+    shapes = Counter(linears.values())
+    inside = {f"{name}.{part}" for name in linears for part in ("weight", "bias")}
+    others = sum(prod(shape) for name, shape in read.items() if name not in inside)
+    others += sum(prod(architecture.tensor_shapes[name]) for name in architecture.family.rebuilt)
+    settings = BuildSettings(Target(WEIGHT_BITS, 4))
+    bits = dict.fromkeys(linears, WEIGHT_BITS)
+    checkpoint = checkpoint_bytes(architecture)
+    ways = {}
+    for way in WAYS:
+        layers = layers_bytes(way, shapes)
+        ways[way.label] = {
+            "layers_bytes": layers,
+            "other_bytes": others * way.dtype.itemsize,
+            "total_bytes": layers + others * way.dtype.itemsize,
+            "where": way.where,
+        }
+    return {
+        "network": architecture.family.describe(architecture.config),
+        "layers": len(linears),
+        "weight_bits": WEIGHT_BITS,
+        "ranks": [RANKS.global_rank, RANKS.local_rank],
+        "disk": {
+            "checkpoint_bytes": checkpoint.parameters + checkpoint.position_table,
+            "pack_bytes": pack_bytes(architecture, bits, frozenset(read), settings).total,
+        },
+        "ways": ways,
+        "torch": torch.__version__,
+        "processor": platform.processor() or platform.machine(),
+    }
+
+
+def layers_bytes(way: Way, shapes: Mapping[LinearShape, int]) -> int:
+    """Bytes of so many layers of every shape."""
+    total = 0
+    for shape, count in shapes.items():
+        make = _maker(way, shape)
+        first, second = make(), make()
+        one = resident_bytes([first])
+        each = resident_bytes([first, second]) - one
+        total += one + (count - 1) * each
+    return total
+
+
+def _maker(way: Way, shape: LinearShape) -> Callable[[], torch.nn.Module]:
+    if way.name is None:
+        return lambda: torch.nn.Linear(shape.in_features, shape.out_features, dtype=way.dtype)
+    backend = BACKENDS[way.name]
+    generator = torch.Generator().manual_seed(0)
+
+    def make() -> torch.nn.Module:
+        record = random_layer(
+            "layer", *shape, weight_bits=WEIGHT_BITS, ranks=RANKS, generator=generator
+        )
+        layer = backend.make_layer(record, QUANTIZER)
+        if way.runs_here:
+            layer(torch.ones(1, shape.in_features, dtype=way.dtype), 4)
+        return layer
+
+    return make
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """The page."""
+    disk, ways = result["disk"], result["ways"]
+    baseline = ways["unquantized bfloat16"]["total_bytes"]
+    rows = [
+        f"| {label} | {way['where']} | {way['total_bytes'] / 1e9:.2f} GB"
+        f" | {way['total_bytes'] / baseline:.2f} |"
+        for label, way in ways.items()
+    ]
+    return "\n".join(
+        [
+            "# Memory of a running network",
+            "",
+            f"{result['network']}, the {result['layers']} layers that a forward pass reads, W4 with"
+            " ranks",
+            f"{result['ranks'][0]} and {result['ranks'][1]}: all weights, scales, factors and the"
+            " position table, as each backend holds",
+            "them; without activations, autoencoder and text encoders. Random weights in the exact"
+            " shapes.",
+            "Command: `python -m benchmarks.resident_memory --out docs/results`.",
+            "",
+            "| backend | runs on | weights in memory | of unquantized bfloat16 |",
+            "|---|---|---|---|",
+            *rows,
+            "",
+            f"On disk the pack has {disk['pack_bytes'] / 1e9:.2f} GB,"
+            f" {disk['pack_bytes'] / disk['checkpoint_bytes']:.2f} of the bfloat16 checkpoint's"
+            f" {disk['checkpoint_bytes'] / 1e9:.2f} GB.",
+            "Four-bit codes lie there two in a byte; only `triton-packed` keeps them so. All others"
+            " unpack",
+            "them at load to one byte each, which their products read.",
+            "",
+        ]
+    )
+
+
+if __name__ == "__main__":
+    main()

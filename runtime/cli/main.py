@@ -1,0 +1,15 @@
+"""Where the command ``qrun`` begins; imports next to nothing, so that Ctrl-C is heard at once."""
+
+from artifacts.cli.interrupts import leave_at_once_on_interrupt
+
+
+def main() -> None:
+    """Run ``qrun``."""
+    leave_at_once_on_interrupt()
+    from runtime.cli.app import app
+
+    app()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,66 @@
+"""What a result of ``qrun upscale`` records of how it was made (`runtime.images.made_with`).
+
+Only what changes a picture on purpose counts: not the device, the backend or the number format, so
+that a batch may go on elsewhere.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
+
+if TYPE_CHECKING:
+    from runtime.images.made_with import MadeWith
+
+_SHOWN_DIGITS = 16
+_SAMPLING = {
+    "steps": "steps",
+    "guidance": "guidance",
+    "tile": "tile_latent",
+    "overlap": "overlap_latent",
+    "color_fix": "color_fix",
+}
+"""Option -> its name among a pack's sampling defaults."""
+
+
+def common_record(
+    pack: Path | None, network: NetworkOptions, base: BaseOptions, prompts: PromptOptions
+) -> "MadeWith":
+    """What all results of a command have in common.
+
+    A setting that is not given is that of the pack, where there is one; so a default that is
+    written out is no other setting.
+    """
+    from runtime.model_identity import checkpoint_identity, pack_facts
+
+    model, defaults = ("", {}) if pack is None else pack_facts(pack)
+    record: dict[str, Any] = {"model": model}
+    if network.full_precision is not None:
+        record["model"] = checkpoint_identity(network.full_precision)
+        record["parts"] = model or None
+        record["variant"] = network.variant
+    for option, name in _SAMPLING.items():
+        given = getattr(network, option)
+        scaled_with_tile = option == "overlap" and network.tile is not None
+        record[option] = given if given is not None or scaled_with_tile else defaults.get(name)
+    record |= {
+        "seed": network.seed,
+        "activation_bits": network.activation_bits,
+        "prompt": prompts.prompt,
+        "negative_prompt": prompts.negative_prompt,
+    }
+    for name in ("base", "clip_l", "clip_g", "t5xxl"):
+        file = getattr(base, name)
+        record[name] = None if file is None else file.name
+    return {name: value for name, value in record.items() if value is not None}
+
+
+def record_of(common: "MadeWith", source: Path, caption: str | None) -> "MadeWith":
+    """What one result records: what all have, its caption, and its input."""
+    own = {} if caption is None else {"prompt": caption}
+    try:
+        digest = hashlib.sha256(source.read_bytes()).hexdigest()[:_SHOWN_DIGITS]
+    except OSError:
+        digest = "unreadable"  # told as a fault of the image
+    return {**common, **own, "input": digest}

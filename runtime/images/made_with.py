@@ -1,0 +1,97 @@
+"""How a result was made, told by the picture itself.
+
+A result carries one line of JSON: model, sampling settings, prompts, the input's hash. PNG
+has it as a text chunk ``qdit4sr``, TIFF as its image description, JPEG and WebP as the EXIF user
+comment. So a batch that is continued knows which results are finished *with these settings*.
+
+    exiftool -UserComment result.jpg
+    python -c "from PIL import Image; print(Image.open('result.png').text['qdit4sr'])"
+
+No path and no machine is named.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Literal
+
+import pyvips
+
+Setting = str | int | float | None
+MadeWith = dict[str, Setting]
+"""Setting -> value, in words that a user knows."""
+
+State = Literal["absent", "unreadable", "unknown", "finished", "different"]
+KEY = "qdit4sr"
+_PNG_FIELD = f"png-comment-0-{KEY}"
+_TIFF_FIELD = "image-description"
+_EXIF_FIELD = "exif-ifd2-UserComment"
+_FIELDS = {
+    ".png": _PNG_FIELD,
+    ".tif": _TIFF_FIELD,
+    ".tiff": _TIFF_FIELD,
+    ".jpg": _EXIF_FIELD,
+    ".jpeg": _EXIF_FIELD,
+    ".webp": _EXIF_FIELD,
+}
+LONGEST_SHOWN = 40
+"""Of two values that differ, in characters; longer ones are only named."""
+
+
+def with_record(image: pyvips.Image, suffix: str, made_with: Mapping[str, Setting]) -> pyvips.Image:
+    """``image`` with the line that a file of this extension can hold."""
+    # Plain ASCII: EXIF comments know nothing else.
+    text = json.dumps({KEY: dict(made_with)}, sort_keys=True)
+    marked = image.copy()
+    marked.set_type(pyvips.GValue.gstr_type, _FIELDS[suffix], text)
+    return marked
+
+
+def read_record(path: Path) -> MadeWith | None:
+    """What a picture says of how it was made; None where it says nothing that can be read.
+
+    Raises:
+        pyvips.Error: it is no picture.
+    """
+    # By a source: libvips remembers files by their names, and this one may have been replaced.
+    source = pyvips.Source.new_from_file(str(path))
+    image = pyvips.Image.new_from_source(source, "", access="sequential")
+    field = _FIELDS.get(path.suffix.lower())
+    if field is None or field not in image.get_fields():
+        return None
+    try:
+        # EXIF values are followed by libvips' own description of them.
+        found, _ = json.JSONDecoder().raw_decode(image.get(field))
+    except (ValueError, RecursionError):
+        return None
+    record = found.get(KEY) if isinstance(found, dict) else None
+    return record if isinstance(record, dict) else None
+
+
+def state_of(path: Path, made_with: Mapping[str, Setting]) -> tuple[State, str]:
+    """Whether there is a result at ``path``, and whether it was made as ``made_with`` says.
+
+    Returns:
+        The state, and for ``different`` what differs, with both values where they are short.
+    """
+    if not path.exists():
+        return "absent", ""
+    try:
+        record = read_record(path)
+    except pyvips.Error:
+        return "unreadable", ""
+    if record is None:
+        return "unknown", ""
+    differing = [
+        _difference(name, record.get(name), made_with.get(name))
+        for name in sorted({*record, *made_with})
+        if record.get(name) != made_with.get(name)
+    ]
+    return ("different", ", ".join(differing)) if differing else ("finished", "")
+
+
+def _difference(name: str, old: object, new: object) -> str:
+    shown = [value if isinstance(value, str) else json.dumps(value) for value in (old, new)]
+    if max(map(len, shown)) > LONGEST_SHOWN:
+        return name
+    return f"{name} {shown[0]} (now {shown[1]})"
