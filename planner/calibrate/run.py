@@ -96,11 +96,7 @@ def _run(
     channels: bool,
 ) -> LayerInputs:
     """One image's trajectory."""
-    crop = read_image(path).rgb[
-        ...,
-        record.top : record.top + record.height,
-        record.left : record.left + record.width,
-    ]
+    crop = read_crop(path, record)
     settings = pipeline.sampling
     control = encode_image(pipeline, crop, settings).control
     watch = InputStatistics(pipeline.network, layers, settings.steps, channels=channels)
@@ -119,6 +115,19 @@ def _run(
             bits_at=unquantized,
         )
     return watch.result()
+
+
+def read_crop(path: Path, record: CalibrationImage) -> Tensor:
+    """The crop of an image that a record names, [1, 3, height, width] in 0 ... 1.
+
+    Raises:
+        ImageError: the image is damaged.
+    """
+    return read_image(path).rgb[
+        ...,
+        record.top : record.top + record.height,
+        record.left : record.left + record.width,
+    ]
 
 
 def _as_tensors(inputs: LayerInputs) -> dict[str, Tensor]:
