@@ -38,7 +38,7 @@ def build_resumable(
         ResourceError: the disk is full; what is finished is kept.
     """
     check_output(output, force=force)
-    settings = settings.resolved(checkpoint.family)
+    settings = settings.resolved(checkpoint)
     source = Source(files=tuple(checkpoint.source_files()))
     data = {"calibration": calibration, "sensitivity": sensitivity}
     digests = {
