@@ -1,7 +1,7 @@
 """Bits by how much a layer's error changes the final latent (ours).
 
-With the sensitivities of `schemas.sensitivity` and the energy ``|W_res|²`` of what the factors leave
-of a layer's weight, the error of the final latent is, to first order, a sum of
+With the sensitivities of `schemas.sensitivity` and the energy ``|W_res|²`` of what the factors
+leave of a layer's weight, the error of the final latent is, to first order, a sum of
 
     weights       s_w · |W_res|² · κ(b)          for every layer
     activations   s_a,t · |W_res|² · κ(b_t)      for every layer and step t

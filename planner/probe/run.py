@@ -1,6 +1,6 @@
 """The probe over several pictures, and the map of sensitivities that it gives."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from artifacts.checkpoint.reader import Checkpoint
 from planner.build.base_model import BaseModel
 from planner.build.network_probe import active_linears
 from planner.build.progress import Progress, Silent
+from planner.calibrate.cost import probe_cost
 from planner.calibrate.images import ChosenImages, choose_images
 from planner.calibrate.pipelines import default_crop_px, full_precision_pipeline
 from planner.calibrate.run import read_crop
@@ -55,6 +56,7 @@ def probe_checkpoint(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    report: Callable[[str], None] = lambda _line: None,
     progress: Progress | None = None,
 ) -> SensitivityMap:
     """Probe the unquantized network of a checkpoint.
@@ -66,6 +68,7 @@ def probe_checkpoint(
         settings: how to probe.
         device: where the network runs.
         dtype: of the network.
+        report: told the predicted cost, in one line.
         progress: told about every picture.
 
     Raises:
@@ -82,6 +85,7 @@ def probe_checkpoint(
         if images is None
         else [read_crop(p, r) for p, r in zip(images.paths, images.records, strict=True)]
     )
+    report(str(probe_cost(pipeline, len(pictures), crop_px, settings.cotangents)))
     found = _mean_over(pipeline, layers, pictures, settings, progress or Silent())
     return SensitivityMap(
         source=Source(files=tuple(checkpoint.source_files())),
