@@ -51,7 +51,7 @@ class MethodOptions:
     recipe: Annotated[
         str,
         typer.Option(
-            help="q-dit4sr, q-dit4sr-residual, rtn, quarot, svdquant,"
+            help="q-dit4sr, q-dit4sr-residual, standard, rtn, quarot, svdquant,"
             " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
         ),
     ] = "q-dit4sr"

@@ -32,7 +32,7 @@ def write_sensitivity(path: Path, sensitivity: SensitivityMap) -> None:
         ResourceError: the disk is full or fails; an older file is as it was.
     """
     try:
-        write_bytes(path, dump_json(sensitivity), sync=True)
+        write_bytes(path, dump_json(sensitivity))
     except OSError as cause:
         raise ResourceError(f"{path}: cannot be written: {cause.strerror or cause}") from cause
 
