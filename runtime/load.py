@@ -15,6 +15,7 @@ from artifacts.family import Architecture
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.trial import trial_of
+from runtime.network.attention import set_softmax_bits
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
@@ -179,6 +180,7 @@ def network_from_pack(
     """
     chosen = select_backend(backend, device, trial_of(pack, dtype))
     network = empty_network(pack.architecture)
+    set_softmax_bits(network, pack.manifest.quantizer.softmax_bits)
     _leave_out(network, pack.manifest.omitted)
     for name in pack.layer_names:
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)

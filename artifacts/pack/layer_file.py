@@ -1,8 +1,8 @@
 """One finished layer in a file of its own, for a build that may be interrupted.
 
-A sealed file (`artifacts.files.sealed_tensors`): the layer's tensors under the pack's names, and its
-manifest record. Rotation and signs are shared between layers and follow from the settings; they are
-not here.
+A sealed file (`artifacts.files.sealed_tensors`): the layer's tensors under the pack's names, and
+its manifest record. Rotation and signs are shared between layers and follow from the settings; they
+are not here.
 """
 
 from dataclasses import dataclass

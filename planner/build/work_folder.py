@@ -7,8 +7,8 @@
     image-00000 ...  what single calibration images gave
 
 A command that is interrupted, or killed, goes on from here when it is repeated. Every file is
-written beside its place and then renamed, and carries a hash; what is damaged is made anew. A folder
-without a sound plan is one whose making or removal was cut short; it is cleared.
+written beside its place and then renamed, and carries a hash; what is damaged is made anew. A
+folder without a sound plan is one whose making or removal was cut short; it is cleared.
 
 Numbers may differ in their last bits between processors, and with the number of threads. Neither is
 part of the plan: who goes on elsewhere gets a pack as good as any, but not the same bytes.
@@ -124,12 +124,7 @@ class WorkFolder:
             self.remove()
             with self._disk_errors():
                 self.path.mkdir()
-                write_bytes(
-                    self.path / PLAN,
-                    _sealed(plan),
-                    sync=True,
-                    sole_writer=True,
-                )
+                write_bytes(self.path / PLAN, _sealed(plan), sole_writer=True)
             return
         differing = _differences(known, plan)
         if differing:

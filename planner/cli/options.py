@@ -65,6 +65,10 @@ RotationSigns = Annotated[
     bool | None,
     typer.Option("--rotation-signs/--no-rotation-signs", help="Flip random signs first."),
 ]
+SoftmaxBits = Annotated[
+    int | None,
+    typer.Option(help="Bits of attention probabilities: 8, or 16 for unquantized (default)."),
+]
 Keep = Annotated[
     list[str] | None,
     typer.Option(metavar="REGEX", help="Keep matching layers in 16 bits; repeatable."),

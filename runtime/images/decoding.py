@@ -12,11 +12,11 @@ from torch import Tensor
 
 from runtime.images.alpha import fill_invisible
 from runtime.images.formats import GIF, JPEG, PNG, WEBP
+from runtime.images.jpeg_data import decode_jpeg
 from runtime.images.loaded_image import LoadedImage
 from runtime.images.opening import (
     BYTES_PER_PIXEL,
     OpenedImage,
-    load,
     readable_errors,
 )
 from runtime.images.profiles import to_srgb
@@ -93,36 +93,10 @@ def _pixels(opened: OpenedImage, max_pixels: int) -> tuple[pyvips.Image, list[st
     Raises:
         pyvips.Error: the file is truncated or damaged.
     """
-    with collected_warnings() as warnings:
-        try:
-            image = opened.image.copy_memory()
-        except pyvips.Error:
-            image = _completed(opened, max_pixels)
-            if image is None:
-                raise
-            return image, ["its last bytes are missing, but the picture is complete"]
-    damage = [warning for warning in warnings if opened.format is JPEG and "Corrupt" in warning]
-    return image, [f"damaged: {damage[0]}; look at the result"] if damage else []
-
-
-def _completed(opened: OpenedImage, max_pixels: int) -> pyvips.Image | None:
-    """Decode a file with the end that it lacks, or None where more than that is missing.
-
-    A decoder that runs out of data inside the picture fills it up and warns.
-    """
-    end = opened.format.end
-    if not end or opened.path.stat().st_size > BYTES_PER_PIXEL * max_pixels:
-        return None
-    data = opened.path.read_bytes()
-    if data.endswith(end):
-        return None
-    data += end
-    with collected_warnings() as warnings:
-        try:
-            image = load(opened.format, pyvips.Source.new_from_memory(data)).copy_memory()
-        except pyvips.Error:
-            return None
-    return None if warnings else image
+    if opened.format is JPEG:
+        return decode_jpeg(opened.path, max_bytes=BYTES_PER_PIXEL * max_pixels)
+    with collected_warnings():
+        return opened.image.copy_memory(), []
 
 
 def _checked_floats(

@@ -7,9 +7,6 @@ and formats whose readers are not meant for files from strangers.
 from collections.abc import Callable
 from dataclasses import dataclass
 
-JPEG_END = b"\xff\xd9"
-"""The marker "end of image"."""
-
 
 @dataclass(frozen=True)
 class ImageFormat:
@@ -18,15 +15,13 @@ class ImageFormat:
     Attributes:
         name: as people call it.
         loader: libvips' operation that reads it from a source.
-        end: what a whole file ends with, where a picture can be whole without; else empty.
     """
 
     name: str
     loader: str
-    end: bytes = b""
 
 
-JPEG = ImageFormat("JPEG", "jpegload_source", JPEG_END)
+JPEG = ImageFormat("JPEG", "jpegload_source")
 PNG = ImageFormat("PNG", "pngload_source")
 WEBP = ImageFormat("WebP", "webpload_source")
 TIFF = ImageFormat("TIFF", "tiffload_source")

@@ -62,7 +62,7 @@ def open_image(path: Path, *, max_pixels: int) -> OpenedImage:
         other = describe_other(start)
         reason = f" ({other})" if other else ""
         raise ImageError(f"{path}: not a readable image{reason}", hint=READABLE)
-    with readable_errors(path, "not a readable image"), _source(path) as source:
+    with readable_errors(path, "not a readable image"), open_source(path) as source:
         image = load(found, source)
     kind = sample_kind(image, path)
     _check_size(path, image, max_pixels)
@@ -72,17 +72,36 @@ def open_image(path: Path, *, max_pixels: int) -> OpenedImage:
     return OpenedImage(path, found, kind, image, frames)
 
 
-def load(found: ImageFormat, source: pyvips.Source) -> pyvips.Image:
+def load(found: ImageFormat, source: pyvips.Source, *, fail_on: str = "truncated") -> pyvips.Image:
     """Open ``source`` as ``found``, for reading from top to bottom.
+
+    Args:
+        found: the format.
+        source: of the file's bytes.
+        fail_on: where reading stops, in libvips' words.
 
     Raises:
         pyvips.Error: it is no such image.
     """
     with collected_warnings():
         image: pyvips.Image = pyvips.Operation.call(
-            found.loader, source, access="sequential", fail_on="truncated"
+            found.loader, source, access="sequential", fail_on=fail_on
         )
     return image
+
+
+@contextmanager
+def open_source(path: Path) -> Iterator[pyvips.Source]:
+    """A source that reads ``path``.
+
+    By its descriptor, so that its name, which need not be text, does not matter: it would be
+    searched for options, and serve an older file of that name from libvips' cache.
+
+    Raises:
+        OSError: it cannot be opened.
+    """
+    with path.open("rb", buffering=0) as file:
+        yield pyvips.Source.new_from_descriptor(file.fileno())
 
 
 @contextmanager
@@ -131,17 +150,6 @@ def _read_start(path: Path) -> bytes:
             raise ImageError(f"{path}: the file is empty")
         with path.open("rb") as file:
             return file.read(START_BYTES)
-
-
-@contextmanager
-def _source(path: Path) -> Iterator[pyvips.Source]:
-    """A source that reads ``path``.
-
-    By its descriptor, so that its name, which need not be text, does not matter: it would be
-    searched for options, and serve an older file of that name from libvips' cache.
-    """
-    with path.open("rb", buffering=0) as file:
-        yield pyvips.Source.new_from_descriptor(file.fileno())
 
 
 def _check_size(path: Path, image: pyvips.Image, max_pixels: int) -> None:

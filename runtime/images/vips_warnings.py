@@ -5,6 +5,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import pyvips
+
 _LOGGER = logging.getLogger("pyvips")
 _ONE_AT_A_TIME = threading.RLock()
 """libvips warns from threads of its own, so that a warning does not tell whose it is."""
@@ -29,6 +31,7 @@ def collected_warnings() -> Iterator[list[str]]:
         level = _LOGGER.level
         _LOGGER.setLevel(logging.WARNING)
         _LOGGER.addHandler(collector)
+        pyvips.vips_lib.vips_error_clear()  # a warning may quote all that stands there
         try:
             yield collector.messages
         finally:

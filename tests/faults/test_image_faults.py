@@ -13,8 +13,10 @@ import numpy as np
 import pytest
 import pyvips
 import torch
+from PIL import Image
 
 from runtime import upscale
+from runtime.pipeline import Pipeline
 
 
 @pytest.fixture(autouse=True)
@@ -196,6 +198,77 @@ def test_kinds_of_images_are_kept_or_the_conversion_is_said(tmp_path, run):
     assert "cmyk.jpg: converted from CMYK to sRGB" in result.stderr
     assert "palette.png: palette expanded" in result.stderr
     assert "wide.png: converted to sRGB" in result.stderr
+
+
+YELLOW = (240, 200, 60)
+
+
+def yellow_disc(kind):
+    """A yellow disc, its surroundings invisible and of another colour, as vips has it."""
+    y, x = np.mgrid[:64, :64]
+    inside = ((y - 32) ** 2 + (x - 32) ** 2 < 576)[..., None]
+    hidden = (0, 0, 0) if kind == "black" else (0, 255, 0)
+    rgb = np.where(inside, YELLOW, hidden).astype(np.uint8)
+    rgba = np.concatenate([rgb, 255 * inside.astype(np.uint8)], axis=2)
+    if kind == "gray":
+        pixels = pyvips.Image.new_from_array(rgba[..., [0, 3]].copy())
+        return pixels.copy(interpretation="b-w")
+    if kind == "deep":
+        pixels = pyvips.Image.new_from_array(rgba.astype(np.uint16) * 257)
+        return pixels.copy(interpretation="rgb16")
+    return pyvips.Image.new_from_array(rgba).copy(interpretation="srgb")
+
+
+def save_disc(path, kind):
+    if kind in {"keyed", "palette"}:  # libvips writes neither a transparent colour nor this palette
+        rgba = yellow_disc("green").numpy()
+        image = Image.fromarray(rgba[..., :3].copy())
+        if kind == "palette":
+            image = image.quantize(2)
+            image.save(path, transparency=image.getpixel((0, 0)))
+        else:
+            image.save(path, transparency=(0, 255, 0))
+    else:
+        yellow_disc(kind).pngsave(str(path))
+
+
+@pytest.mark.parametrize("kind", ["green", "black", "deep", "gray", "palette", "keyed"])
+@pytest.mark.parametrize("suffix", [".png", ".jpg"])
+@pytest.mark.parametrize("color_fix", ["adain", "wavelet"])
+def test_colours_of_invisible_pixels_do_not_show(
+    tmp_path, qrun, run, tiny, monkeypatch, kind, suffix, color_fix
+):
+    """With the latent of the input itself for a result, what is wrong is not the network's."""
+
+    def same_latent(_network, control, *_rest, **_options):
+        return control
+
+    def round_trip(_pipeline, latent):
+        return torch.nn.functional.interpolate(latent[:, :3], scale_factor=4, mode="nearest")
+
+    def shrink(_pipeline, image):
+        return torch.nn.functional.avg_pool2d(image, 4)
+
+    monkeypatch.setattr(Pipeline, "sample", property(lambda _: same_latent))
+    monkeypatch.setattr(upscale, "encode", shrink)
+    monkeypatch.setattr(upscale, "decode", round_trip)
+    save_disc(tmp_path / "a.png", kind)
+    result = run(tmp_path / "a.png", "-o", tmp_path / f"b{suffix}", "--color-fix", color_fix)
+    assert result.exit_code == 0, result.stderr
+    image = pyvips.Image.new_from_file(str(tmp_path / f"b{suffix}"))
+    pixels = image.numpy().astype(float) / (257 if image.format == "ushort" else 1)
+    pixels = pixels.reshape(256, 256, -1)
+    y, x = np.mgrid[:256, :256]
+    distance = np.hypot(y - 127.5, x - 127.5)
+    expected = (240,) if kind == "gray" else YELLOW
+    if suffix == ".png":
+        visible = pixels[..., -1] > 0  # the rim as well
+        assert visible.mean() > 0.4
+        assert np.abs(pixels[visible][:, : len(expected)] - expected).max() <= 2
+    else:  # flattened on white: between yellow and white, but for what JPEG does at edges
+        assert np.abs(pixels[distance < 76] - expected).max() <= 4
+        assert (pixels >= np.array(expected) - 20).all()
+        assert (pixels[distance > 110] >= 250).all()
 
 
 # Row 33
@@ -415,3 +488,15 @@ def test_result_name_that_is_too_long_fails_before_any_work_and_alone(tmp_path, 
     assert run(tmp_path).exit_code == 6
     assert (tmp_path / "b_x4.png").exists()
     assert run(source, "-o", tmp_path / "c.png").exit_code == 0
+
+
+def test_what_a_killed_batch_left_is_swept_by_the_next_even_with_nothing_to_do(tmp_path, run):
+    source = make_image(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    left = tmp_path / "out" / ".qrun-12-0.part"
+    left.write_bytes(b"half a picture")
+    assert run(source, "-o", tmp_path / "out").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_x4.png"]
+    left.write_bytes(b"half a picture")
+    assert run(source, "-o", tmp_path / "out").exit_code == 0
+    assert not left.exists()

@@ -39,13 +39,17 @@ def main() -> int:
     parser.add_argument(
         "--blocked-s", type=float, default=BLOCKED_S, help="how long a case may wait for nothing"
     )
+    parser.add_argument(
+        "--scenarios", nargs="*", choices=["builds", "batches"], help="of kills; all by default"
+    )
     parser.add_argument("--save", type=Path, help="folder for the inputs of failed cases")
     parser.add_argument("--json", action="store_true", help="print the counts as JSON")
     options = parser.parse_args()
     if options.what == "kills":
-        from tests.fuzz.kills.command import run_kills
+        from tests.fuzz.kills.command import SCENARIOS, run_kills
 
-        return run_kills(options.count, options.seed, as_json=options.json)
+        chosen = options.scenarios or list(SCENARIOS)
+        return run_kills(options.count, options.seed, scenarios=chosen, as_json=options.json)
     counts = SLICE if options.what == "slice" else {options.what: options.count}
     tallies = {what: _run(what, count, options) for what, count in counts.items()}
     if options.json:

@@ -44,9 +44,9 @@ def work(
     meter = MemoryMeter()
     tally, done, reported = Tally(), 0, time.monotonic()
     for index in indices:
+        current.value = index
         case = make_case(target, seed, index)
         meter.reading()
-        current.value = index
         started = time.process_time()
         start_clock()
         verdict = judge(target, case)

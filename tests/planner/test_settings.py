@@ -3,9 +3,10 @@
 import pytest
 
 from artifacts.checkpoint.reader import open_checkpoint
-from planner.settings import BuildSettings, check_bounds
+from artifacts.dit4sr.family import FAMILY
+from planner.settings import BuildSettings, check_bounds, settings_of
 from planner.target import Target, parse_target
-from schemas.errors import UsageError
+from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord
 from tests.artifacts.make_checkpoint import random_state, write_file
 
@@ -36,6 +37,8 @@ def settings(**fields):
         ({"activation_scale": "max"}, "scale rule 'max'"),
         ({"segments": 0}, "0 segments"),
         ({"smoothing": True}, "exclude one another"),
+        ({"softmax_bits": 4}, "softmax at 4 bits"),
+        ({"softmax_bits": 32}, "softmax at 32 bits"),
     ],
 )
 def test_a_choice_out_of_range_is_refused(fields, said):
@@ -61,10 +64,22 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
-    chosen = settings(keep=("a", "b"))
+    chosen = settings(keep=("a", "b"), softmax_bits=8)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
+    assert recorded["softmax_bits"] == 8
+
+
+def test_softmax_bits_are_recorded_where_they_quantize_anything():
+    for bits in (8, 16):
+        chosen = settings(softmax_bits=bits, variant="q")
+        recorded = chosen.recorded()
+        assert ("softmax_bits" in recorded) == (bits == 8)
+        assert settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY) == chosen
+    recorded["softmax_bits"] = 4
+    with pytest.raises(PackError, match="softmax"):
+        settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY)
 
 
 @pytest.mark.parametrize(

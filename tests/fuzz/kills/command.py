@@ -5,6 +5,7 @@ import random
 import shutil
 import tempfile
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -17,6 +18,7 @@ TWICE = 0.2
 """Share of the rounds in which the repeated command is killed as well."""
 LATE = 0.1
 """Share of the kills within the last tenth of a run, where few would fall otherwise."""
+SCENARIOS = {"builds": builds, "batches": batches}
 _MEASURED_RUNS = {Forked.name: 3, Fresh.name: 1}
 
 
@@ -45,18 +47,20 @@ class Report:
         return "\n".join([*lines, *(f"  FAILED {failure}" for failure in self.failures)])
 
 
-def run_kills(count: int, seed: int, *, as_json: bool = False) -> int:
-    """Half of the kills for builds, half for batches; 1 if a round failed."""
+def run_kills(
+    count: int, seed: int, *, scenarios: Sequence[str] = tuple(SCENARIOS), as_json: bool = False
+) -> int:
+    """As many kills, in equal shares for the scenarios; 1 if a round failed."""
     reports = {}
     runners: dict[str, Runner] = {runner.name: runner for runner in (Forked(), Fresh())}
-    for number, make in enumerate((builds, batches)):
-        share = count // 2 + (count % 2 if number == 0 else 0)
+    for name in scenarios:
         with tempfile.TemporaryDirectory(prefix="kills-") as scratch:
-            scenario = make(Path(scratch))
-            rng = random.Random(f"{scenario.name} {seed}")
-            reports[scenario.name] = _run(scenario, runners, Path(scratch), share, rng)
+            scenario = SCENARIOS[name](Path(scratch))
+            rng = random.Random(f"{name} {seed}")
+            share = count // len(scenarios)
+            reports[name] = _run(scenario, runners, Path(scratch), share, rng)
         if not as_json:
-            print(reports[scenario.name].render(scenario.name), flush=True)
+            print(reports[name].render(name), flush=True)
     if as_json:
         print(json.dumps({name: vars(report) for name, report in reports.items()}))
     return 1 if any(report.failures for report in reports.values()) else 0

@@ -12,6 +12,8 @@ BYTES_TOO = 0.15
 """How often the text itself is damaged as well."""
 GENTLE = 0.3
 """How often a single value becomes another that may well be valid."""
+LONGEST_TEXT = 34 * 2**20
+"""Largest that a mutation makes a text, in characters: longer than anything that is read."""
 INFLATED = 0.001
 """How often thousands of members are added."""
 
@@ -185,7 +187,8 @@ def _double(places: list[Place], rng: Random) -> None:
         container = rng.choice(containers)
         item = container[rng.randrange(len(container))]
         times = 1 if rng.random() < 0.95 else rng.choice((10, 1000, 20_000))
-        container += [item] * times
+        length = len(dump(item[1] if isinstance(container, Members) else item))
+        container += [item] * _at_most(times, length)
 
 
 def _rekey(places: list[Place], rng: Random) -> None:
@@ -218,7 +221,13 @@ def _inflate(places: list[Place], rng: Random) -> None:
         members = rng.choice(objects)
         value = Literal(dump(rng.choice(members)[1]))
         count = rng.choice((500, 500, 5_000, 5_000, 50_000, 50_000, 50_000, 400_000))
+        count = _at_most(count, len(value.text))
         members.extend([f'"{number:x}"', value] for number in range(count))
+
+
+def _at_most(count: int, length: int) -> int:
+    """As many values of a length in characters as one text may have."""
+    return min(count, LONGEST_TEXT // (length + 10))
 
 
 _GENTLE: tuple[Callable[[list[Place], Random], None], ...] = (
