@@ -93,6 +93,8 @@ class Family:
         sampling: how the published network is sampled.
         lacks: tensor names -> which needed ones are absent; an empty list means that a checkpoint
             is of this family.
+        is_base_model: tensor names -> whether they are those of the model that this family's
+            networks are trained from; names may have any prefix.
         config_from_shapes: path (for messages), shapes, headers -> configuration of a checkpoint
             that comes without one; raises `CheckpointError`.
         tensor_shapes: configuration -> shape of every tensor of the state dict, in network order.
@@ -120,6 +122,7 @@ class Family:
     presets: Mapping[str, Config]
     sampling: SamplingDefaults
     lacks: Callable[[Mapping[str, Shape]], list[str]]
+    is_base_model: Callable[[Mapping[str, Shape]], bool]
     config_from_shapes: Callable[[Path, Mapping[str, Shape], tuple[Header, ...]], Config]
     tensor_shapes: Callable[[Config], dict[str, Shape]]
     quantizable: Callable[[Config], dict[str, LinearShape]]

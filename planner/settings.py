@@ -15,6 +15,7 @@ from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
+    from artifacts.checkpoint.reader import Checkpoint
     from artifacts.family import Family
 
 Allocator = Literal["greedy", "exact"]
@@ -23,6 +24,7 @@ WeightStatistic = Literal["rotated", "residual"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform"]
 
 
+SOFTMAX_BITS = (8, UNQUANTIZED)
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
 
@@ -62,6 +64,7 @@ class BuildSettings:
         smoothing: whether input channels are divided by a vector that evens out activations and
             weights (SmoothQuant, SVDQuant); needs a calibration.
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
+        softmax_bits: of attention probabilities: 8, as the paper has them, or 16, unquantized.
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
@@ -86,6 +89,7 @@ class BuildSettings:
     smoothing: bool = False
     weight_scale: ScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
+    softmax_bits: int = UNQUANTIZED
     keep: tuple[str, ...] = ()
     seed: int = 0
 
@@ -108,6 +112,11 @@ class BuildSettings:
                 raise UsageError(
                     f"there is no {what} {choice!r}", hint="one of: " + ", ".join(get_args(choices))
                 )
+        if self.softmax_bits not in SOFTMAX_BITS:
+            raise UsageError(
+                f"softmax at {self.softmax_bits} bits",
+                hint="8, or 16 for unquantized probabilities",
+            )
         bits = self.target.weight_bits
         if self.weight_allocation == "uniform" and bits != int(bits):
             raise UsageError(
@@ -126,14 +135,13 @@ class BuildSettings:
             except re.error as cause:
                 raise UsageError(f"pattern {pattern!r}: {cause}") from None
 
-    def resolved(self, family: "Family") -> "BuildSettings":
-        """The same for a network of ``family``: its first variant, where none was chosen.
+    def resolved(self, checkpoint: "Checkpoint") -> "BuildSettings":
+        """The same for ``checkpoint``: the variant that it is taken as, where none was chosen.
 
         Raises:
-            UsageError: the family has no such variant.
+            UsageError: its family has no such variant.
         """
-        chosen = family.variants[0] if self.variant is None else self.variant
-        return replace(self, variant=family.check_variant(chosen))
+        return replace(self, variant=checkpoint.architecture(self.variant).variant)
 
     @property
     def wants_vatmp(self) -> bool:
@@ -172,8 +180,14 @@ class BuildSettings:
         return frozenset(kept)
 
     def recorded(self) -> dict[str, SettingOrList]:
-        """The settings as the manifest records them."""
+        """The settings as the manifest records them.
+
+        Softmax bits are there only where probabilities are quantized: packs without them keep
+        their bytes, and those from before there was such a setting their meaning.
+        """
         values = asdict(self)
+        if self.softmax_bits == UNQUANTIZED:
+            del values["softmax_bits"]
         del values["recipe"]  # the manifest has a place of its own for it
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
@@ -193,6 +207,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
+    values.setdefault("softmax_bits", UNQUANTIZED)
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(
@@ -213,7 +228,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
         raise PackError(f"manifest.json: recipe.settings.{where}: {first['msg']}") from None
     except UsageError as cause:
         raise PackError(f"manifest.json: recipe.settings: {cause}") from cause
-    return settings.resolved(family)
+    return replace(settings, variant=family.check_variant(settings.variant or family.variants[0]))
 
 
 def _whole(value: object) -> int:

@@ -4,6 +4,7 @@ They take the names and the defaults of ``qrun upscale`` and ``qplan build``, an
 errors of `schemas.errors`.
 """
 
+import logging
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from runtime.pipeline import Pipeline
     from schemas.manifest import Manifest
+
+logger = logging.getLogger(__name__)
 
 PathLike = str | os.PathLike[str]
 
@@ -168,6 +171,8 @@ def build(
 
     opened = open_checkpoint(Path(checkpoint))
     chosen = recipe_settings(recipe, parse_target(target), **settings)
+    for note in opened.notes(chosen.variant):
+        logger.info("%s", note)
     with base_folder(BaseFiles(_path(base))) as folder:
         parts = find_base_model(opened, folder)
         return build_pack(opened, Path(output), chosen, parts, force=force).manifest

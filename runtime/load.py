@@ -1,5 +1,6 @@
 """From files to a running pipeline: a pack, or an unquantized checkpoint for comparison."""
 
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from artifacts.family import Architecture
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.trial import trial_of
+from runtime.network.attention import set_softmax_bits
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
@@ -22,6 +24,8 @@ from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, PackError, UsageError
+
+logger = logging.getLogger(__name__)
 
 
 def load_pack(
@@ -91,7 +95,8 @@ def load_full_precision(
         path: a diffusers folder or a ``.safetensors`` file.
         pack: lends its parts.
         base: a folder with VAE and prompts or text encoders.
-        variant: which published network it is; None for the pack's, or the family's first.
+        variant: which published network it is; None for the one that the checkpoint's name says,
+            the pack's, or the family's first.
         texts: prompts that replace those.
         device: where to run.
         dtype: of the network.
@@ -102,21 +107,24 @@ def load_full_precision(
         UsageError: a part is missing.
     """
     checkpoint = open_checkpoint(path)
+    for note in checkpoint.notes(variant):
+        logger.info("%s", note)
     opened = None if pack is None else open_pack(pack)
+    lent = None
     if opened is not None:
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
-        variant = variant or opened.variant
+        lent = opened.variant
     folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     vae_folders = [None if opened is None else opened.vae_dir]
     vae_folders += [folder / "vae" for folder in folders]
     hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
+    architecture = checkpoint.architecture(variant or checkpoint.variant or lent)
     sampling = (
         opened.manifest.sampling
         if opened is not None
-        else read_sampling_defaults(checkpoint.parts_dir, checkpoint.architecture(variant))
+        else read_sampling_defaults(checkpoint.parts_dir, architecture)
     )
-    architecture = checkpoint.architecture(variant)
     vae = _vae(vae_folders, device, architecture, hint)
     prompts, captions = find_prompts(
         None if opened is None else opened.prompts(),
@@ -127,7 +135,9 @@ def load_full_precision(
     )
     return Pipeline(
         architecture=architecture,
-        network=network_from_checkpoint(checkpoint, variant, device=device, dtype=dtype),
+        network=network_from_checkpoint(
+            checkpoint, architecture.variant, device=device, dtype=dtype
+        ),
         vae=vae,
         prompts=prompts.to(device, dtype),
         captions=captions,
@@ -170,6 +180,7 @@ def network_from_pack(
     """
     chosen = select_backend(backend, device, trial_of(pack, dtype))
     network = empty_network(pack.architecture)
+    set_softmax_bits(network, pack.manifest.quantizer.softmax_bits)
     _leave_out(network, pack.manifest.omitted)
     for name in pack.layer_names:
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
@@ -227,7 +238,7 @@ def load_vae(
     """
     opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
     with torch.device("meta"):
-        vae = AutoencoderKL(**opened.config.model_dump())
+        vae = AutoencoderKL(**opened.config.model_dump(mode="json"))
     state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)

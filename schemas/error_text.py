@@ -21,7 +21,15 @@ _SHOWN_PATH = 200
 
 
 def describe_error(error: BaseException) -> tuple[int, list[str]]:
-    """Return the exit code of ``error`` and the lines for stderr (one, or two with a hint)."""
+    """Return the exit code of ``error`` and the lines for stderr (one, or two with a hint).
+
+    The lines are printable, whatever names of files, tensors or layers they hold.
+    """
+    code, lines = _describe(error)
+    return code, [printable(line) for line in lines]
+
+
+def _describe(error: BaseException) -> tuple[int, list[str]]:
     if isinstance(error, KeyboardInterrupt):
         return INTERRUPTED_EXIT_CODE, [f"interrupted: {error}" if str(error) else "interrupted"]
     if isinstance(error, QPackError):
@@ -42,8 +50,31 @@ def describe_error(error: BaseException) -> tuple[int, list[str]]:
 
 
 def one_line(error: BaseException) -> str:
-    """The text of ``error`` with every run of white space made one space, or its type's name."""
-    return " ".join(str(error).split()) or type(error).__name__
+    """The text of ``error``, printable, every run of white space one space; or its type's name."""
+    return printable(" ".join(str(error).split())) or type(error).__name__
+
+
+def printable(text: str) -> str:
+    r"""``text`` with every character that a terminal obeys, or cannot show, as an escape.
+
+    An escape character becomes ``\x1b``, a right-to-left override ``\u202e``; a byte of a file's
+    name that is no UTF-8 becomes that byte, ``\xff``.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def printable_lines(text: str) -> str:
+    """`printable`, line by line."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    if 0xDC80 <= code <= 0xDCFF:  # how Python holds a byte that it could not decode
+        return f"\\x{code - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode("ascii")
 
 
 def _shortened(path: object) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NoReturn, TypeVar
 from pydantic import BaseModel, ValidationError
 
 from schemas.errors import QPackError
+from schemas.stand_in import PEEKED_BYTES, recognise
 
 MAX_JSON_BYTES = 8 * 2**20
 """Largest JSON text read. A grid of 585 layers at a thousand timesteps needs about 3 MB."""
@@ -94,6 +95,9 @@ def read_json_file(
         with path.open("rb") as file:
             # One byte more than allowed tells "too long" apart without reading the rest.
             data = file.read(max_bytes + 1)
+            other = recognise(data[:PEEKED_BYTES])
+            if other is not None:
+                raise error(f"{where}: {other[0]}, not JSON", hint=other[1])
             _check_size(max(len(data), path.stat().st_size), max_bytes, where, error)
     except OSError as cause:
         raise error(f"{where}: cannot be read: {cause.strerror or cause}") from cause

@@ -1,9 +1,15 @@
 """The content of ``manifest.json``: what a pack holds, how it was made, what every file must be."""
 
 import hashlib
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    field_validator,
+    model_serializer,
+    model_validator,
+)
 
 from schemas.bit_grid import MAX_LAYERS, MAX_TIMESTEPS, Bits, MeanBitWidths, VersionOne
 from schemas.bit_widths import UNQUANTIZED
@@ -43,6 +49,7 @@ Side = Annotated[int, Field(ge=1, le=65536)]
 Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
 ScaleRule = Literal["gaussian", "absmax"]
+SoftmaxBits = Annotated[int, Field(ge=8, le=16, multiple_of=8)]  # a Literal would take 8.0
 ColorFix = Literal["adain", "wavelet", "none"]
 Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
@@ -122,11 +129,26 @@ class RotationRecord(StrictModel):
 
 
 class QuantizerRecord(StrictModel):
-    """The scalar quantizer: ``2^b`` uniform levels, symmetric, zero not among them (midrise)."""
+    """The scalar quantizer: ``2^b`` uniform levels, symmetric, zero not among them (midrise).
+
+    Attributes:
+        levels: which levels.
+        weight_scale, activation_scale: how the step of an output channel and of a token is found.
+        softmax_bits: of attention probabilities, unsigned with zero among the levels; 16 leaves
+            them unquantized. Not written where it is 16, as in packs older than the field.
+    """
 
     levels: Literal["midrise"] = "midrise"
     weight_scale: ScaleRule
     activation_scale: ScaleRule
+    softmax_bits: SoftmaxBits = UNQUANTIZED
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.softmax_bits == UNQUANTIZED:
+            del values["softmax_bits"]
+        return values
 
 
 class SamplingDefaults(StrictModel):

@@ -5,25 +5,30 @@ any weight is touched. Both sides use this: the planner to build packs, the runt
 unquantized network for comparison.
 """
 
-import os
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from torch import Tensor
 
-from artifacts.family import Architecture, Config, Family, Shape, families
+from artifacts.checkpoint.variant_name import named_variant
+from artifacts.checkpoint.weight_files import (
+    CONVERT_HINT,
+    PICKLE_SUFFIXES,
+    TRANSFORMER_FOLDER,
+    find_weight_files,
+)
+from artifacts.checkpoint.wrapping import ignored, is_scalar, not_a_network, unwrap
+from artifacts.family import Architecture, Config, Family
+from artifacts.files.hashing import sha256_of
 from artifacts.files.safetensors_io import FLOAT_DTYPES, FileIdentity, Header, read_header
-from artifacts.pack.file_names import BIT_GRID, MANIFEST, sha256_of
+from artifacts.pack.file_names import BIT_GRID, MANIFEST
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file, validate
 from schemas.manifest import SourceFile
 
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-"""What diffusers and transformers call a model's weights; preferred over any other name."""
-INDEX_SUFFIX = ".index.json"
-PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
+CONFIG_FILE = "config.json"
 QUANTIZED_DTYPES = frozenset({"U8", "I8", "F8_E4M3", "F8_E5M2"})
 QUANTIZED_PARTS = (
     "codes",
@@ -38,7 +43,6 @@ LARGEST_MAGNITUDE = 1e12
 """Largest value taken for a weight. Far beyond it float32 sums of squares, which scales and factors
 come from, could overflow; weights of a working network lie nine orders of magnitude below."""
 SHOWN_NAMES = 3
-CONVERT_HINT = "convert it where you trust it: load it, then safetensors.torch.save_file"
 
 
 @dataclass(frozen=True)
@@ -52,6 +56,7 @@ class Checkpoint:
         headers: of every weight file, in name order.
         parts_dir: the folder that may hold a VAE, a scheduler, prompts and sampling defaults
             beside the transformer; None for a bare file.
+        remarks: what was stripped or ignored, one line each.
     """
 
     path: Path
@@ -59,15 +64,37 @@ class Checkpoint:
     config: Config
     headers: tuple[Header, ...]
     parts_dir: Path | None
+    remarks: tuple[str, ...] = ()
+
+    @property
+    def variant(self) -> str | None:
+        """The variant that its name says, or None."""
+        return None if self._named is None else self._named[0]
 
     def architecture(self, variant: str | None = None) -> Architecture:
-        """The network, as one of its family's variants; None for the family's first.
+        """The network, as one of its family's variants.
+
+        Args:
+            variant: which one; None for the one that the checkpoint's name says, or the family's
+                first.
 
         Raises:
             UsageError: the family has no such variant.
         """
-        chosen = self.family.variants[0] if variant is None else variant
+        chosen = variant or self.variant or self.family.variants[0]
         return Architecture(self.family, self.config, self.family.check_variant(chosen))
+
+    def notes(self, variant: str | None) -> list[str]:
+        """What whoever uses the checkpoint should know, one line each.
+
+        Args:
+            variant: what the user says; None where that was left to the checkpoint's name.
+        """
+        notes = [f"{self.path}: {remark}" for remark in self.remarks]
+        if variant is None and self._named is not None:
+            named, name = self._named
+            notes.append(f"{self.path}: taken as variant {named}, by its name {name!r}")
+        return notes
 
     def __contains__(self, name: str) -> bool:
         """Whether there is a tensor of that name."""
@@ -121,6 +148,10 @@ class Checkpoint:
             )
 
     @cached_property
+    def _named(self) -> tuple[str, str] | None:
+        return named_variant(self.path, self.family)
+
+    @cached_property
     def _places(self) -> dict[str, Header]:
         return {name: header for header in self.headers for name in header.tensors}
 
@@ -143,40 +174,29 @@ def _open(path: Path) -> Checkpoint:
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")
     folder = _transformer_dir(path) if path.is_dir() else None
-    files = [_bare_file(path)] if folder is None else _weight_files(folder)
+    files = [_bare_file(path)] if folder is None else find_weight_files(folder)
 
     headers = tuple(read_header(file, error=CheckpointError) for file in files)
-    shapes: dict[str, Shape] = {}
-    for header in headers:
-        for name, info in header.tensors.items():
-            if name in shapes:
-                raise CheckpointError(f"{header.path}: tensor {name} is in another shard too")
-            shapes[name] = info.shape
+    _refuse_repeated(headers)
     _refuse_quantized(path, headers)
-    family = _family_of(path, shapes)
-    config = None if folder is None else _config_file(folder, family)
+    headers, family, remarks = unwrap(headers)
+    if family is None:
+        raise not_a_network(path, (name for header in headers for name in header.tensors))
+    shapes = {name: info.shape for header in headers for name, info in header.tensors.items()}
+    config, said_by = None, "its tensors"
+    if folder is not None and (folder / CONFIG_FILE).exists():
+        config, unknown = _read_config(folder / CONFIG_FILE, family)
+        said_by = CONFIG_FILE
+        if unknown:
+            remarks.append(f"{CONFIG_FILE}: ignored {_shown(unknown)}")
+            said_by += f" (without {_shown(unknown)})"
     if config is None:
         config = family.config_from_shapes(path, shapes, headers)
-    _check_architecture(path, shapes, family, config)
+    headers, left_out = _without_counters(headers, family, config)
+    _check_architecture(path, headers, family, config, said_by)
     _check_dtypes(headers)
     parts_dir = None if folder is None else _parts_dir(path, folder)
-    return Checkpoint(path, family, config, headers, parts_dir)
-
-
-def _family_of(path: Path, shapes: Mapping[str, Shape]) -> Family:
-    """The family whose tensors these are; an error is about the one that comes nearest."""
-    absent, family = min(
-        ((known.lacks(shapes), known) for known in families()), key=lambda pair: len(pair[0])
-    )
-    if absent:
-        found = ", ".join(name[:200] for name in sorted(shapes)[:SHOWN_NAMES]) or "no tensor"
-        raise CheckpointError(
-            f"{path}: not a {family.title} transformer: it lacks {', '.join(absent[:SHOWN_NAMES])}"
-            f" and holds {found}, ... ({len(shapes)} in all)",
-            hint=f"name the {family.title} transformer's own weights, not a whole pipeline in one"
-            " file",
-        )
-    return family
+    return Checkpoint(path, family, config, headers, parts_dir, (*remarks, *left_out))
 
 
 def _printable(name: str) -> str:
@@ -193,14 +213,14 @@ def _transformer_dir(path: Path) -> Path:
         raise CheckpointError(
             f"{path}: this is a pack, already quantized", hint="build from its source checkpoint"
         )
-    inner = path / "transformer"
+    inner = path / TRANSFORMER_FOLDER
     return inner if inner.is_dir() else path
 
 
 def _parts_dir(path: Path, folder: Path) -> Path:
     """The pipeline's folder, whether the user named it or the ``transformer`` inside."""
     absolute = path.absolute()
-    return absolute.parent if folder == path and absolute.name == "transformer" else path
+    return absolute.parent if folder == path and absolute.name == TRANSFORMER_FOLDER else path
 
 
 def _bare_file(path: Path) -> Path:
@@ -211,101 +231,52 @@ def _bare_file(path: Path) -> Path:
     return path
 
 
-def _config_file(folder: Path, family: Family) -> Config | None:
-    file = folder / "config.json"
-    if not file.exists():
-        return None
+def _read_config(file: Path, family: Family) -> tuple[Config, list[str]]:
+    """The configuration, and the keys that it does not know.
+
+    Programs add keys of their own: EMA wrappers their decay, trainers their versions. Whatever has
+    a shape is held against the tensors, so a key that is unknown here is named and ignored.
+    """
     content = read_json_file(file, where=str(file), error=CheckpointError)
-    return _config_from_json(content, family, str(file))
-
-
-def _config_from_json(content: object, family: Family, where: str) -> Config:
     if not isinstance(content, dict):
-        raise CheckpointError(f"{where}: not a JSON object")
+        raise CheckpointError(f"{file}: not a JSON object")
     if content.pop("quantization_config", None) is not None:
         raise CheckpointError(
-            f"{where}: already quantized (it has a quantization_config)",
+            f"{file}: already quantized (it has a quantization_config)",
             hint="build from the original weights",
         )
-    kept = {key: value for key, value in content.items() if not key.startswith("_")}
-    return validate(family.config_type, kept, where=where, error=CheckpointError)
+    known = {key: value for key, value in content.items() if key in family.config_type.model_fields}
+    unknown = sorted(key for key in content if key not in known and not key.startswith("_"))
+    return validate(family.config_type, known, where=str(file), error=CheckpointError), unknown
 
 
-def _weight_files(folder: Path) -> list[Path]:
-    """The weight files of a folder, shards in name order, each a plain name inside the folder.
-
-    Of several sets of weights (diffusers keeps ``.fp16.`` variants side by side) the one with the
-    standard name is taken; without it, there must be one only.
-    """
-    found = {file.name for file in folder.iterdir()}
-    for name in WEIGHT_FILES:
-        if name + INDEX_SUFFIX in found:
-            return _shards(folder, folder / (name + INDEX_SUFFIX))
-        if name in found:
-            return [_inside(folder, name)]
-    sets = sorted(name for name in found if name.endswith(".safetensors" + INDEX_SUFFIX))
-    sets = sets or sorted(name for name in found if name.endswith(".safetensors"))
-    if len(sets) == 1:
-        (name,) = sets
-        if name.endswith(INDEX_SUFFIX):
-            return _shards(folder, folder / name)
-        return [_inside(folder, name)]
-    if sets:
-        raise CheckpointError(
-            f"{folder}: {len(sets)} weight files, and none is called {WEIGHT_FILES[0]}"
-            f" ({', '.join(sets[:SHOWN_NAMES])}, ...)",
-            hint="name one file, or add the index that joins them",
-        )
-    pickles = sorted(name for name in found if Path(name).suffix.lower() in PICKLE_SUFFIXES)
-    if pickles:
-        raise CheckpointError(
-            f"{folder}: only pickle weights ({pickles[0]}), which can run code when loaded"
-            " and are not read",
-            hint=CONVERT_HINT,
-        )
-    raise CheckpointError(f"{folder}: no .safetensors weights here or in transformer/")
+def _refuse_repeated(headers: tuple[Header, ...]) -> None:
+    seen: set[str] = set()
+    for header in headers:
+        for name in header.tensors:
+            if name in seen:
+                raise CheckpointError(f"{header.path}: tensor {name[:200]} is in another shard too")
+            seen.add(name)
 
 
-def _shards(folder: Path, index: Path) -> list[Path]:
-    content = read_json_file(index, where=str(index), error=CheckpointError)
-    weight_map = content.get("weight_map") if isinstance(content, dict) else None
-    if not isinstance(weight_map, dict) or not weight_map:
-        raise CheckpointError(f"{index}: no weight_map")
-    if not all(isinstance(name, str) for name in weight_map.values()):
-        raise CheckpointError(f"{index}: weight_map names something that is not a file")
-    files = [_inside(folder, name) for name in sorted(set(weight_map.values()))]
-    missing = [file.name for file in files if not file.is_file()]
-    if missing:
-        raise CheckpointError(
-            f"{folder}: {len(missing)} of {len(files)} shards are missing: {', '.join(missing)}",
-            hint="download the missing files",
-        )
-    return files
-
-
-def _inside(folder: Path, name: str) -> Path:
-    """``folder / name``, refusing names and links that lead out of the folder."""
-    pure = PurePosixPath(name)
-    plain = name.isprintable() and "\\" not in name
-    if not plain or pure.is_absolute() or ".." in pure.parts or not pure.parts:
-        raise CheckpointError(f"{folder}: weight file name {name[:200]!r} leads out of the folder")
-    file = folder / name
-    # Hub caches link every file to a blob store beside the snapshot: such links point into the
-    # same model's cache, two levels up, and are how most people have the weights. Not
-    # Path.resolve, which raises on a loop of links; opening the file reports those.
-    root = Path(os.path.realpath(folder))
-    real = Path(os.path.realpath(file))
-    if not any(real.is_relative_to(base) for base in (root, *_hub_blobs(root))):
-        raise CheckpointError(f"{folder}: weight file {name} is a link out of the folder")
-    return file
-
-
-def _hub_blobs(folder: Path) -> list[Path]:
-    """The blob store of a hub cache, if ``folder`` lies in one: ``models--x/snapshots/rev/...``."""
-    for parent in folder.parents:
-        if parent.name == "snapshots" and parent.parent.name.startswith("models--"):
-            return [parent.parent / "blobs"]
-    return []
+def _without_counters(
+    headers: tuple[Header, ...], family: Family, config: Config
+) -> tuple[tuple[Header, ...], list[str]]:
+    """The headers without single numbers that the network does not have."""
+    expected = family.tensor_shapes(config)
+    extra = {
+        name
+        for header in headers
+        for name, info in header.tensors.items()
+        if name not in expected and is_scalar(info)
+    }
+    if not extra:
+        return headers, []
+    kept = tuple(
+        replace(header, tensors={n: i for n, i in header.tensors.items() if n not in extra})
+        for header in headers
+    )
+    return kept, ignored(sorted(extra))
 
 
 def _refuse_quantized(path: Path, headers: tuple[Header, ...]) -> None:
@@ -329,21 +300,21 @@ def _check_dtypes(headers: tuple[Header, ...]) -> None:
 
 
 def _check_architecture(
-    path: Path, shapes: Mapping[str, Shape], family: Family, config: Config
+    path: Path, headers: tuple[Header, ...], family: Family, config: Config, said_by: str
 ) -> None:
     """The tensors must be exactly the network's; what can be rebuilt may be absent."""
+    shapes = {name: info.shape for header in headers for name, info in header.tensors.items()}
     expected = family.tensor_shapes(config)
     missing = [name for name in expected if name not in shapes and name not in family.rebuilt]
     extra = sorted(name for name in shapes if name not in expected)
     if missing or extra:
         parts = []
         if missing:
-            parts.append(f"missing {', '.join(missing[:SHOWN_NAMES])} ({len(missing)} in all)")
+            parts.append(f"missing {_shown(missing)} ({len(missing)} in all)")
         if extra:
-            shown = ", ".join(name[:200] for name in extra[:SHOWN_NAMES])
-            parts.append(f"unexpected {shown} ({len(extra)} in all)")
+            parts.append(f"unexpected {_shown(extra)} ({len(extra)} in all)")
         raise CheckpointError(
-            f"{path}: not a {family.title} transformer: {'; '.join(parts)}",
+            f"{path}: not a {family.title} transformer as {said_by} says: {'; '.join(parts)}",
             hint="name the transformer's own weights, not a whole pipeline in one file",
         )
     for name, shape in shapes.items():
@@ -352,3 +323,7 @@ def _check_architecture(
                 f"{path}: tensor {name} has shape {list(shape)}, but the configuration says"
                 f" {list(expected[name])}"
             )
+
+
+def _shown(names: Sequence[str]) -> str:
+    return ", ".join(name[:200] for name in names[:SHOWN_NAMES])

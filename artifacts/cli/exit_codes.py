@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifacts.cli.interrupts import interruptible, interruption_was_said
-from schemas.error_text import describe_error
+from schemas.error_text import describe_error, printable_lines
 
 
 @contextmanager
@@ -41,7 +41,7 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
         yield
     except (Exception, KeyboardInterrupt) as error:
         if debug:
-            traceback.print_exc(file=sys.stderr)
+            print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
         code, lines = describe_error(error)
         for line in lines:
             print(line, file=sys.stderr)

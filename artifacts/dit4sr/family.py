@@ -1,7 +1,7 @@
 """DiT4SR as a network family (arXiv 2503.23580): one record that the rest of the project reads."""
 
 from artifacts.dit4sr.config import TransformerConfig
-from artifacts.dit4sr.from_shapes import config_from_shapes, missing_names
+from artifacts.dit4sr.from_shapes import config_from_shapes, is_stable_diffusion_3, missing_names
 from artifacts.dit4sr.layout import (
     POSITION_TABLE,
     block_linears,
@@ -28,6 +28,7 @@ FAMILY = Family(
         steps=40, guidance=8.0, shift=3.0, tile_latent=64, overlap_latent=24, min_side_px=512
     ),
     lacks=missing_names,
+    is_base_model=is_stable_diffusion_3,
     config_from_shapes=config_from_shapes,
     tensor_shapes=tensor_shapes,
     quantizable=block_linears,

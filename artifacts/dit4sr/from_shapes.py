@@ -34,6 +34,15 @@ def missing_names(shapes: Mapping[str, Shape]) -> list[str]:
     return [name for name in _NEEDED if name not in shapes]
 
 
+def is_stable_diffusion_3(shapes: Mapping[str, Shape]) -> bool:
+    """Whether these are the tensors of Stable Diffusion 3: a single file's names, or diffusers'."""
+    if any("joint_blocks.0.x_block.attn.qkv." in name for name in shapes):
+        return True
+    patches = any(name.endswith("pos_embed.proj.weight") for name in shapes)
+    joint = any(name.endswith("transformer_blocks.0.attn.add_q_proj.weight") for name in shapes)
+    return patches and joint and not any("_control." in name for name in shapes)
+
+
 def config_from_shapes(
     path: Path, shapes: Mapping[str, Shape], headers: tuple[Header, ...]
 ) -> TransformerConfig:

@@ -23,12 +23,11 @@ from torch import Tensor
 
 from schemas.errors import PackError, QPackError
 from schemas.json_io import read_json_strict
+from schemas.stand_in import PEEKED_BYTES, recognise
 
 MAX_HEADER_BYTES = 32 * 2**20
 """Longest header read; some 300,000 tensors. (The library itself allows 100 MB.)"""
 MAX_DIMENSIONS = 8
-CHUNK_BYTES = 8 * 2**20
-"""How much is read, hashed or written at a time."""
 
 TORCH_DTYPES: dict[str, torch.dtype] = {
     "BOOL": torch.bool,
@@ -271,7 +270,7 @@ def write_safetensors(
 
 
 def _read_raw_header(file: BinaryIO, file_bytes: int, path: Path, error: type[QPackError]) -> bytes:
-    start = file.read(512)
+    start = file.read(PEEKED_BYTES)
     length = int.from_bytes(start[:_LENGTH_BYTES], "little")
     looks_right = start[_LENGTH_BYTES : _LENGTH_BYTES + 1] == b"{"
     if not looks_right or length > MAX_HEADER_BYTES:
@@ -299,20 +298,20 @@ def _read_raw_header(file: BinaryIO, file_bytes: int, path: Path, error: type[QP
 
 def _recognise(start: bytes) -> tuple[str, str] | None:
     """Name what stands in place of safetensors, and what to do about it."""
-    text = start.lstrip().lower()
-    if start.startswith(b"version https://git-lfs"):
-        return "a Git-LFS pointer", "fetch the real file with `git lfs pull`"
-    if text.startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "a web page", "the download failed; fetch the file itself"
     # Protocols 2 to 5 open with 0x80 and their number.
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")):
         return (
             "a PyTorch or pickle file, which could run code when loaded",
             "convert it: load it where you trust it, then save it with safetensors.torch.save_file",
         )
+    if start.startswith(b"\x00\x05\x16\x07"):
+        return (
+            "an AppleDouble file, which macOS leaves beside another",
+            "name the file without `._`",
+        )
     if start.startswith(b"GGUF"):
         return "a GGUF file", "use the original safetensors checkpoint"
-    return None
+    return recognise(start)
 
 
 def _tensor_info(entry: Any, data_start: int, where: str, error: type[QPackError]) -> TensorInfo:

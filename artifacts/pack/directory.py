@@ -1,13 +1,17 @@
-"""The files of a pack's directory, and the manifest that vouches for them."""
+"""The files of a pack's directory, and the manifest that vouches for them.
+
+Only the manifest's files are read, by their names in it, which never lead out of the directory.
+What else lies there does not matter: systems, hubs and people leave files everywhere. Links are
+followed wherever they point, as hub caches and people with several disks need; what a file must
+hold is said by its hash.
+"""
 
 import os
 import stat
-from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 
-from artifacts.pack.contents import (
-    check_difference,
-)
+from artifacts.files.hashing import sha256_of
 from artifacts.pack.file_names import (
     BIT_GRID,
     HUB_NAMES,
@@ -16,74 +20,25 @@ from artifacts.pack.file_names import (
     SCHEDULER_FOLDER,
     VAE_FOLDER,
     is_known_file,
-    sha256_of,
 )
+from artifacts.pack.place import check_is_pack
 from schemas.errors import PackError
-from schemas.json_io import read_json_file, validate
-from schemas.manifest import FORMAT_VERSION, Manifest
+from schemas.json_io import MAX_JSON_BYTES, read_json_file, validate
+from schemas.manifest import FORMAT_VERSION, FileRecord, Manifest
+from schemas.stand_in import PEEKED_BYTES, recognise
 
-_MAX_FILES = 1000
-_NO_PACK = "is it a pack? A checkpoint goes to `qplan build`, or to `--full-precision`"
+MAX_OTHER_FILES = 1000
 _UPGRADE = "upgrade this program, or build the pack again with this version"
-
-
-def find_files(path: Path) -> set[str]:
-    """Relative names of all files.
-
-    Raises:
-        PackError: a link points out of the directory, or something is not a file.
-    """
-    if not path.is_dir():
-        what = "is not a directory" if path.exists() else "does not exist"
-        raise PackError(f"pack {path} {what}")
-    found: set[str] = set()
-    root = path.resolve()
-    for name, entry in _walk(path, ""):
-        # Not Path.resolve, which raises on a loop of links; the stat below refuses those.
-        if not Path(os.path.realpath(entry)).is_relative_to(root):
-            raise PackError(
-                f"{name}: a link that points out of the pack",
-                hint="copy the pack with its links resolved, for example with `cp -rL`",
-            )
-        try:
-            mode = entry.stat().st_mode
-        except OSError as cause:
-            raise PackError(f"{name}: cannot be read: {cause.strerror or cause}") from cause
-        if not stat.S_ISREG(mode):
-            raise PackError(
-                f"{path}: {name}: neither a file nor a directory of a pack", hint=_NO_PACK
-            )
-        found.add(name)
-        if len(found) > _MAX_FILES:
-            raise PackError(f"pack {path} has more than {_MAX_FILES} files")
-    return found
-
-
-def _walk(folder: Path, prefix: str) -> Iterator[tuple[str, Path]]:
-    """Files of a pack's directory and of its known subdirectories, sorted."""
-    try:
-        entries = sorted(os.scandir(folder), key=lambda entry: entry.name)
-    except OSError as cause:
-        raise PackError(f"{folder}: cannot be read: {cause.strerror or cause}") from cause
-    for entry in entries:
-        # A name that is not UTF-8 becomes one that can be printed; it matches no file of a pack.
-        name = prefix + os.fsencode(entry.name).decode("utf-8", "backslashreplace")
-        if name in HUB_NAMES:
-            continue
-        if name in (VAE_FOLDER, SCHEDULER_FOLDER) and entry.is_dir(follow_symlinks=False):
-            yield from _walk(Path(entry.path), f"{name}/")
-        else:
-            yield name, Path(entry.path)
+_EDIT_GRID = "bits are changed by `qplan regrid PACK --grid edited.json -o NEW`"
 
 
 def read_manifest(path: Path) -> Manifest:
     """Read and check the manifest of the pack at ``path``.
 
     Raises:
-        PackError: it is missing, malformed, damaged, or of a newer version.
+        PackError: there is no pack, or its manifest is malformed, damaged, or of a newer version.
     """
-    if not (path / MANIFEST).exists():
-        raise PackError(f"{path}: there is no {MANIFEST}", hint=_NO_PACK)
+    check_is_pack(path)
     content = read_json_file(path / MANIFEST, where=MANIFEST, error=PackError)
     if not isinstance(content, dict) or content.get("format") != "qpack":
         raise PackError(f'{MANIFEST}: format is not "qpack"')
@@ -101,36 +56,100 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def check_files(path: Path, manifest: Manifest, found: set[str]) -> None:
-    """Check that the files are those of the manifest, by name and size.
+def check_files(path: Path, manifest: Manifest, *, hashes: bool) -> None:
+    """Check that the manifest's files are there, and are what it says.
+
+    JSON files are small, and a changed number in them is a valid one: their hashes are always
+    compared. The model card may be edited by anyone; packs of older programs list it.
+
+    Args:
+        path: of the pack.
+        manifest: of the pack.
+        hashes: compare those of the other files too, which reads all of them.
 
     Raises:
-        PackError: names the first that are not.
+        PackError: names the first file that is missing, or is something else.
     """
-    check_difference(found - {MANIFEST}, manifest.files, "the directory", MANIFEST, "files")
-    for name in sorted(manifest.files):
+    if BIT_GRID not in manifest.files:
+        raise PackError(f"{BIT_GRID} is missing in {MANIFEST}")
+    records = {name: manifest.files[name] for name in checked_files(manifest)}
+    for name, record in records.items():
         if not is_known_file(name):
             raise PackError(f"{name}: not a file of a pack")
-    for required in (BIT_GRID, README):
-        if required not in manifest.files:
-            raise PackError(f"{required} is missing")
-    for name, record in sorted(manifest.files.items()):
-        try:
-            size = (path / name).stat().st_size
-        except OSError as cause:
-            raise PackError(f"{name}: cannot be read: {cause.strerror or cause}") from cause
-        if size != record.bytes:
-            raise PackError(
-                f"{name}: {record.bytes} bytes expected by {MANIFEST}, the file has {size}"
-            )
+        _check_size(path, name, record)
+    for name, record in records.items():
+        # One that is too long is refused, unread, by whoever reads it.
+        small = name.endswith(".json") and record.bytes <= MAX_JSON_BYTES
+        if (hashes or small) and _sha256(path, name) != record.sha256:
+            raise _changed(name, f"content does not match its SHA-256 in {MANIFEST}")
 
 
-def file_sha256(path: Path, name: str) -> str:
-    """SHA-256 of a file of the pack at ``path``.
+def checked_files(manifest: Manifest) -> list[str]:
+    """Names of the files that a manifest vouches for, sorted."""
+    return sorted(name for name in manifest.files if name != README)
+
+
+def other_files(path: Path) -> list[str]:
+    """Names in a pack's directory that the format does not have, sorted; folders end in ``/``.
+
+    What hubs add is not among them. At most `MAX_OTHER_FILES` entries of a folder are looked at.
 
     Raises:
-        PackError: it cannot be read.
+        PackError: a folder cannot be listed.
     """
+    found = []
+    for prefix in ("", f"{VAE_FOLDER}/", f"{SCHEDULER_FOLDER}/"):
+        folder = path / prefix
+        if prefix and not folder.is_dir():
+            continue
+        try:
+            entries = [(entry.name, entry.is_dir()) for entry in _entries(folder)]
+        except OSError as cause:
+            raise PackError(f"{folder}: cannot be read: {cause.strerror or cause}") from cause
+        for entry_name, is_folder in entries:
+            name = prefix + entry_name
+            known = name == MANIFEST or is_known_file(name) or entry_name in HUB_NAMES
+            if not known and name not in (VAE_FOLDER, SCHEDULER_FOLDER):
+                found.append(f"{name}/" if is_folder else name)
+    return sorted(found)
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    with os.scandir(folder) as entries:
+        return list(islice(entries, MAX_OTHER_FILES))
+
+
+def _check_size(path: Path, name: str, record: FileRecord) -> None:
+    try:
+        status = (path / name).stat()
+    except FileNotFoundError:
+        raise PackError(f"{name} is missing") from None
+    except OSError as cause:
+        raise PackError(f"{name}: cannot be read: {cause.strerror or cause}") from cause
+    if not stat.S_ISREG(status.st_mode):
+        raise PackError(f"{name}: not a regular file")
+    if status.st_size != record.bytes:
+        other = _stand_in(path / name)
+        if other is not None:
+            raise PackError(f"{name}: {other[0]}, not the file itself", hint=other[1])
+        raise _changed(
+            name, f"{record.bytes} bytes expected by {MANIFEST}, the file has {status.st_size}"
+        )
+
+
+def _stand_in(file: Path) -> tuple[str, str] | None:
+    try:
+        with file.open("rb") as opened:
+            return recognise(opened.read(PEEKED_BYTES))
+    except OSError:
+        return None
+
+
+def _changed(name: str, what: str) -> PackError:
+    return PackError(f"{name}: {what}", hint=_EDIT_GRID if name == BIT_GRID else "")
+
+
+def _sha256(path: Path, name: str) -> str:
     try:
         return sha256_of(path / name)
     except OSError as cause:

@@ -1,11 +1,7 @@
-"""Which files a pack may consist of, and the plain operations on them that need no format."""
+"""Which files a pack may consist of. Nothing heavy is imported."""
 
-import hashlib
 import re
 from collections.abc import Collection
-from pathlib import Path
-
-from artifacts.files.safetensors_io import CHUNK_BYTES
 
 MANIFEST = "manifest.json"
 BIT_GRID = "bit_grid.json"
@@ -20,8 +16,10 @@ SCHEDULER_FILES = ("scheduler/scheduler_config.json",)
 
 COMPANION_FILES = (*VAE_FILES, *SCHEDULER_FILES)
 """Files of the base model, copied into a pack as diffusers writes them."""
-HUB_NAMES = frozenset({".git", ".gitattributes", ".cache"})
-"""What model hubs and their clients add beside a pack. Never read, so it cannot do harm."""
+GIT = ".git"
+HUB_NAMES = frozenset({GIT, ".gitattributes", ".cache"})
+"""What model hubs and their clients add beside a pack."""
+_LITTER = re.compile(r"\._.*|\.nfs.*|\.DS_Store|Thumbs\.db|desktop\.ini|\.gitattributes|\.cache")
 
 MAX_SHARDS = 99999
 _SHARD = re.compile(r"transformer-(\d{5})-of-(\d{5})\.safetensors")
@@ -60,10 +58,6 @@ def is_known_file(name: str) -> bool:
     return name in fixed or _SHARD.fullmatch(name) is not None
 
 
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, in lower-case hexadecimal; reads it in chunks."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(CHUNK_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
+def is_litter(name: str) -> bool:
+    """Whether systems and hubs leave files of this name everywhere, and nobody misses them."""
+    return _LITTER.fullmatch(name.rpartition("/")[2]) is not None

@@ -1,7 +1,7 @@
 """Open a pack: everything it says is checked before anything is allocated.
 
-Checks run from cheap to dear: names, manifest, sizes, grid, tensor headers, the values that could
-poison a whole image (scales, factors, biases), and, when asked for, hashes.
+Checks run from cheap to dear: manifest, sizes, hashes (of tensor files when asked for), grid,
+tensor headers, and the values that could poison a whole image (scales, factors, biases).
 """
 
 from pathlib import Path
@@ -15,11 +15,8 @@ from artifacts.pack.contents import (
     pack_rotations,
     pack_tensors,
 )
-from artifacts.pack.directory import check_files, file_sha256, find_files, read_manifest
-from artifacts.pack.file_names import (
-    BIT_GRID,
-    MANIFEST,
-)
+from artifacts.pack.directory import check_files, read_manifest
+from artifacts.pack.file_names import BIT_GRID
 from artifacts.pack.headers import (
     check_companions,
     check_values,
@@ -35,7 +32,7 @@ __all__ = ["Pack", "open_pack", "verify_pack"]
 
 
 def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
-    """Open a pack and check all of it but, by default, the hashes.
+    """Open a pack and check all of it but, by default, the hashes of its tensor files.
 
     Args:
         path: the directory.
@@ -45,9 +42,8 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
         PackError: the pack is damaged, inconsistent, or of a newer version; the message names the
             file, layer or tensor.
     """
-    found = find_files(path)
     manifest = read_manifest(path)
-    check_files(path, manifest, found)
+    check_files(path, manifest, hashes=verify_hashes)
     architecture = architecture_of(manifest)
     grid = validate(
         BitGrid,
@@ -64,10 +60,6 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
     pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header)
     for size in rotations:
         pack.signs(int(size))
-    if verify_hashes:
-        for name, record in sorted(manifest.files.items()):
-            if file_sha256(path, name) != record.sha256:
-                raise PackError(f"{name}: content does not match its SHA-256 in {MANIFEST}")
     return pack
 
 

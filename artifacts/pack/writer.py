@@ -37,8 +37,8 @@ from artifacts.codec.layer_parts import LAYER_PARTS
 from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.codec.values import wrong_value
 from artifacts.files.atomic_swap import put_in_place, sync_directory
+from artifacts.files.hashing import CHUNK_BYTES, sha256_of
 from artifacts.files.safetensors_io import (
-    CHUNK_BYTES,
     Entry,
     Header,
     TensorSpec,
@@ -47,16 +47,18 @@ from artifacts.files.safetensors_io import (
     write_safetensors,
 )
 from artifacts.pack.contents import signs_name
+from artifacts.pack.directory import other_files
 from artifacts.pack.file_names import (
     BIT_GRID,
     COMPANION_FILES,
+    GIT,
     MANIFEST,
     MAX_SHARDS,
     PROMPTS,
     README,
     TRANSFORMER,
     TRANSFORMER_INDEX,
-    sha256_of,
+    is_litter,
     shard_name,
     transformer_files,
 )
@@ -71,6 +73,7 @@ SHARD_BYTES = 5 * 10**9
 # What other tools look for before they load a safetensors file.
 _FILE_METADATA = {"format": "pt"}
 _PARTS = ".parts"
+SHOWN_NAMES = 5
 
 
 class PackWriter:
@@ -192,17 +195,19 @@ class PackWriter:
     def adopt(self, pack: Pack) -> None:
         """Take over all files of ``pack`` but those that `finish` writes.
 
-        On one file system they are linked, not copied; ``pack`` itself stays as it is.
+        On one file system they are linked, not copied; ``pack`` itself stays as it is. Where it
+        consists of links, as in a hub cache, what they point to is taken.
         """
         kept = [name for name in pack.manifest.files if name not in (README, BIT_GRID)]
+        sources = {name: Path(os.path.realpath(pack.path / name)) for name in kept}
         with self._disk_errors():
             for name in kept:
                 target = self._open_folder / name
                 target.parent.mkdir(exist_ok=True)
                 try:
-                    target.hardlink_to(pack.path / name)
+                    target.hardlink_to(sources[name])
                 except OSError:  # another file system, or one without links
-                    shutil.copyfile(pack.path / name, target)
+                    shutil.copyfile(sources[name], target)
         self._adopted = transformer_files(kept)
 
     def finish(
@@ -311,7 +316,8 @@ def check_output(path: Path, *, force: bool) -> None:
 
     Raises:
         UsageError: something is there already and ``force`` is not set, or it is no pack (a
-            mistyped path must not delete a photo folder), or the directory above does not exist.
+            mistyped path must not delete a photo folder), or somebody's own files lie in it, or the
+            directory above does not exist.
     """
     if not path.absolute().parent.is_dir():
         raise UsageError(f"directory {path.absolute().parent} does not exist")
@@ -321,6 +327,15 @@ def check_output(path: Path, *, force: bool) -> None:
         raise UsageError(f"{path} exists", hint="choose another output, or replace it with --force")
     if path.is_symlink() or not (path / MANIFEST).is_file():
         raise UsageError(f"{path} exists and is not a pack, so it is not replaced")
+    own = [name for name in other_files(path) if not is_litter(name)]
+    if (path / GIT).exists():
+        own.append(GIT)
+    if own:
+        raise UsageError(
+            f"{path} holds files that are not the pack's, so it is not replaced:"
+            f" {', '.join(own[:SHOWN_NAMES])}",
+            hint="move them away, or choose another output",
+        )
 
 
 def remove_stale_partials(path: Path) -> None:
@@ -393,5 +408,5 @@ def _file_records(folder: Path) -> dict[str, FileRecord]:
             bytes=path.stat().st_size, sha256=sha256_of(path)
         )
         for path in sorted(folder.rglob("*"))
-        if path.is_file()
+        if path.is_file() and path.name != README
     }

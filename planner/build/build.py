@@ -85,7 +85,7 @@ def build(
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
-    settings = settings.resolved(checkpoint.family)
+    settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     shapes = architecture.quantizable
     maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work)

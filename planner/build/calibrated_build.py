@@ -15,8 +15,9 @@ from pathlib import Path
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.files.hashing import sha256_of
 from artifacts.files.safetensors_io import TensorSpec, tensor_bytes
-from artifacts.pack.file_names import VAE_FILES, sha256_of
+from artifacts.pack.file_names import VAE_FILES
 from artifacts.pack.reader import Pack, open_pack, verify_pack
 from artifacts.pack.writer import PackWriter, check_output, remove_stale_partials
 from planner.allocate.grid import make_grid, mean_activation_bits, rounded_down
@@ -105,7 +106,7 @@ def build_calibrated(
         ResourceError: the disk is full.
     """
     check_output(output, force=force)
-    settings = settings.resolved(checkpoint.family)
+    settings = settings.resolved(checkpoint)
     work = run.work(work_folder(output))
     measured = measure_inputs(checkpoint, settings, base, run, work.path, progress=progress)
     if measured.weights is None:
@@ -180,7 +181,7 @@ def measure_inputs(
         ResourceError: the disk is full.
     """
     progress = progress or Silent()
-    settings = settings.resolved(checkpoint.family)
+    settings = settings.resolved(checkpoint)
     crop_px = run.settings.crop_px or default_crop_px(base)
     images = choose_images(run.folder, run.settings, crop_px)
     record = CalibrationRecord(

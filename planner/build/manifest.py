@@ -62,7 +62,9 @@ def make_manifest(
             sizes=dict(rotations),
         ),
         quantizer=QuantizerRecord(
-            weight_scale=settings.weight_scale, activation_scale=settings.activation_scale
+            weight_scale=settings.weight_scale,
+            activation_scale=settings.activation_scale,
+            softmax_bits=settings.softmax_bits,
         ),
         sampling=sampling,
         recipe=RecipeRecord(name=settings.recipe, settings=settings.recorded()),

@@ -1,6 +1,7 @@
 """The pack's README: what it is, where it comes from, how to run it."""
 
 from artifacts.pack.contents import architecture_of
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import Manifest
 
 
@@ -22,7 +23,7 @@ A quantized {title} transformer for enlarging photos four times, in the `qpack` 
 
 - network: {family.describe(architecture.config)}, variant `{variant}`
 - {len(quantized)} quantized layers; mean weight bits {manifest.reached.weight_bits:.4f}, mean
-  activation bits {manifest.reached.activation_bits:.4f}
+  activation bits {manifest.reached.activation_bits:.4f}{_softmax(manifest)}
 - transformer: {sizes.pack:,} bytes; its source has {sizes.source:,}
 - recipe `{manifest.recipe.name}` by {manifest.producer.name} {manifest.producer.version}
 
@@ -39,3 +40,8 @@ Run it:
 The licence of the source weights applies to this pack: quantizing them does not change it. Check
 it where you got them before you pass this on. ({family.licence_note})
 """
+
+
+def _softmax(manifest: Manifest) -> str:
+    bits = manifest.quantizer.softmax_bits
+    return "" if bits == UNQUANTIZED else f"; attention probabilities at {bits} bits"

@@ -36,7 +36,7 @@ def build_resumable(
         ResourceError: the disk is full; what is finished is kept.
     """
     check_output(output, force=force)
-    settings = settings.resolved(checkpoint.family)
+    settings = settings.resolved(checkpoint)
     source = Source(files=tuple(checkpoint.source_files()))
     known = None if calibration is None else hashlib.sha256(dump_json(calibration)).hexdigest()
     work.open(make_plan(source, settings, calibration=known))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from artifacts.pack.file_names import sha256_of
+from artifacts.files.hashing import sha256_of
 from planner.calibrate.settings import CalibrationSettings
 from runtime.images.folder import scan_folder
 from runtime.images.image_io import read_header

@@ -3,7 +3,6 @@
 Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -11,6 +10,7 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.option_groups import grouped_options
+from artifacts.cli.output import print_json, say, tell
 from planner.cli.build_options import (
     BaseOptions,
     MethodOptions,
@@ -18,7 +18,7 @@ from planner.cli.build_options import (
     QuantizerOptions,
     UnfinishedOptions,
 )
-from planner.cli.options import Debug, Json, Segments, Vatmp, allocation, print_json
+from planner.cli.options import Debug, Json, Segments, Vatmp, allocation, show_notes
 from schemas.errors import UsageError
 
 BUILD_EXAMPLE = """
@@ -90,6 +90,8 @@ def build(
             raise UsageError("a calibration is given twice", hint="--calib or --calibration")
         unfinished.check()
         opened = open_checkpoint(checkpoint)
+        notes = opened.notes(settings.variant)
+        show_notes(notes)
         output = out or _default_output(checkpoint, str(settings.target))
         with cleared_when_refused(output):
             check_output(output, force=force)  # before any weight is read
@@ -125,11 +127,11 @@ def build(
         for warning in result.warnings:
             _warn(warning)
         if json_output:
-            facts = {"pack": str(output), "warnings": result.warnings}
+            facts = {"pack": str(output), "notes": notes, "warnings": result.warnings}
             print_json({**facts, **summary(result.manifest)})
         else:
             reached = result.manifest.reached
-            print(
+            say(
                 f"{output}: {len(result.manifest.layers)} layers, {reached.weight_bits:.4f} mean"
                 f" weight bits, {reached.activation_bits:.4f} activation bits, transformer"
                 f" {size_text(result.manifest)}"
@@ -177,6 +179,8 @@ def calibrate(
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         unfinished.check()
         opened = open_checkpoint(checkpoint)
+        notes = opened.notes(settings.variant)
+        show_notes(notes)
         with claimed(out), base.found(opened) as model:
             with BarProgress(enabled=not json_output) as progress:
                 run = calibration_pass.run(calib, unfinished, progress.say)
@@ -197,11 +201,12 @@ def calibrate(
                     "images": images,
                     "layers": layers,
                     "steps": steps_run,
+                    "notes": notes,
                     "warnings": list(measured.warnings),
                 }
             )
         else:
-            print(f"{out}: {layers} layers, {steps_run} steps, {images} images")
+            say(f"{out}: {layers} layers, {steps_run} steps, {images} images")
 
 
 def _default_output(checkpoint: Path, target: str) -> Path:
@@ -215,4 +220,4 @@ def _default_output(checkpoint: Path, target: str) -> Path:
 
 
 def _warn(text: str) -> None:
-    print(f"warning: {text}", file=sys.stderr)
+    tell(f"warning: {text}")

@@ -23,6 +23,7 @@ from planner.cli.options import (
     RotationOption,
     RotationSigns,
     Seed,
+    SoftmaxBits,
     TargetOption,
     Variant,
     Vasmp,
@@ -72,6 +73,7 @@ class QuantizerOptions:
     allocator: Allocator = None
     rotation: RotationOption = None
     rotation_signs: RotationSigns = None
+    softmax_bits: SoftmaxBits = None
     keep: Keep = None
     seed: Seed = 0
 

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from planner.cli.options import Debug, Json, console, print_json
+from artifacts.cli.output import print_json
+from planner.cli.options import Debug, Json, console
 
 DIFF_EXAMPLE = "Example:  qplan diff w4a4.qpack w3a4.qpack --layer 'blocks.0.attn'"
 

@@ -10,8 +10,9 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.option_groups import grouped_options
+from artifacts.cli.output import print_json
 from planner.cli.build_options import MethodOptions, QuantizerOptions
-from planner.cli.options import Debug, Json, console, print_json
+from planner.cli.options import Debug, Json, console, show_notes
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -70,6 +71,8 @@ def estimate(
         settings = quantizer.settings(method)
         image = ImageSettings(steps, resolution, text_tokens)
         opened = None if checkpoint is None else open_checkpoint(checkpoint)
+        if opened is not None:
+            show_notes(opened.notes(settings.variant))
         variances = None
         if opened is not None and measure:
             variances = _variances(opened, settings, show=not json_output)

@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from planner.cli.options import Debug, Json, console, print_json
+from artifacts.cli.output import print_json, say
+from planner.cli.options import Debug, Json, console, show_notes
 
 INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
 VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
@@ -43,13 +44,17 @@ def inspect(
 def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = False) -> None:
     """Check every byte of a pack: hashes, shapes, scales, codes, and that the network is whole."""
     with exit_on_error(debug=debug):
+        from artifacts.pack.directory import checked_files, other_files
         from artifacts.pack.reader import verify_pack
         from planner.build.network_probe import check_network
 
         opened = verify_pack(pack)
         check_network(opened.manifest)
-        sizes = {name: record.bytes for name, record in opened.manifest.files.items()}
+        sizes = {name: opened.manifest.files[name].bytes for name in checked_files(opened.manifest)}
+        ignored = other_files(pack)
         if json_output:
-            print_json({"pack": str(pack), "ok": True, "files": sizes})
+            print_json({"pack": str(pack), "ok": True, "files": sizes, "ignored": ignored})
         else:
-            print(f"{pack}: ok, {len(sizes)} files, {sum(sizes.values()):,} bytes")
+            if ignored:
+                show_notes([f"not part of the pack, and ignored: {', '.join(ignored)}"])
+            say(f"{pack}: ok, {len(sizes)} files, {sum(sizes.values()):,} bytes")

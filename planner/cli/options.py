@@ -3,14 +3,15 @@
 Nothing heavy is imported here: ``--help`` goes through this module.
 """
 
-import sys
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from artifacts.cli.output import tell, terminal
 
+if TYPE_CHECKING:
+    from artifacts.cli.terminal import Terminal
     from planner.settings import BuildSettings
 
 TargetOption = Annotated[
@@ -18,7 +19,9 @@ TargetOption = Annotated[
 ]
 Variant = Annotated[
     str | None,
-    typer.Option(help="Which published network; of DiT4SR: q (default), f or r1."),
+    typer.Option(
+        help="Which published network; of DiT4SR: q, f or r1 (default: as it is named, or q)."
+    ),
 ]
 MinimumBits = Annotated[int, typer.Option("--min-bits", help="Fewest weight bits of a layer.")]
 MaximumBits = Annotated[int, typer.Option("--max-bits", help="Most weight bits of a layer.")]
@@ -62,6 +65,10 @@ RotationSigns = Annotated[
     bool | None,
     typer.Option("--rotation-signs/--no-rotation-signs", help="Flip random signs first."),
 ]
+SoftmaxBits = Annotated[
+    int | None,
+    typer.Option(help="Bits of attention probabilities: 8, or 16 for unquantized (default)."),
+]
 Keep = Annotated[
     list[str] | None,
     typer.Option(metavar="REGEX", help="Keep matching layers in 16 bits; repeatable."),
@@ -98,16 +105,12 @@ def allocation(chosen: bool | None, name: str) -> str | None:
     return name if chosen else "uniform"
 
 
-def print_json(content: object) -> None:
-    """Print ``content`` on stdout, laid out like every JSON file of the project."""
-    from schemas.json_io import format_json
+def show_notes(notes: Sequence[str]) -> None:
+    """Print what the user should know, and need not do anything about, on stderr."""
+    for note in notes:
+        tell(f"note: {note}")
 
-    print(format_json(content), end="")
 
-
-def console() -> "Console":
-    """Where tables are printed: stdout."""
-    from rich.console import Console
-
-    # Piped output has no width of its own; the tables are made for 100 columns.
-    return Console(width=None if sys.stdout.isatty() else 100, highlight=False)
+def console() -> "Terminal":
+    """Where tables are printed: stdout. The tables are made for 100 columns."""
+    return terminal(piped_width=100)

@@ -5,7 +5,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from types import TracebackType
 from typing import Self, TypeVar
 
-from rich.console import Console
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -14,6 +13,8 @@ from rich.progress import (
     TimeElapsedColumn,
     TimeRemainingColumn,
 )
+
+from artifacts.cli.terminal import Terminal
 
 Item = TypeVar("Item")
 
@@ -33,7 +34,7 @@ class BarProgress:
             TimeElapsedColumn(),
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
-            console=Console(stderr=True),
+            console=Terminal(stderr=True),
             disable=not enabled or not sys.stderr.isatty(),
         )
         self._task = self._progress.add_task("start", total=None, note="")
@@ -60,7 +61,7 @@ class BarProgress:
 
     def say(self, line: str) -> None:
         """Print ``line`` on stderr, above the bar where there is one."""
-        self._progress.console.print(line, markup=False, highlight=False, soft_wrap=True)
+        self._progress.console.print(line, highlight=False, soft_wrap=True)
 
     def _track(self, items: Sequence[Item], stage: str) -> Iterator[Item]:
         self._progress.reset(self._task, description=stage, total=len(items), note="")

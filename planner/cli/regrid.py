@@ -3,14 +3,14 @@
 Heavy imports stand inside the function, so that ``--help`` is answered at once.
 """
 
-import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from planner.cli.options import Debug, Json, print_json
+from artifacts.cli.output import print_json, say, tell
+from planner.cli.options import Debug, Json
 from schemas.errors import UsageError
 
 REGRID_EXAMPLE = """
@@ -91,13 +91,13 @@ def regrid(
                 progress=progress,
             )
         for warning in result.warnings:
-            print(f"warning: {warning}", file=sys.stderr)
+            tell(f"warning: {warning}")
         if json_output:
             facts = {"pack": str(out), "requantized": list(result.requantized)}
             print_json({**facts, "warnings": result.warnings, **summary(result.after)})
             return
         before, after = result.before, result.after
-        print(f"{out}: {len(result.requantized)} of {len(after.layers)} layers quantized anew")
+        say(f"{out}: {len(result.requantized)} of {len(after.layers)} layers quantized anew")
         for what, old, new, target in (
             (
                 "mean weight bits",
@@ -112,6 +112,6 @@ def regrid(
                 after.target.activation_bits,
             ),
         ):
-            print(f"  {what}: {old:.4f} -> {new:.4f} (target {target:g})")
+            say(f"  {what}: {old:.4f} -> {new:.4f} (target {target:g})")
         sizes = before.transformer_bytes.pack, after.transformer_bytes.pack
-        print(f"  transformer: {sizes[0]:,} -> {sizes[1]:,} bytes")
+        say(f"  transformer: {sizes[0]:,} -> {sizes[1]:,} bytes")

@@ -312,7 +312,11 @@ def estimate(
         attention=attention,
         full_precision=whole.at(Target(32, 32), 0, _FULL_ATTENTION),
         paper_ladder=whole.paper_ladder(),
-        own=own.at(settings.target, rank, _UNQUANTIZED_ATTENTION),
+        own=own.at(
+            settings.target,
+            rank,
+            {"bits": HALF_PRECISION_BITS, "probability_bits": settings.softmax_bits},
+        ),
         checkpoint=checkpoint_bytes(architecture),
         pack=pack_bytes(architecture, bits, active_tensors, settings),
         distortion=predict_distortion(

@@ -18,6 +18,7 @@ from planner.estimate.estimate import (
 )
 from planner.recipes import DEFAULT_RECIPE
 from planner.settings import BuildSettings
+from schemas.bit_widths import UNQUANTIZED
 
 
 def _millions(value: float) -> str:
@@ -160,6 +161,7 @@ def _settings_text(settings: BuildSettings) -> str:
         str(settings.target),
         "" if settings.recipe == DEFAULT_RECIPE else f"recipe {settings.recipe}",
         ranks if settings.global_rank or settings.local_rank else "no factors",
+        "" if settings.softmax_bits == UNQUANTIZED else f"softmax {settings.softmax_bits} bits",
         f"variant {settings.variant}",
     ]
     return ", ".join(filter(None, parts))

@@ -10,6 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from artifacts.pack.reader import Pack
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
 
@@ -46,6 +47,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "recipe": manifest.recipe.name,
         "target": manifest.target.model_dump(),
         "reached": manifest.reached.model_dump(),
+        "softmax_bits": manifest.quantizer.softmax_bits,
         "quantized_layers": len(quantized),
         "kept_layers": len(manifest.layers) - len(quantized),
         "omitted_tensors": len(manifest.omitted),
@@ -89,6 +91,8 @@ def render_pack(pack: Pack, names: Sequence[str]) -> RenderableType:
         "layers by weight bits: "
         + ", ".join(f"{count} of {bits}" for bits, count in facts["layers_by_weight_bits"].items()),
     ]
+    if facts["softmax_bits"] != UNQUANTIZED:
+        lines.append(f"attention probabilities: {facts['softmax_bits']} bits")
     if facts["error_db"] is not None:
         error = facts["error_db"]
         lines.append(

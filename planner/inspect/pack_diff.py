@@ -175,7 +175,9 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
         "producer": manifest.producer.model_dump(mode="json"),
         "recipe": {"name": manifest.recipe.name},
     }
-    settings = manifest.recipe.settings
+    # A pack says nothing of softmax bits where they are 16.
+    softmax_bits = manifest.quantizer.softmax_bits
+    settings = {"softmax_bits": softmax_bits, **manifest.recipe.settings}
     found = {f"settings.{key}": value for key, value in settings.items()}
     for part, facts in sections.items():
         for key, value in facts.items():

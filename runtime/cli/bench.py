@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.output import print_json, terminal
 from artifacts.files.whole_file import write_text
 from runtime.bench.workload import (
     SIZES_PX,
@@ -22,7 +23,7 @@ from runtime.bench.workload import (
     parse_sizes,
 )
 from runtime.cli.options import Debug, Device, Json
-from runtime.cli.screen import Screen, print_json
+from runtime.cli.screen import Screen
 from runtime.device_names import check_names
 from runtime.images.batch import check_writable
 from schemas.errors import UsageError
@@ -200,8 +201,5 @@ def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None
     if json_output:
         print_json(content)
         return
-    from rich.console import Console
-
-    console = Console()
     # A pipe or a file has no width; nothing is cut to fit one.
-    Console(width=None if console.is_terminal else 1000).print(render(result))
+    terminal(piped_width=1000).print(render(result))

@@ -6,8 +6,8 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 from typing import TYPE_CHECKING, Any
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.output import print_json, terminal
 from runtime.cli.options import Debug, Json
-from runtime.cli.screen import print_json
 
 if TYPE_CHECKING:
     from runtime.backends import Backend
@@ -26,14 +26,13 @@ def doctor(json_output: Json = False, debug: Debug = False) -> None:
         if json_output:
             print_json(facts)
             return
-        from rich.console import Console
         from rich.table import Table
 
         table = Table(show_header=False)
         for name, value in facts.items():
             shown = "\n".join(value) if isinstance(value, list) else str(value)
             table.add_row(name.replace("_", " "), shown)
-        Console().print(table)
+        terminal().print(table)
 
 
 def machine() -> dict[str, Any]:

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.output import print_json, terminal
 from artifacts.files.whole_file import write_text
 from runtime.cli.model import BaseOptions, NetworkOptions
 from runtime.cli.options import Debug, Json
-from runtime.cli.screen import Screen, print_json
+from runtime.cli.screen import Screen
 from runtime.evaluation.datasets import DataSet, open_datasets, result_files
 from runtime.images.batch import check_writable
 from runtime.images.folder import scan_folder
@@ -208,13 +209,10 @@ def _show(summary: "Summary", *, json_output: bool, csv_file: Path | None, kept:
     if json_output:
         print_json(to_json(summary, pictures_kept=kept))
         return
-    from rich.console import Console
-
     from runtime.evaluation.table import render_summary
 
-    console = Console()
     # A pipe or a file has no width; nothing is cut to fit one.
-    Console(width=None if console.is_terminal else 1000).print(render_summary(summary))
+    terminal(piped_width=1000).print(render_summary(summary))
 
 
 def _ready_results(

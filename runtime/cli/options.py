@@ -27,7 +27,7 @@ FullPrecision = Annotated[
 Variant = Annotated[
     str | None,
     typer.Option(
-        help="Of the --full-precision network: q, f or r1 (default: the pack's, or q).",
+        help="Of the --full-precision network: q, f or r1 (default: as named, the pack's, or q).",
         rich_help_panel=MODEL,
     ),
 ]

@@ -1,14 +1,10 @@
-"""What every ``qrun`` command shows: lines and progress on stderr, JSON on stdout.
+"""What every ``qrun`` command shows while it works: lines and progress, on stderr.
 
 Nothing heavy is imported here.
 """
 
-import json
 import logging
 from collections.abc import Callable
-from typing import Any
-
-import typer
 
 from runtime.images.batch import Outcome
 
@@ -20,11 +16,12 @@ class Screen:
     """
 
     def __init__(self, images: int, *, quiet: bool, unit: str = "images") -> None:
-        from rich.console import Console
         from rich.progress import MofNCompleteColumn, Progress, TimeRemainingColumn
 
+        from artifacts.cli.terminal import Terminal
+
         self._quiet = quiet
-        self._console = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
+        self._console = Terminal(stderr=True, soft_wrap=True, highlight=False)
         self._progress = Progress(
             "{task.description}",
             *Progress.get_default_columns()[1:2],
@@ -84,8 +81,3 @@ class _LogLines(logging.Handler):
         """Show one record."""
         level = "warning" if record.levelno >= logging.WARNING else "note"
         self._show(f"{level}: {record.getMessage()}")
-
-
-def print_json(content: dict[str, Any]) -> None:
-    """Print one JSON object on stdout; a number that JSON has no word for is a bug."""
-    typer.echo(json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False))

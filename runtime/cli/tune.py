@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.output import print_json, say
 from runtime.cli.options import Debug, Json
-from runtime.cli.screen import Screen, print_json
+from runtime.cli.screen import Screen
 from runtime.images.batch import check_writable
 from schemas.errors import UsageError
 
@@ -148,7 +149,7 @@ def _show_rows(device: "torch.device", *, json_output: bool) -> None:
         shown = {shape: {"row": row, "config": dict(table[row])} for shape, row in rows.items()}
         print_json({"table": None if file is None else str(file), "shapes": shown})
         return
-    typer.echo(f"own table: {file}{'' if file and file.exists() else ' (none yet)'}")
+    say(f"own table: {file}{'' if file and file.exists() else ' (none yet)'}")
     for shape, row in rows.items():
         config = " ".join(f"{setting}={value}" for setting, value in table[row].items())
-        typer.echo(f"{shape}: {'its own' if row == shape else row}: {config}")
+        say(f"{shape}: {'its own' if row == shape else row}: {config}")

@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
+from artifacts.cli.output import print_json
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.record import common_record, record_of
-from runtime.cli.screen import Screen, print_json
+from runtime.cli.screen import Screen
 from runtime.images.batch import Job, Outcome, run_jobs
 from runtime.images.job_plan import plan_jobs
 from schemas.errors import BatchError, ImageError, UsageError

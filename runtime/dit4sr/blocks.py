@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from artifacts.dit4sr.config import TransformerConfig
+from runtime.network.attention import SoftmaxAttention
 from runtime.network.projection import ActivationBits, modulate, project, project_all
 
 NORM_EPS = 1e-6
@@ -138,6 +139,7 @@ class ControlAttention(nn.Module):
         self.norm_q, self.norm_k, self.norm_added_q, self.norm_added_k = (
             nn.RMSNorm(head, NORM_EPS) for _ in range(4)
         )
+        self.attend = SoftmaxAttention()
 
     def _heads(self, x: Tensor) -> Tensor:
         """[B, tokens, C] -> [B, heads, tokens, head size]."""
@@ -185,8 +187,11 @@ class ControlAttention(nn.Module):
             values.append(self._heads(v_text))
             queries += [self.norm_added_q(self._heads(x)) for x in q_text]
 
-        attended = F.scaled_dot_product_attention(
-            torch.cat(queries, dim=2), torch.cat(keys, dim=2), torch.cat(values, dim=2)
+        attended = self.attend(
+            torch.cat(queries, dim=2),
+            torch.cat(keys, dim=2),
+            torch.cat(values, dim=2),
+            quantized=bits is not None,
         )
         attended = attended.transpose(1, 2).flatten(2)  # [B, queries, C]
 

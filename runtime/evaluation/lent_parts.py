@@ -3,7 +3,8 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from artifacts.pack.file_names import PROMPTS, sha256_of
+from artifacts.files.hashing import sha256_of
+from artifacts.pack.file_names import PROMPTS
 from artifacts.pack.reader import Pack
 from runtime.prompts.embedding_cache import encoders_identity
 from runtime.prompts.encoders import has_text_encoders

@@ -173,7 +173,7 @@ def full_precision_method(
     if lender is not None and lender.config != checkpoint.config:
         raise UsageError(f"{path} and {pack} are networks of different shapes")
     lent = None if lender is None else lender.variant
-    architecture = checkpoint.architecture(variant or lent)
+    architecture = checkpoint.architecture(variant or checkpoint.variant or lent)
     defaults = (
         read_sampling_defaults(checkpoint.parts_dir, architecture)
         if lender is None

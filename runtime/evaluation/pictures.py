@@ -9,8 +9,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.hashing import sha256_of
 from artifacts.files.whole_file import write_text
-from artifacts.pack.file_names import sha256_of
 from runtime.evaluation.datasets import DataSet, Pair
 from runtime.evaluation.methods import Method
 from schemas.errors import QPackError, ResourceError

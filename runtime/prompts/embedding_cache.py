@@ -12,10 +12,10 @@ import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
+from artifacts.files.hashing import sha256_of
 from artifacts.files.safetensors_io import Entry, read_header, tensor_bytes, write_safetensors
 from artifacts.files.user_cache import user_cache
 from artifacts.files.whole_file import replacing
-from artifacts.pack.file_names import sha256_of
 from runtime.prompts.encoders import ENCODER_FOLDERS, TextEmbedding, encode_texts
 from schemas.errors import PackError
 

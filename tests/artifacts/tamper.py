@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from artifacts.pack.file_names import sha256_of
+from artifacts.files.hashing import sha256_of
 from schemas.json_io import dump_json, format_json
 from schemas.manifest import Manifest
 
@@ -22,7 +22,7 @@ def reseal(pack: Path) -> None:
             "sha256": sha256_of(path),
         }
         for path in sorted(pack.rglob("*"))
-        if path.is_file() and path != manifest
+        if path.is_file() and path not in (manifest, pack / "README.md")
     }
     names = [n for n in content["files"] if n.startswith("transformer") and n.endswith("tensors")]
     content["transformer_bytes"]["pack"] = sum(content["files"][n]["bytes"] for n in names)

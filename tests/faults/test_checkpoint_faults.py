@@ -142,25 +142,6 @@ def test_a_shard_path_out_of_the_folder(tmp_path, name):
     refused(tmp_path, path, "leads out of the folder")
 
 
-@pytest.mark.parametrize("shards", [1, 2])
-def test_a_link_out_of_the_folder(tmp_path, shards):
-    path = write_folder(tmp_path / "m", random_state(), shards=shards)
-    file = sorted((path / "transformer").glob("*.safetensors"))[0]
-    file.rename(tmp_path / "elsewhere.safetensors")
-    file.symlink_to(tmp_path / "elsewhere.safetensors")
-    refused(tmp_path, path, file.name, "a link out of the folder")
-
-
-def test_a_hub_cache_links_only_into_its_own_blobs(tmp_path):
-    path = write_folder(tmp_path / "models--a--b" / "snapshots" / "1", random_state())
-    other = tmp_path / "models--c--d" / "blobs"
-    other.mkdir(parents=True)
-    file = path / "transformer" / WEIGHTS
-    file.rename(other / "0")
-    file.symlink_to(other / "0")
-    refused(tmp_path, path, "a link out of the folder")
-
-
 def test_a_loop_of_links(tmp_path):
     path = write_folder(tmp_path / "m", random_state())
     file = path / "transformer" / WEIGHTS

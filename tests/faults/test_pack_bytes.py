@@ -27,6 +27,8 @@ def test_exit_code_is_three():
 def test_20_one_flipped_bit_names_its_file(pack, seed):
     randomness = random.Random(seed)
     for name in files(pack):
+        if name == "README.md":
+            continue  # anyone may edit the model card
         path = pack / name
         data = bytearray(path.read_bytes())
         place = randomness.randrange(len(data))

@@ -183,6 +183,8 @@ def test_25_prompts_of_another_shape(pack, tensor, shape):
 
 def test_25_missing_file(pristine, tmp_path):
     for number, name in enumerate(files(pristine)):
+        if name == "README.md":
+            continue
         copy = shutil.copytree(pristine, tmp_path / str(number))
         (copy / name).unlink()
         with pytest.raises(PackError, match=name):
@@ -194,18 +196,10 @@ def test_25_missing_file(pristine, tmp_path):
             open_pack(copy)
 
 
-def test_25_extra_file(pack):
+def test_25_an_unknown_file_in_the_manifest(pack):
     (pack / "notes.txt").write_text("x")
-    with pytest.raises(PackError, match=r"the directory alone has 1: notes\.txt"):
-        open_pack(pack)
     reseal(pack)
     with pytest.raises(PackError, match=r"notes\.txt: not a file of a pack"):
-        open_pack(pack)
-
-
-def test_25_extra_folder(pack):
-    (pack / "more").mkdir()
-    with pytest.raises(PackError, match="more: neither a file nor a directory of a pack"):
         open_pack(pack)
 
 

@@ -2,11 +2,13 @@
 
 import pytest
 
+from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.dit4sr.family import FAMILY
-from planner.settings import BuildSettings, check_bounds
+from planner.settings import BuildSettings, check_bounds, settings_of
 from planner.target import Target, parse_target
-from schemas.errors import UsageError
+from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord
+from tests.artifacts.make_checkpoint import random_state, write_file
 
 NAMES = ["transformer_blocks.0.attn.to_q", "transformer_blocks.0.ff.net.2", "x.norm1.linear"]
 
@@ -35,6 +37,8 @@ def settings(**fields):
         ({"activation_scale": "max"}, "scale rule 'max'"),
         ({"segments": 0}, "0 segments"),
         ({"smoothing": True}, "exclude one another"),
+        ({"softmax_bits": 4}, "softmax at 4 bits"),
+        ({"softmax_bits": 32}, "softmax at 32 bits"),
     ],
 )
 def test_a_choice_out_of_range_is_refused(fields, said):
@@ -60,10 +64,22 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
-    chosen = settings(keep=("a", "b"))
+    chosen = settings(keep=("a", "b"), softmax_bits=8)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
+    assert recorded["softmax_bits"] == 8
+
+
+def test_softmax_bits_are_recorded_where_they_quantize_anything():
+    for bits in (8, 16):
+        chosen = settings(softmax_bits=bits, variant="q")
+        recorded = chosen.recorded()
+        assert ("softmax_bits" in recorded) == (bits == 8)
+        assert settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY) == chosen
+    recorded["softmax_bits"] = 4
+    with pytest.raises(PackError, match="softmax"):
+        settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY)
 
 
 @pytest.mark.parametrize(
@@ -85,8 +101,12 @@ def test_vatmp_is_off_from_six_bits_on_unless_asked_for(target, choice, wanted):
     assert smoothing.uses_calibration
 
 
-def test_the_family_decides_on_variants():
-    assert BuildSettings(Target(4, 4)).resolved(FAMILY).variant == "q"
-    assert BuildSettings(Target(4, 4), variant="r1").resolved(FAMILY).variant == "r1"
+def test_the_checkpoint_decides_on_variants(tmp_path):
+    checkpoint = open_checkpoint(write_file(tmp_path / "m.safetensors", random_state()))
+    assert BuildSettings(Target(4, 4)).resolved(checkpoint).variant == "q"
+    assert BuildSettings(Target(4, 4), variant="r1").resolved(checkpoint).variant == "r1"
     with pytest.raises(UsageError, match="no variant 'z' of DiT4SR"):
-        BuildSettings(Target(4, 4), variant="z").resolved(FAMILY)
+        BuildSettings(Target(4, 4), variant="z").resolved(checkpoint)
+    named = open_checkpoint(write_file(tmp_path / "dit4sr_r1.safetensors", random_state()))
+    assert BuildSettings(Target(4, 4)).resolved(named).variant == "r1"
+    assert BuildSettings(Target(4, 4), variant="f").resolved(named).variant == "f"

@@ -69,8 +69,8 @@ LAYER = "transformer_blocks.0.attn.to_q"
         ("omitted", ["b", "a"], "omitted: names are not sorted"),
         ("omitted", ["a", "a"], "omitted: names are not sorted, or one appears twice"),
         ("checksum", "0", "checksum"),
-        ("files/README.md/sha256", "0" * 63 + "G", r"files\.README\.md\.sha256"),
-        ("files/README.md/bytes", "19", r"files\.README\.md\.bytes"),
+        ("files/bit_grid.json/sha256", "0" * 63 + "G", r"files\.bit_grid\.json\.sha256"),
+        ("files/bit_grid.json/bytes", "19", r"files\.bit_grid\.json\.bytes"),
     ],
 )
 def test_a_wrong_field_is_refused_by_name(manifest_bytes, path, value, message):
@@ -85,7 +85,7 @@ def test_a_wrong_field_is_refused_by_name(manifest_bytes, path, value, message):
 )
 def test_a_file_name_never_leaves_the_directory(manifest_bytes, name):
     content = json.loads(manifest_bytes)
-    content["files"][name] = content["files"]["README.md"]
+    content["files"][name] = content["files"]["bit_grid.json"]
     with pytest.raises(PackError, match="files"):
         validate(Manifest, content, where="manifest.json", error=PackError)
 

@@ -44,6 +44,7 @@ FAMILY = Family(
         steps=3, guidance=1.0, shift=1.0, tile_latent=8, overlap_latent=2, min_side_px=16
     ),
     lacks=lambda shapes: [f"{name}.weight" for name in LAYERS if f"{name}.weight" not in shapes],
+    is_base_model=lambda _shapes: False,
     config_from_shapes=config_from_shapes,
     tensor_shapes=tensor_shapes,
     quantizable=lambda config: {

@@ -1,10 +1,14 @@
+import os
 import shutil
 
 import pytest
 import torch
 
 from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
+from artifacts.files.hashing import sha256_of
+from artifacts.pack.directory import other_files
 from artifacts.pack.reader import open_pack, verify_pack
+from artifacts.pack.writer import PackWriter
 from schemas.errors import PackError
 from tests.artifacts.make_pack import PROMPT_TOKENS, TINY, make_pack, random_weight
 from tests.artifacts.tamper import edit_manifest, reseal
@@ -97,15 +101,33 @@ def test_a_link_to_the_pack_itself_is_followed(path, tmp_path):
     assert open_pack(tmp_path / "link.qpack").manifest == open_pack(path).manifest
 
 
-def test_what_a_hub_adds_is_ignored_and_nothing_else(path, tmp_path):
+def test_what_a_hub_adds_is_ignored(path, tmp_path):
     copy = tmp_path / "a.qpack"
     shutil.copytree(path, copy)
     (copy / ".gitattributes").write_text("*.safetensors filter=lfs\n")
     (copy / ".cache" / "huggingface").mkdir(parents=True)
     verify_pack(copy)
-    (copy / ".hidden").write_text("")
-    with pytest.raises(PackError, match=r"the directory alone has 1: \.hidden"):
-        open_pack(copy)
+    assert other_files(copy) == []
+
+
+def test_a_hub_cache_of_links_into_blobs_is_a_pack(path, tmp_path):
+    blobs = tmp_path / "models--someone--a" / "blobs"
+    snapshot = tmp_path / "models--someone--a" / "snapshots" / "abc"
+    blobs.mkdir(parents=True)
+    for file in path.rglob("*"):
+        if file.is_file():
+            blob = blobs / sha256_of(file)
+            shutil.copyfile(file, blob)
+            link = snapshot / file.relative_to(path)
+            link.parent.mkdir(parents=True, exist_ok=True)
+            link.symlink_to(os.path.relpath(blob, link.parent))
+    assert verify_pack(snapshot).manifest == open_pack(path).manifest
+    pack = open_pack(snapshot)
+    with PackWriter(tmp_path / "copy.qpack") as writer:
+        writer.adopt(pack)
+        writer.finish(pack.manifest, pack.bit_grid, "card")
+    shutil.rmtree(blobs.parent)
+    verify_pack(tmp_path / "copy.qpack")
 
 
 def test_verify_finds_bits_set_in_the_padding(tmp_path):

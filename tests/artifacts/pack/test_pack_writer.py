@@ -52,7 +52,10 @@ def test_the_manifest_returned_is_the_one_written(tmp_path):
     size = (tmp_path / "a.qpack" / "transformer.safetensors").stat().st_size
     assert manifest.transformer_bytes.pack == size
     assert manifest.transformer_bytes.source == 1000
-    assert set(manifest.files) == set(content(tmp_path / "a.qpack")) - {"manifest.json"}
+    assert set(manifest.files) == set(content(tmp_path / "a.qpack")) - {
+        "manifest.json",
+        "README.md",
+    }
 
 
 def test_nothing_in_a_pack_says_when_or_where(tmp_path):
@@ -120,6 +123,31 @@ def test_force_never_removes_what_is_not_a_pack(tmp_path, kind):
     ):
         pytest.fail("the block must not be entered")
     assert path.exists()
+
+
+@pytest.mark.parametrize("name", ["LICENSE", "preview.png", "vae/notes.txt", ".git/HEAD", "more/x"])
+def test_force_never_removes_what_people_put_beside_a_pack(tmp_path, name):
+    path = tmp_path / "a.qpack"
+    make_pack(path)
+    (path / name).parent.mkdir(exist_ok=True)
+    (path / name).write_bytes(b"mine")
+    with (
+        pytest.raises(UsageError, match=f"not the pack's.*{name.split('/')[0]}") as caught,
+        PackWriter(path, force=True),
+    ):
+        pytest.fail("the block must not be entered")
+    assert "move them away" in caught.value.hint
+    assert (path / name).read_bytes() == b"mine"
+
+
+def test_what_nobody_misses_goes_with_a_replaced_pack(tmp_path):
+    path = tmp_path / "a.qpack"
+    make_pack(path)
+    for name in (".DS_Store", "Thumbs.db", "._manifest.json", ".nfs0001", ".gitattributes"):
+        (path / name).write_bytes(b"x")
+    (path / "README.md").write_text("edited")
+    make_pack(path, force=True, seed=1)
+    assert not (path / ".DS_Store").exists()
 
 
 def test_a_missing_parent_is_a_usage_error(tmp_path):

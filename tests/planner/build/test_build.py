@@ -94,7 +94,7 @@ CHOICES = {
 
 
 @pytest.mark.parametrize("choice", CHOICES)
-def test_a_pack_decodes_to_its_source(built, state, choice):
+def test_a_pack_decodes_to_its_source(checkpoint, built, state, choice):
     fields = CHOICES[choice]
     pack = built(**fields)
     asked = settings(**fields)
@@ -134,7 +134,7 @@ def test_a_pack_decodes_to_its_source(built, state, choice):
         shapes = block_shapes(out_features, in_features, asked.local_rank)
         assert record.local_block in (shapes or [None])
 
-    assert manifest.recipe.settings == asked.resolved(FAMILY).recorded()
+    assert manifest.recipe.settings == asked.resolved(checkpoint).recorded()
     assert manifest.rotation.enabled == asked.rotation
     assert manifest.rotation.signs == (asked.rotation and asked.rotation_signs)
     for name in pack.layer_names:

@@ -133,7 +133,7 @@ def test_a_whole_pack_keeps_its_other_files(tmp_path):
     assert done.exit_code == 0, done.stderr
     regrid(pack, "--set", "ff=W5", "--checkpoint", setup.checkpoint, "-o", new)
     verify_pack(new)
-    own = {"transformer.safetensors", "bit_grid.json", "README.md"}
+    own = {"transformer.safetensors", "bit_grid.json"}
     assert set(files(new)) == set(files(pack)) > own
     for name in set(files(pack)) - own:
         assert files(new)[name] == files(pack)[name]

@@ -83,8 +83,8 @@ WRONG = {
         "self.to_out[0], attended[:, :n] + latent[:, :n]",
     ),
     "attention unscaled": (
-        "torch.cat(values, dim=2)\n        )",
-        "torch.cat(values, dim=2), scale=1.0\n        )",
+        "torch.cat(queries, dim=2),",
+        "torch.cat(queries, dim=2) * queries[0].shape[-1] ** 0.5,",
     ),
     "keys in another order than their values": (
         "torch.cat(keys, dim=2)",
