@@ -12,12 +12,8 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from artifacts.files.file_lock import is_at, try_lock
 from schemas.errors import ResourceError
-
-try:
-    import fcntl
-except ImportError:  # pragma: no cover  (Windows, where nothing stands in for it)
-    fcntl = None  # type: ignore[assignment]
 
 
 def lock_file(output: Path) -> Path:
@@ -34,9 +30,6 @@ def output_lock(output: Path) -> Iterator[None]:
     Raises:
         ResourceError: on entering: another process has it, or the directory cannot be written.
     """
-    if fcntl is None:  # pragma: no cover
-        yield  # type: ignore[unreachable]
-        return
     file = lock_file(output)
     try:
         descriptor = _take(file, output)
@@ -54,28 +47,20 @@ def _take(file: Path, output: Path) -> int:
     """Open and lock ``file``; returns its descriptor."""
     while True:
         descriptor = os.open(file, os.O_RDWR | os.O_CREAT, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+        locked = try_lock(descriptor)
+        if locked is None:
+            return descriptor
+        if not locked:
             holder = os.read(descriptor, 32).decode("ascii", "replace").strip()
             os.close(descriptor)
             process = f"process {holder}" if holder else "another process"
             raise ResourceError(
                 f"{output}: {process} is writing it (lock {file})",
                 hint="wait until it has finished, or choose another output",
-            ) from None
-        except OSError:  # a file system without locks
-            return descriptor
+            )
         # Between opening and locking, the one before may have removed the file.
-        if _is_at(file, descriptor):
+        if is_at(file, descriptor):
             os.ftruncate(descriptor, 0)
             os.write(descriptor, f"{os.getpid()}\n".encode("ascii"))
             return descriptor
         os.close(descriptor)
-
-
-def _is_at(file: Path, descriptor: int) -> bool:
-    try:
-        return os.path.samestat(os.fstat(descriptor), file.stat())
-    except FileNotFoundError:
-        return False

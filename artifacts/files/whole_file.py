@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
+from artifacts.files.partial_file import partial_file, sweep_partial_files
 from schemas.errors import ResourceError
 
 
@@ -12,8 +13,9 @@ from schemas.errors import ResourceError
 def replacing(path: Path, *, sole_writer: bool = False) -> Iterator[Path]:
     """Give a name beside ``path`` to write to; at the end, what is there takes ``path``'s place.
 
-    After an error nothing is left under that name. It keeps two processes apart, and is short
-    however long the real one is.
+    By then it is on the disk: after a power cut there is the old file or the new one, and not an
+    empty one. After an error nothing is left under that name; what a killed process left goes when
+    the next one writes into the folder.
 
     Args:
         path: the file.
@@ -23,34 +25,43 @@ def replacing(path: Path, *, sole_writer: bool = False) -> Iterator[Path]:
     Raises:
         OSError: from the file system; ``path`` is as it was.
     """
-    partial = path.with_name(f"{path.name}.partial" if sole_writer else f".qrun-{os.getpid()}.part")
-    try:
+    if sole_writer:
+        partial = path.with_name(f"{path.name}.partial")
+        try:
+            yield partial
+            _move_synced(partial, path)
+        finally:
+            with suppress(OSError):
+                partial.unlink(missing_ok=True)
+        return
+    sweep_partial_files(path.parent)
+    with partial_file(path.parent) as partial:
         yield partial
-        partial.replace(path)
+        _move_synced(partial, path)
+
+
+def _move_synced(partial: Path, path: Path) -> None:
+    descriptor = os.open(partial, os.O_RDWR)
+    try:
+        os.fsync(descriptor)
     finally:
-        with suppress(OSError):
-            partial.unlink(missing_ok=True)
+        os.close(descriptor)
+    partial.replace(path)
 
 
-def write_bytes(
-    path: Path, content: bytes, *, sync: bool = False, sole_writer: bool = False
-) -> None:
+def write_bytes(path: Path, content: bytes, *, sole_writer: bool = False) -> None:
     """Write a file whole or not at all.
 
     Args:
         path: the file.
         content: all of it.
-        sync: have it on the disk before it takes its place.
         sole_writer: as `replacing` takes it.
 
     Raises:
         OSError: from the file system; ``path`` is as it was.
     """
-    with replacing(path, sole_writer=sole_writer) as partial, partial.open("wb") as file:
-        file.write(content)
-        if sync:
-            file.flush()
-            os.fsync(file.fileno())
+    with replacing(path, sole_writer=sole_writer) as partial:
+        partial.write_bytes(content)
 
 
 def write_text(path: Path, text: str) -> None:

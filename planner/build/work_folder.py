@@ -125,12 +125,7 @@ class WorkFolder:
             self.remove()
             with self._disk_errors():
                 self.path.mkdir()
-                write_bytes(
-                    self.path / PLAN,
-                    format_json(plan).encode("utf-8"),
-                    sync=True,
-                    sole_writer=True,
-                )
+                write_bytes(self.path / PLAN, format_json(plan).encode("utf-8"), sole_writer=True)
             return
         differing = _differences(known, plan)
         if differing:

@@ -32,7 +32,7 @@ def write_calibration(path: Path, calibration: Calibration) -> None:
         ResourceError: the disk is full or fails; an older file is as it was.
     """
     try:
-        write_bytes(path, dump_json(calibration), sync=True)
+        write_bytes(path, dump_json(calibration))
     except OSError as cause:
         raise ResourceError(f"{path}: cannot be written: {cause.strerror or cause}") from cause
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from artifacts.files.partial_file import sweep_partial_files
 from schemas.error_text import describe_error, one_line
 from schemas.errors import CheckpointError, PackError, QPackError, UsageError
 
@@ -55,6 +56,8 @@ class Outcome:
 def check_writable(folder: Path) -> None:
     """Make ``folder`` if need be, and write to it: no permission bit tells as surely.
 
+    What earlier commands left there when they were killed is removed.
+
     Raises:
         UsageError: it cannot be written to.
     """
@@ -62,6 +65,7 @@ def check_writable(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
+        sweep_partial_files(folder)
     except OSError as error:
         raise UsageError(
             f"{folder}: results cannot be written here ({error.strerror})",

@@ -11,11 +11,16 @@ No path and no machine is named.
 """
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
 import pyvips
+
+from runtime.images.file_end import has_its_end
+from runtime.images.opening import open_image
+from schemas.errors import ImageError
 
 Setting = str | int | float | None
 MadeWith = dict[str, Setting]
@@ -51,11 +56,9 @@ def read_record(path: Path) -> MadeWith | None:
     """What a picture says of how it was made; None where it says nothing that can be read.
 
     Raises:
-        pyvips.Error: it is no picture.
+        ImageError: it is no picture.
     """
-    # By a source: libvips remembers files by their names, and this one may have been replaced.
-    source = pyvips.Source.new_from_file(str(path))
-    image = pyvips.Image.new_from_source(source, "", access="sequential")
+    image = open_image(path, max_pixels=sys.maxsize).image
     field = _FIELDS.get(path.suffix.lower())
     if field is None or field not in image.get_fields():
         return None
@@ -78,7 +81,9 @@ def state_of(path: Path, made_with: Mapping[str, Setting]) -> tuple[State, str]:
         return "absent", ""
     try:
         record = read_record(path)
-    except pyvips.Error:
+        if not has_its_end(path):
+            return "unreadable", ""
+    except (ImageError, OSError):
         return "unreadable", ""
     if record is None:
         return "unknown", ""

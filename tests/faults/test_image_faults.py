@@ -488,3 +488,15 @@ def test_result_name_that_is_too_long_fails_before_any_work_and_alone(tmp_path, 
     assert run(tmp_path).exit_code == 6
     assert (tmp_path / "b_x4.png").exists()
     assert run(source, "-o", tmp_path / "c.png").exit_code == 0
+
+
+def test_what_a_killed_batch_left_is_swept_by_the_next_even_with_nothing_to_do(tmp_path, run):
+    source = make_image(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    left = tmp_path / "out" / ".qrun-12-0.part"
+    left.write_bytes(b"half a picture")
+    assert run(source, "-o", tmp_path / "out").exit_code == 0
+    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_x4.png"]
+    left.write_bytes(b"half a picture")
+    assert run(source, "-o", tmp_path / "out").exit_code == 0
+    assert not left.exists()

@@ -38,6 +38,6 @@ def test_a_place_that_cannot_be_written_is_named(tmp_path):
 def test_what_a_killed_writer_left_is_written_over_by_the_next(tmp_path):
     path = tmp_path / "a.json"
     (tmp_path / "a.json.partial").write_bytes(b"longer than what follows")
-    write_bytes(path, b"whole", sync=True, sole_writer=True)
+    write_bytes(path, b"whole", sole_writer=True)
     assert path.read_bytes() == b"whole"
     assert list(tmp_path.iterdir()) == [path]

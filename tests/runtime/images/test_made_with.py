@@ -51,6 +51,19 @@ def test_what_says_nothing(tmp_path, picture):
         marked.set_type(pyvips.GValue.gstr_type, "png-comment-0-qdit4sr", text)
         marked.write_to_file(str(file))
         assert state_of(file, RECORD) == ("unknown", "")
-    for content in (b"", b"\x89PNG\r\n\x1a\n", b"finished earlier"):
+    for content in (b"", b"\x89PNG\r\n\x1a\n", b"finished earlier", b"2 2\n1 2\n3 4\n"):
         file.write_bytes(content)
+        assert state_of(file, RECORD) == ("unreadable", "")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])
+def test_a_picture_without_its_end_is_not_finished(tmp_path, suffix):
+    noise = np.random.default_rng(0).integers(0, 256, (90, 80, 3), dtype=np.uint8)
+    picture = pyvips.Image.new_from_array(noise).copy(interpretation="srgb")
+    file = tmp_path / f"a{suffix}"
+    with_record(picture, suffix, RECORD).write_to_file(str(file))
+    assert state_of(file, RECORD) == ("finished", "")
+    content = file.read_bytes()
+    for missing in (len(content) // 2, *([20] if suffix != ".tif" else [])):
+        file.write_bytes(content[:-missing])
         assert state_of(file, RECORD) == ("unreadable", "")
