@@ -13,6 +13,7 @@ from planner.target import Target, parse_target
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
+from schemas.patterns import compile_pattern
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
     from artifacts.checkpoint.reader import Checkpoint
@@ -132,10 +133,7 @@ class BuildSettings:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}", hint="give a whole number from 0 to 2^63 - 1")
         for pattern in self.keep:
-            try:
-                re.compile(pattern)
-            except re.error as cause:
-                raise UsageError(f"pattern {pattern!r}: {cause}") from None
+            compile_pattern(pattern)
 
     def resolved(self, checkpoint: "Checkpoint") -> "BuildSettings":
         """The same for ``checkpoint``: the variant that it is taken as, where none was chosen.

@@ -33,6 +33,8 @@ MAX_MIN_SIDE_PX = 2048
 """Largest shorter side that a small image is brought to before the network sees it: memory and time
 grow with its square, whatever the image. Published models have 512."""
 
+MAX_SIDE_PX = 65536
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Parts of letters, digits, dot, dash, underscore; no empty part, none that starts with a dot.
@@ -46,7 +48,7 @@ FamilyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1.0001)]
 Names = Annotated[tuple[str, ...], FailFast(), at_most(MAX_LAYERS), Field(strict=False)]
-Side = Annotated[int, Field(ge=1, le=65536)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
 ScaleRule = Literal["gaussian", "absmax"]

@@ -100,6 +100,7 @@ def build(
         if calib is not None and calibration is not None:
             raise UsageError("a calibration is given twice", hint="--calib or --calibration")
         unfinished.check()
+        base.check()
         opened = open_checkpoint(checkpoint)
         notes = opened.notes(settings.variant)
         show_notes(notes)
@@ -198,6 +199,7 @@ def calibrate(
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         unfinished.check()
+        base.check()
         opened = open_checkpoint(checkpoint)
         notes = opened.notes(settings.variant)
         show_notes(notes)
