@@ -58,7 +58,7 @@ def run_kills(
             scenario = SCENARIOS[name](Path(scratch))
             rng = random.Random(f"{name} {seed}")
             share = count // len(scenarios)
-            reports[name] = _run(scenario, runners, Path(scratch), share, rng)
+            reports[name] = run_rounds(scenario, runners, Path(scratch), share, rng)
         if not as_json:
             print(reports[name].render(name), flush=True)
     if as_json:
@@ -66,13 +66,14 @@ def run_kills(
     return 1 if any(report.failures for report in reports.values()) else 0
 
 
-def _run(
+def run_rounds(
     scenario: Scenario,
     runners: dict[str, Runner],
     scratch: Path,
     count: int,
     rng: random.Random,
 ) -> Report:
+    """Kill and repeat until there were so many kills."""
     report = Report()
     whole, durations = _measure(scenario, runners, scratch)
     while report.kills < count:

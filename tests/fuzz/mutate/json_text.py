@@ -10,7 +10,7 @@ from tests.fuzz.mutate.data import mutate_bytes
 
 BYTES_TOO = 0.15
 """How often the text itself is damaged as well."""
-GENTLE = 0.3
+GENTLE = 0.4
 """How often a single value becomes another that may well be valid."""
 LONGEST_TEXT = 34 * 2**20
 """Largest that a mutation makes a text, in characters: longer than anything that is read."""
