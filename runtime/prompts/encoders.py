@@ -122,6 +122,8 @@ def _run_encoder(
     if not any((folder / f"tokenizer{number}" / name).is_file() for name in VOCABULARY_FILES):
         # transformers would go on without one, and read every word as unknown.
         raise CheckpointError(f"{folder}: tokenizer{number} has no vocabulary")
+    for part in (f"tokenizer{number}", f"text_encoder{number}"):
+        _check_regular_files(folder / part)
     try:
         # Nothing may be fetched: what is not in the folder is an error.
         tokenizer = tokenizer_class.from_pretrained(
@@ -165,6 +167,13 @@ def _run_encoder(
     del model
     gc.collect()  # before the next encoder is loaded
     return outputs
+
+
+def _check_regular_files(folder: Path) -> None:
+    """Make sure that no file of ``folder`` is a pipe or a device, which opening would wait on."""
+    for entry in sorted(folder.iterdir()):
+        if entry.exists() and not entry.is_file() and not entry.is_dir():
+            raise CheckpointError(f"{entry}: not a regular file")
 
 
 def _first_line(cause: BaseException) -> str:

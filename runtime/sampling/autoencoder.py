@@ -5,6 +5,7 @@ from torch import Tensor
 
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
+from schemas.errors import PackError
 
 VAE_TILE_PX = 1024
 """Images larger than this are encoded and decoded in tiles: SD 3.5's VAE was trained at 1024."""
@@ -36,9 +37,10 @@ def decode(pipeline: Pipeline, latent: Tensor) -> Tensor:
     """Decode a latent to [1, 3, H, W], about 0 ... 1, float32 on the CPU.
 
     Raises:
+        PackError: the picture holds values that are not finite.
         ResourceError: memory ran out with the smallest tiles.
     """
-    return with_smaller_tiles(
+    picture = with_smaller_tiles(
         lambda tile: decode_in_tiles(pipeline, latent, tile),
         min(VAE_TILE_PX, pipeline.vae_factor * max(latent.shape[-2:])),
         VAE_TILE_FLOOR_PX,
@@ -46,6 +48,13 @@ def decode(pipeline: Pipeline, latent: Tensor) -> Tensor:
         "VAE decoding",
         pipeline.release_graphs,
     )
+    # Weights may each be sound, and overflow together.
+    if not bool(torch.isfinite(picture).all()):
+        raise PackError(
+            f"the model's picture holds values that are not finite (computed in {pipeline.dtype})",
+            hint="try --dtype float32; if that is no better, the model is damaged",
+        )
+    return picture
 
 
 def encode_in_tiles(pipeline: Pipeline, image: Tensor, tile_px: int) -> Tensor:

@@ -87,6 +87,9 @@ def read_file(file: Path) -> Table:
         OSError: the file cannot be read.
         ValueError: it is no such table.
     """
+    # Looked at before opening, which would wait for ever on a pipe.
+    if file.exists() and not file.is_file():
+        raise ValueError(f"{file} is no table of tile sizes: not a regular file")
     with file.open("rb") as opened:
         data = opened.read(_LARGEST_BYTES + 1)
     try:

@@ -2,10 +2,12 @@
 
 from dataclasses import replace
 
+import pytest
 import torch
 
 from runtime.images.resizing import resize
-from runtime.sampling.autoencoder import decode_in_tiles, encode_in_tiles
+from runtime.sampling.autoencoder import decode, decode_in_tiles, encode_in_tiles
+from schemas.errors import PackError
 from tests.runtime.likeness import likeness
 
 
@@ -43,3 +45,12 @@ def test_vae_in_tiles_is_near_the_vae_at_once(tiny):
         at_once, in_tiles = decode_in_tiles(tiny, whole, 160), decode_in_tiles(tiny, whole, 64)
         assert in_tiles.shape == image.shape
         assert likeness(in_tiles, at_once) > 0.85
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, 1e38])
+def test_a_picture_that_is_not_finite_is_an_error_and_not_a_result(tiny, value):
+    latent = torch.zeros(1, 16, 4, 4)
+    latent[0, 3, 1, 2] = value
+    with torch.inference_mode(), pytest.raises(PackError, match="not finite") as caught:
+        decode(tiny, latent)
+    assert "--dtype float32" in caught.value.hint
