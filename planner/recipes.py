@@ -38,6 +38,14 @@ RECIPES: dict[str, Recipe] = {
         "q-dit4sr, its VaSMP reading the residual after the factors instead of the whole weight",
         {"weight_statistic": "residual"},
     ),
+    "standard": Recipe(
+        "q-dit4sr, bits of weights and activations by what their errors do to the final latent",
+        {
+            "weight_statistic": "residual",
+            "weight_allocation": "sensitivity",
+            "timestep_allocation": "sensitivity",
+        },
+    ),
     "rtn": Recipe(
         "round to nearest: absmax scales, no rotation, no factors, the same bits everywhere",
         {"rotation": False, **_ABSMAX, **_NO_FACTORS, **_UNIFORM},

@@ -13,15 +13,16 @@ from planner.target import Target, parse_target
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
+from schemas.patterns import compile_pattern
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
     from artifacts.checkpoint.reader import Checkpoint
     from artifacts.family import Family
 
 Allocator = Literal["greedy", "exact"]
-WeightAllocation = Literal["vasmp", "uniform"]
+WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
-TimestepAllocation = Literal["auto", "vatmp", "uniform"]
+TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
@@ -52,12 +53,14 @@ class BuildSettings:
         variant: which published network the weights are; they do not tell. None until `resolved`.
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
-        weight_allocation: ``vasmp``, or ``uniform``: every layer gets the target's bits.
+        weight_allocation: ``vasmp``; ``uniform``: every layer gets the target's bits; or
+            ``sensitivity``: by what a layer's error does to the final latent (ours).
         weight_statistic: whose variance VaSMP reads: that of the ``rotated`` weight, as the paper
             does, or of the ``residual`` after the factors, which is what gets quantized (ours).
         allocator: how VaSMP's integer problem is solved.
-        timestep_allocation: ``vatmp`` where there is a calibration, ``uniform``, or ``auto``: VaTMP
-            below 6 activation bits.
+        timestep_allocation: ``vatmp`` where there is a calibration; ``uniform``; ``auto``: VaTMP
+            below 6 activation bits; or ``sensitivity``: one budget for all layers and steps, by
+            what their errors do to the final latent (ours).
         segments: of VaTMP, the most runs of equal bits over a layer's timesteps.
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
@@ -130,10 +133,7 @@ class BuildSettings:
         if not 0 <= self.seed < 2**63:
             raise UsageError(f"seed {self.seed}", hint="give a whole number from 0 to 2^63 - 1")
         for pattern in self.keep:
-            try:
-                re.compile(pattern)
-            except re.error as cause:
-                raise UsageError(f"pattern {pattern!r}: {cause}") from None
+            compile_pattern(pattern)
 
     def resolved(self, checkpoint: "Checkpoint") -> "BuildSettings":
         """The same for ``checkpoint``: the variant that it is taken as, where none was chosen.
@@ -152,6 +152,22 @@ class BuildSettings:
         if self.timestep_allocation == "auto":
             return bits < USED_BELOW_BITS
         return self.timestep_allocation == "vatmp"
+
+    @property
+    def goes_by_sensitivity_over_steps(self) -> bool:
+        """Whether sensitivities decide the activation bits."""
+        unquantized = self.target.activation_bits == UNQUANTIZED
+        return self.timestep_allocation == "sensitivity" and not unquantized
+
+    @property
+    def reads_variances(self) -> bool:
+        """Whether bits are decided by variances, among other things."""
+        return self.weight_allocation != "uniform" or self.timestep_allocation == "sensitivity"
+
+    @property
+    def uses_sensitivity(self) -> bool:
+        """Whether bits are decided by sensitivities."""
+        return "sensitivity" in (self.weight_allocation, self.timestep_allocation)
 
     @property
     def uses_calibration(self) -> bool:

@@ -238,7 +238,7 @@ def load_vae(
     """
     opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
     with torch.device("meta"):
-        vae = AutoencoderKL(**opened.config.model_dump(mode="json"))
+        vae = AutoencoderKL(**opened.config.model_dump())
     state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)

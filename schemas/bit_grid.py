@@ -5,6 +5,7 @@ from typing import Annotated, Self
 
 from pydantic import (
     AfterValidator,
+    FailFast,
     Field,
     WithJsonSchema,
     field_validator,
@@ -18,7 +19,7 @@ from schemas.strict import StrictModel
 MAX_TIMESTEPS = 10000
 LAST_TIMESTEP = 1000.0
 """The timestep of pure noise, as diffusers' schedulers count."""
-MAX_LAYERS = 100_000
+MAX_LAYERS = 10_000
 """Far above any network (585 at 2.7 billion parameters); bounds what a hostile file can cost."""
 
 
@@ -41,10 +42,13 @@ MeanBits = Annotated[int | float, Field(ge=1, le=UNQUANTIZED)]
 # JSON has no tuples: lists are let through, then held as tuples. Their items stay strict.
 Timesteps = Annotated[
     tuple[Annotated[float, Field(ge=0, le=LAST_TIMESTEP)], ...],
+    FailFast(),
     at_most(MAX_TIMESTEPS),
     Field(strict=False, min_length=1),
 ]
-BitsPerTimestep = Annotated[tuple[Bits, ...], at_most(MAX_TIMESTEPS), Field(strict=False)]
+BitsPerTimestep = Annotated[
+    tuple[Bits, ...], FailFast(), at_most(MAX_TIMESTEPS), Field(strict=False)
+]
 
 
 class MeanBitWidths(StrictModel):

@@ -3,7 +3,7 @@
 import itertools
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from schemas.bit_grid import MAX_LAYERS, Timesteps, VersionOne
 from schemas.bounds import at_most
@@ -18,13 +18,15 @@ from schemas.manifest import (
 )
 from schemas.strict import StrictModel
 
-MAX_CALIBRATION_BYTES = 128 * 2**20
-"""Largest file read: a number takes some 12 bytes, and layers of 2.7 billion parameters have
-1.1 million inputs together."""
+MAX_CALIBRATION_VALUES = 4_000_000
+"""Most numbers read: layers of 2.7 billion parameters have 1.1 million inputs together, and two
+numbers belong to each."""
+MAX_CALIBRATION_BYTES = 16 * MAX_CALIBRATION_VALUES
+"""Largest file read: a number takes some 12 bytes."""
 
 MeanSquare = Annotated[float, Field(ge=0)]
-PerStep = Annotated[tuple[MeanSquare, ...], at_most(MAX_FILES), Field(strict=False)]
-PerChannel = Annotated[tuple[MeanSquare, ...], at_most(2**24), Field(strict=False)]
+PerStep = Annotated[tuple[MeanSquare, ...], FailFast(), at_most(MAX_FILES), Field(strict=False)]
+PerChannel = Annotated[tuple[MeanSquare, ...], FailFast(), at_most(2**24), Field(strict=False)]
 
 
 class CalibrationImage(StrictModel):
@@ -86,7 +88,10 @@ class Calibration(StrictModel):
     recipe: RecipeRecord
     sampling: CalibrationRecord
     images: Annotated[
-        tuple[CalibrationImage, ...], at_most(MAX_FILES), Field(strict=False, min_length=1)
+        tuple[CalibrationImage, ...],
+        FailFast(),
+        at_most(MAX_FILES),
+        Field(strict=False, min_length=1),
     ]
     timesteps: Timesteps
     mean_squares: Annotated[dict[str, PerStep], at_most(MAX_LAYERS)]

@@ -1,4 +1,4 @@
-"""Options that take one of a few words."""
+"""Checks of options that several commands have. Nothing heavy is imported with this module."""
 
 from schemas.errors import UsageError
 
@@ -11,3 +11,15 @@ def check_choice(option: str, value: str, allowed: tuple[str, ...]) -> None:
     """
     if value not in allowed:
         raise UsageError(f"{option} {value}: one of {', '.join(allowed)}")
+
+
+def check_guidance(guidance: float) -> None:
+    """Make sure that a guidance scale can be used.
+
+    Raises:
+        UsageError: it is negative, not a number, or too large.
+    """
+    from schemas.manifest import MAX_GUIDANCE  # noqa: PLC0415  (brings pydantic)
+
+    if not 0 <= guidance <= MAX_GUIDANCE:  # false for NaN too
+        raise UsageError(f"--guidance {guidance}: a number from 0 to {MAX_GUIDANCE:g} is needed")

@@ -12,11 +12,13 @@ from schemas.bit_grid import BitGrid
 from schemas.calibration import Calibration
 from schemas.json_io import format_json
 from schemas.manifest import Manifest
+from schemas.sensitivity import SensitivityMap
 
 FOLDER = Path(__file__).parent / "json"
 _MODELS: dict[str, type[BaseModel]] = {
     "bit_grid": BitGrid,
     "calibration": Calibration,
+    "sensitivity": SensitivityMap,
     "manifest": Manifest,
 }
 

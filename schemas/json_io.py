@@ -1,8 +1,9 @@
 """Strict, bounded reading and byte-stable writing of JSON.
 
 The standard parser keeps the last of two equal keys, takes ``NaN`` and turns ``1e999`` into
-infinity. Here each of those is an error, and size and nesting are checked before anything is
-parsed, so hostile bytes cost bounded time and memory.
+infinity. Here each of those is an error, and size, nesting and the numbers of keys, containers,
+texts and values are checked before anything is parsed: a parsed container takes fifty times the
+memory of its two bytes, and a validator's complaint about it ten times that.
 """
 
 import json
@@ -17,17 +18,28 @@ from pydantic import BaseModel, ValidationError
 from schemas.errors import QPackError
 from schemas.stand_in import PEEKED_BYTES, recognise
 
-MAX_JSON_BYTES = 8 * 2**20
-"""Largest JSON text read. A grid of 585 layers at a thousand timesteps needs about 3 MB."""
+MAX_JSON_BYTES = 4 * 2**20
+"""Largest JSON text read. A grid of 585 layers at a thousand timesteps needs about 2 MB."""
 MAX_JSON_DEPTH = 32
 """Deepest nesting read; a manifest has five levels."""
+MAX_JSON_KEYS = 100_000
+"""Most keys, and most containers; the header of a tensor file has four keys for each tensor."""
+MAX_JSON_VALUES = 1_000_000
+"""Most values; that grid has 590,000."""
+_MAX_QUOTES = 500_000
+_MAX_BACKSLASHES = 100_000
 _MAX_ERRORS_SHOWN = 3
 
 Model = TypeVar("Model", bound=BaseModel)
 
 
 def read_json_strict(
-    data: bytes, *, where: str, error: type[QPackError], max_bytes: int = MAX_JSON_BYTES
+    data: bytes,
+    *,
+    where: str,
+    error: type[QPackError],
+    max_bytes: int = MAX_JSON_BYTES,
+    max_values: int = MAX_JSON_VALUES,
 ) -> Any:
     """Parse UTF-8 JSON, refusing whatever two parsers could read in two ways.
 
@@ -36,13 +48,14 @@ def read_json_strict(
         where: what it is, for messages (a file name).
         error: the exception type to raise.
         max_bytes: longest text accepted.
+        max_values: most values accepted.
 
     Raises:
-        QPackError: (as ``error``) too long, nested too deep, not UTF-8, malformed, a key twice in
-            one object, a number that is not finite, or half of a surrogate pair.
+        QPackError: (as ``error``) too long, too many values, nested too deep, not UTF-8, malformed,
+            a key twice in one object, a number that is not finite, or half of a surrogate pair.
     """
     _check_size(len(data), max_bytes, where, error)
-    _check_depth(data, where, error)
+    _check_structure(data, max_values, where, error)
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
@@ -81,7 +94,12 @@ def read_json_strict(
 
 
 def read_json_file(
-    path: Path, *, where: str, error: type[QPackError], max_bytes: int = MAX_JSON_BYTES
+    path: Path,
+    *,
+    where: str,
+    error: type[QPackError],
+    max_bytes: int = MAX_JSON_BYTES,
+    max_values: int = MAX_JSON_VALUES,
 ) -> Any:
     """Read a JSON file like `read_json_strict`; its size is checked before it is read.
 
@@ -101,7 +119,9 @@ def read_json_file(
             _check_size(max(len(data), path.stat().st_size), max_bytes, where, error)
     except OSError as cause:
         raise error(f"{where}: cannot be read: {cause.strerror or cause}") from cause
-    return read_json_strict(data, where=where, error=error, max_bytes=max_bytes)
+    return read_json_strict(
+        data, where=where, error=error, max_bytes=max_bytes, max_values=max_values
+    )
 
 
 def validate(model: type[Model], value: Any, *, where: str, error: type[QPackError]) -> Model:
@@ -160,16 +180,30 @@ def _check_size(size_bytes: int, max_bytes: int, where: str, error: type[QPackEr
         raise error(f"{where}: {size_bytes} bytes of JSON, more than the limit of {max_bytes}")
 
 
-def _check_depth(data: bytes, where: str, error: type[QPackError]) -> None:
-    """Refuse deep nesting without recursion and without a Python loop over the text.
+def _check_structure(data: bytes, max_values: int, where: str, error: type[QPackError]) -> None:
+    """Refuse too much of anything, and deep nesting, without a Python loop over the text.
 
-    What is left after escapes and strings are dropped is brackets, and each pass removes the
-    innermost pairs. A backslash outside a string is a syntax error, so up to the first syntax
-    error this sees the same strings as the parser.
+    What is left after escapes and strings are dropped is structure: commas and colons are counted,
+    and of the brackets, each pass removes the innermost pairs. A backslash outside a string is a
+    syntax error, so up to the first syntax error this sees the same strings as the parser.
     """
+    # First, because dropping strings makes a list of what lies between them.
+    for sign, most in ((b'"', _MAX_QUOTES), (b"\\", _MAX_BACKSLASHES)):
+        if (count := data.count(sign)) > most:
+            raise error(
+                f"{where}: {count} characters {sign.decode()} in JSON, more than the limit of"
+                f" {most}"
+            )
     without_strings = re.sub(rb'"[^"]*"', b"", re.sub(rb"\\.", b"", data, flags=re.DOTALL))
-    others = bytes(set(range(256)) - set(b"[]{}"))
-    brackets = without_strings.translate(bytes.maketrans(b"{}", b"[]"), others)
+    signs = without_strings.translate(None, bytes(set(range(256)) - set(b"[]{}:,")))
+    for what, count, most in (
+        ("keys", signs.count(b":"), MAX_JSON_KEYS),
+        ("containers", signs.count(b"[") + signs.count(b"{"), MAX_JSON_KEYS),
+        ("values", signs.count(b","), max_values),
+    ):
+        if count > most:
+            raise error(f"{where}: {count} {what} in JSON, more than the limit of {most}")
+    brackets = signs.translate(bytes.maketrans(b"{}", b"[]"), b":,")
     for _ in range(MAX_JSON_DEPTH):
         brackets = brackets.replace(b"[]", b"")
     if brackets:

@@ -4,6 +4,7 @@ import hashlib
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
+    FailFast,
     Field,
     SerializerFunctionWrapHandler,
     field_validator,
@@ -13,7 +14,7 @@ from pydantic import (
 
 from schemas.bit_grid import MAX_LAYERS, MAX_TIMESTEPS, Bits, MeanBitWidths, VersionOne
 from schemas.bit_widths import UNQUANTIZED
-from schemas.bounds import at_most
+from schemas.bounds import at_most, plain_or_list
 from schemas.json_io import dump_json
 from schemas.strict import StrictModel
 
@@ -32,6 +33,8 @@ MAX_MIN_SIDE_PX = 2048
 """Largest shorter side that a small image is brought to before the network sees it: memory and time
 grow with its square, whatever the image. Published models have 512."""
 
+MAX_SIDE_PX = 65536
+
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Parts of letters, digits, dot, dash, underscore; no empty part, none that starts with a dot.
@@ -44,8 +47,8 @@ SizeKey = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,7}$")]
 FamilyName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9-]*$", max_length=64)]
 VariantName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9._-]*$", max_length=64)]
 Share = Annotated[float, Field(ge=0, le=1.0001)]
-Names = Annotated[tuple[str, ...], at_most(MAX_LAYERS), Field(strict=False)]
-Side = Annotated[int, Field(ge=1, le=65536)]
+Names = Annotated[tuple[str, ...], FailFast(), at_most(MAX_LAYERS), Field(strict=False)]
+Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
 ScaleRule = Literal["gaussian", "absmax"]
@@ -55,7 +58,7 @@ Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
 Shift = Annotated[float, Field(ge=1 / MAX_SHIFT, le=MAX_SHIFT)]
 Setting = str | int | float | bool | None
-SettingOrList = Setting | Annotated[list[Setting], at_most(MAX_FILES)]
+SettingOrList = Annotated[Setting | list[Setting], plain_or_list(MAX_FILES)]
 
 
 class Producer(StrictModel):
@@ -79,7 +82,7 @@ class SourceFile(StrictModel):
 class Source(StrictModel):
     """The checkpoint that the pack was made from."""
 
-    files: Annotated[tuple[SourceFile, ...], at_most(MAX_FILES), Field(strict=False)]
+    files: Annotated[tuple[SourceFile, ...], FailFast(), at_most(MAX_FILES), Field(strict=False)]
 
 
 class ModelRecord(StrictModel):

@@ -35,7 +35,7 @@ class Qrun:
 
         self.load = load
         self.loads = []
-        self._app = make_app(self._load)
+        self._app = make_app(self._load, lambda **_: None)
 
     def __call__(self, *arguments):
         from typer.testing import CliRunner

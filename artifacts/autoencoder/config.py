@@ -6,7 +6,7 @@ allocated, or divides: group counts, depths, scaling factors.
 
 from typing import Annotated, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from schemas.bounds import at_most
 from schemas.strict import StrictModel
@@ -46,12 +46,14 @@ class AutoencoderConfig(StrictModel):
     in_channels: Rgb = 3
     out_channels: Rgb = 3
     down_block_types: Annotated[
-        tuple[Literal["DownEncoderBlock2D"], ...], at_most(MAX_BLOCKS), PerBlock
+        tuple[Literal["DownEncoderBlock2D"], ...], FailFast(), at_most(MAX_BLOCKS), PerBlock
     ] = ("DownEncoderBlock2D",)
     up_block_types: Annotated[
-        tuple[Literal["UpDecoderBlock2D"], ...], at_most(MAX_BLOCKS), PerBlock
+        tuple[Literal["UpDecoderBlock2D"], ...], FailFast(), at_most(MAX_BLOCKS), PerBlock
     ] = ("UpDecoderBlock2D",)
-    block_out_channels: Annotated[tuple[Channels, ...], at_most(MAX_BLOCKS), PerBlock] = (64,)
+    block_out_channels: Annotated[
+        tuple[Channels, ...], FailFast(), at_most(MAX_BLOCKS), PerBlock
+    ] = (64,)
     layers_per_block: Annotated[int, Field(ge=1, le=16)] = 1
     act_fn: Literal["silu"] = "silu"
     latent_channels: Annotated[int, Field(ge=1, le=1024)] = 4

@@ -27,6 +27,7 @@ from artifacts.pack.file_names import BIT_GRID, MANIFEST
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file, validate
 from schemas.manifest import SourceFile
+from schemas.places import absent
 
 CONFIG_FILE = "config.json"
 QUANTIZED_DTYPES = frozenset({"U8", "I8", "F8_E4M3", "F8_E5M2"})
@@ -172,7 +173,8 @@ def open_checkpoint(path: Path) -> Checkpoint:
 
 def _open(path: Path) -> Checkpoint:
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
+        message, hint = absent(path, "file or folder")
+        raise CheckpointError(message, hint=hint)
     folder = _transformer_dir(path) if path.is_dir() else None
     files = [_bare_file(path)] if folder is None else find_weight_files(folder)
 

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import FailFast, Field, model_validator
 
 from schemas.bounds import at_most
 from schemas.strict import StrictModel
@@ -18,7 +18,7 @@ published one has 2^27.8 values."""
 Width = Annotated[int, Field(ge=1, le=65536)]
 # JSON has no tuples: let a list through, then hold it as a tuple so that the model stays hashable.
 LayerIndices = Annotated[
-    tuple[Annotated[int, Field(ge=0)], ...], at_most(MAX_BLOCKS), Field(strict=False)
+    tuple[Annotated[int, Field(ge=0)], ...], FailFast(), at_most(MAX_BLOCKS), Field(strict=False)
 ]
 
 

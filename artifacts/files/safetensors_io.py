@@ -25,8 +25,9 @@ from schemas.errors import PackError, QPackError
 from schemas.json_io import read_json_strict
 from schemas.stand_in import PEEKED_BYTES, recognise
 
-MAX_HEADER_BYTES = 32 * 2**20
-"""Longest header read; some 300,000 tensors. (The library itself allows 100 MB.)"""
+MAX_HEADER_BYTES = 4 * 2**20
+"""Longest header read; some 25,000 tensors, five times those of a pack with 585 quantized layers.
+(The library itself allows 100 MB.)"""
 MAX_DIMENSIONS = 8
 
 TORCH_DTYPES: dict[str, torch.dtype] = {

@@ -8,6 +8,7 @@ hold is said by its hash.
 
 import os
 import stat
+from collections.abc import Collection
 from itertools import islice
 from pathlib import Path
 
@@ -56,7 +57,9 @@ def read_manifest(path: Path) -> Manifest:
     return manifest
 
 
-def check_files(path: Path, manifest: Manifest, *, hashes: bool) -> None:
+def check_files(
+    path: Path, manifest: Manifest, *, hashes: bool, without: Collection[str] = ()
+) -> None:
     """Check that the manifest's files are there, and are what it says.
 
     JSON files are small, and a changed number in them is a valid one: their hashes are always
@@ -66,13 +69,15 @@ def check_files(path: Path, manifest: Manifest, *, hashes: bool) -> None:
         path: of the pack.
         manifest: of the pack.
         hashes: compare those of the other files too, which reads all of them.
+        without: names of files that may be anything.
 
     Raises:
         PackError: names the first file that is missing, or is something else.
     """
     if BIT_GRID not in manifest.files:
         raise PackError(f"{BIT_GRID} is missing in {MANIFEST}")
-    records = {name: manifest.files[name] for name in checked_files(manifest)}
+    names = [name for name in checked_files(manifest) if name not in without]
+    records = {name: manifest.files[name] for name in names}
     for name, record in records.items():
         if not is_known_file(name):
             raise PackError(f"{name}: not a file of a pack")

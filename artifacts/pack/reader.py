@@ -24,33 +24,32 @@ from artifacts.pack.headers import (
     read_transformer_headers,
 )
 from artifacts.pack.opened import Pack
-from schemas.bit_grid import BitGrid
+from schemas.bit_grid import BitGrid, LayerBits
+from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError
 from schemas.json_io import read_json_file, validate
+from schemas.manifest import Manifest
 
 __all__ = ["Pack", "open_pack", "verify_pack"]
 
 
-def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
+def open_pack(path: Path, *, verify_hashes: bool = False, own_grid: bool = True) -> Pack:
     """Open a pack and check all of it but, by default, the hashes of its tensor files.
 
     Args:
         path: the directory.
         verify_hashes: read every file in full and compare its SHA-256 with the manifest's.
+        own_grid: False leaves ``bit_grid.json`` unread, whatever it is: for whoever brings another.
+            The pack then has a grid of one timestep with unquantized activations.
 
     Raises:
         PackError: the pack is damaged, inconsistent, or of a newer version; the message names the
             file, layer or tensor.
     """
     manifest = read_manifest(path)
-    check_files(path, manifest, hashes=verify_hashes)
+    check_files(path, manifest, hashes=verify_hashes, without=() if own_grid else (BIT_GRID,))
     architecture = architecture_of(manifest)
-    grid = validate(
-        BitGrid,
-        read_json_file(path / BIT_GRID, where=BIT_GRID, error=PackError),
-        where=BIT_GRID,
-        error=PackError,
-    )
+    grid = _read_grid(path) if own_grid else _unquantized_grid(manifest)
     check_agreement(manifest, architecture, grid)
     rotations = pack_rotations(manifest)
     headers = read_transformer_headers(path, manifest, pack_tensors(manifest, architecture))
@@ -61,6 +60,20 @@ def open_pack(path: Path, *, verify_hashes: bool = False) -> Pack:
     for size in rotations:
         pack.signs(int(size))
     return pack
+
+
+def _read_grid(path: Path) -> BitGrid:
+    content = read_json_file(path / BIT_GRID, where=BIT_GRID, error=PackError)
+    return validate(BitGrid, content, where=BIT_GRID, error=PackError)
+
+
+def _unquantized_grid(manifest: Manifest) -> BitGrid:
+    """Weight bits as the manifest says; activations in 16 bits."""
+    layers = {
+        name: LayerBits(weight_bits=record.weight_bits, activation_bits=(UNQUANTIZED,))
+        for name, record in manifest.layers.items()
+    }
+    return BitGrid(target=manifest.target, timesteps=(0.0,), layers=layers)
 
 
 def verify_pack(path: Path) -> Pack:

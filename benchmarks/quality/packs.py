@@ -20,6 +20,8 @@ from planner.build.base_model import BaseModel, find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
 from planner.calibrate.calibration_file import read_calibration, write_calibration
+from planner.probe.run import ProbeSettings, probe_checkpoint
+from planner.probe.sensitivity_file import read_sensitivity, write_sensitivity
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings
 from planner.target import parse_target
@@ -28,6 +30,7 @@ from runtime.load import network_from_pack
 from runtime.sampling.bit_schedule import BitsAt, BitSchedule
 from schemas.calibration import Calibration
 from schemas.errors import UsageError
+from schemas.sensitivity import SensitivityMap
 
 BACKEND = "reference"
 """The yardstick: no row depends on which faster kernels a machine happens to have."""
@@ -90,8 +93,28 @@ class PackMaker:
         finally:
             shutil.rmtree(output, ignore_errors=True)
 
+    @cached_property
+    def sensitivity(self) -> SensitivityMap:
+        """The network's sensitivities on generated pictures, found on first use and kept."""
+        sampling = self.base.sampling
+        path = self.work / f"sensitivity.{sampling.steps}-{sampling.guidance:g}.json"
+        if not path.is_file():
+            found = probe_checkpoint(
+                self.checkpoint,
+                None,
+                self.base,
+                ProbeSettings(),
+                device=torch.device("cpu"),
+                dtype=torch.float32,
+            )
+            write_sensitivity(path, found)
+        return read_sensitivity(path)
+
     def _build(self, output: Path, settings: BuildSettings) -> None:
-        if not settings.uses_calibration:
+        if settings.uses_sensitivity:
+            found = self.sensitivity
+            build(self.checkpoint, output, settings, self.base, sensitivity=found, force=True)
+        elif not settings.uses_calibration:
             build(self.checkpoint, output, settings, self.base, force=True)
         elif settings.smoothing:
             calibration = self._unquantized_inputs(settings)

@@ -127,6 +127,14 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
         against=(full, "quarot"),
     )
     add(
+        "standard",
+        "standard: bits by sensitivity",
+        "ours",
+        recipe="standard",
+        overrides=both,
+        against=(full, f"q-dit4sr-residual{at}"),
+    )
+    add(
         "q-dit4sr-no-signs",
         "Q-DiT4SR without signs",
         "ablation",

@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping, Sequence
 from fractions import Fraction
 
+from planner.allocate.sensitivity import ActivationCosts, sensitive_activation_bits
 from planner.allocate.vatmp import allocate_timesteps
 from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, LayerBits
@@ -16,14 +17,16 @@ def make_grid(
     weight_bits: Mapping[str, int],
     timesteps: Sequence[float],
     calibration: Calibration | None,
+    sensitive: ActivationCosts | None = None,
 ) -> tuple[BitGrid, list[str]]:
     """Decide every layer's activation bits.
 
     Args:
-        settings: target, and whether VaTMP is wanted.
+        settings: target, and how activation bits are decided.
         weight_bits: layer name -> weight bits; a layer of 16 keeps its activations in 16.
         timesteps: of the grid; with a calibration that decides, its own go before them.
         calibration: mean squares of all quantized layers; None for none.
+        sensitive: what errors cost at every step, for settings that go by it.
 
     Returns:
         The grid, and a warning where the activation bits had to be rounded down: where nothing
@@ -32,7 +35,10 @@ def make_grid(
     asked = settings.target.activation_bits
     quantized = [name for name, bits in weight_bits.items() if bits != UNQUANTIZED]
     warnings = []
-    if calibration is not None and settings.wants_vatmp:
+    if sensitive is not None and settings.goes_by_sensitivity_over_steps:
+        timesteps = sensitive.timesteps
+        activations = sensitive_activation_bits(sensitive, asked)
+    elif calibration is not None and settings.wants_vatmp:
         timesteps = calibration.timesteps
         activations = allocate_timesteps(
             {name: calibration.mean_squares[name] for name in quantized},

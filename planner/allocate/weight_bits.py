@@ -3,8 +3,10 @@
 from collections.abc import Iterable, Sequence
 
 from planner.allocate.exact import allocate_exact
+from planner.allocate.sensitivity import sensitive_weight_bits
 from planner.allocate.vasmp import LayerStatistics, allocate
 from planner.settings import BuildSettings
+from schemas.sensitivity import SensitivityMap
 
 
 def uniform_bits(names: Iterable[str], settings: BuildSettings) -> dict[str, int]:
@@ -12,12 +14,27 @@ def uniform_bits(names: Iterable[str], settings: BuildSettings) -> dict[str, int
     return dict.fromkeys(names, int(settings.target.weight_bits))
 
 
-def weight_bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
-    """VaSMP: layer name -> weight bits, with the allocator that was asked for."""
+def weight_bits(
+    statistics: Sequence[LayerStatistics],
+    settings: BuildSettings,
+    sensitivity: SensitivityMap | None = None,
+) -> dict[str, int]:
+    """Layer name -> weight bits, by sensitivity or by VaSMP with the allocator asked for.
+
+    Args:
+        statistics: of all layers.
+        settings: target, bounds, allocation, allocator.
+        sensitivity: for an allocation that goes by it.
+
+    Raises:
+        UsageError: the budget lies outside the bounds.
+        ValueError: the allocation goes by a sensitivity, and there is none.
+    """
+    bounds = {"minimum_bits": settings.minimum_bits, "maximum_bits": settings.maximum_bits}
+    mean_bits = settings.target.weight_bits
+    if settings.weight_allocation == "sensitivity":
+        if sensitivity is None:
+            raise ValueError("bits by sensitivity, without one")
+        return sensitive_weight_bits(statistics, sensitivity, mean_bits, **bounds)
     solve = allocate_exact if settings.allocator == "exact" else allocate
-    return solve(
-        statistics,
-        settings.target.weight_bits,
-        minimum_bits=settings.minimum_bits,
-        maximum_bits=settings.maximum_bits,
-    )
+    return solve(statistics, mean_bits, **bounds)

@@ -25,6 +25,7 @@ from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import read_json_file
 from schemas.manifest import SamplingDefaults
+from schemas.places import absent
 
 PROMPT_DTYPES = frozenset({torch.bfloat16, torch.float16, torch.float32})
 SHOWN_NAMES = 4
@@ -106,7 +107,8 @@ def _missing_companions(folder: Path) -> list[str]:
 
 def _require_companions(base: Path) -> None:
     if not base.is_dir():
-        raise CheckpointError(f"{base}: no such folder")
+        message, hint = absent(base, "folder")
+        raise CheckpointError(message, hint=hint)
     missing = _missing_companions(base)
     if missing:
         raise CheckpointError(

@@ -2,9 +2,9 @@
 
 1. Inventory: which layers take part in the forward pass.
 2. Rotate every weight and measure its variance (Sec. 3.1, Eq. 12).
-3. VaSMP: weight bits from the variances, without data (Sec. 3.3).
+3. VaSMP: weight bits from the variances, without data (Sec. 3.3); or by sensitivity (ours).
 4. H-SVD and quantization of the residual, layer by layer (Sec. 3.2).
-5. VaTMP: activation bits per timestep, where there is a calibration (Sec. 3.4).
+5. VaTMP: activation bits per timestep, where there is a calibration (Sec. 3.4); or by sensitivity.
 6. Everything else in 16 bits; base model, bit grid, manifest.
 
 Weights are read twice, for 2 and for 4, because the bits of the first layer depend on the variance
@@ -23,6 +23,7 @@ import torch
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import make_grid
+from planner.allocate.sensitivity import activation_costs
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -32,11 +33,13 @@ from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
+from planner.probe.sensitivity_file import check_sensitivity
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.bit_widths import UNQUANTIZED
 from schemas.calibration import Calibration
 from schemas.manifest import LayerRecord, Manifest, Source
+from schemas.sensitivity import SensitivityMap
 
 
 @dataclass(frozen=True)
@@ -60,6 +63,7 @@ def build(
     base: BaseModel,
     *,
     calibration: Calibration | None = None,
+    sensitivity: SensitivityMap | None = None,
     force: bool = False,
     progress: Progress | None = None,
     work: WorkFolder | None = None,
@@ -74,6 +78,7 @@ def build(
         base: autoencoder, scheduler, prompts and sampling defaults to put beside the transformer.
         calibration: what the network's layers are fed; without one, every timestep gets the same
             activation bits.
+        sensitivity: of the network, for settings whose bits go by it.
         force: replace an older pack.
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added.
@@ -97,11 +102,16 @@ def build(
             calibration = None
         check_calibration(calibration, checkpoint, names, settings)
 
-        # 2, 3. Variances, and from them weight bits.
+        if not settings.uses_sensitivity:
+            sensitivity = None
+        check_sensitivity(sensitivity, checkpoint, names, settings)
+
+        # 2, 3. Variances, and from them, or with sensitivities, weight bits.
+        statistics = maker.statistics(names) if settings.reads_variances else []
         if settings.weight_allocation == "uniform":
             bits = uniform_bits(names, settings)
         else:
-            bits = weight_bits(maker.statistics(names), settings)
+            bits = weight_bits(statistics, settings, sensitivity)
 
         # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
@@ -115,7 +125,8 @@ def build(
             records[name] = LayerRecord(weight_bits=UNQUANTIZED, **shapes[name]._asdict())
             bits[name] = UNQUANTIZED
         steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
-        grid, grid_warnings = make_grid(settings, bits, steps, calibration)
+        costs = None if sensitivity is None else activation_costs(statistics, sensitivity)
+        grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs)
 
         # 6. The rest, and what describes it.
         for name in inventory.plain:

@@ -13,6 +13,7 @@ from planner.settings import BuildSettings
 from schemas.calibration import Calibration
 from schemas.json_io import dump_json
 from schemas.manifest import Source
+from schemas.sensitivity import SensitivityMap
 
 
 def build_resumable(
@@ -23,6 +24,7 @@ def build_resumable(
     work: WorkFolder,
     *,
     calibration: Calibration | None = None,
+    sensitivity: SensitivityMap | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -38,8 +40,13 @@ def build_resumable(
     check_output(output, force=force)
     settings = settings.resolved(checkpoint)
     source = Source(files=tuple(checkpoint.source_files()))
-    known = None if calibration is None else hashlib.sha256(dump_json(calibration)).hexdigest()
-    work.open(make_plan(source, settings, calibration=known))
+    data = {"calibration": calibration, "sensitivity": sensitivity}
+    digests = {
+        name: hashlib.sha256(dump_json(found)).hexdigest()
+        for name, found in data.items()
+        if found is not None
+    }
+    work.open(make_plan(source, settings, **digests))
     with work.removed_when_refused():
         result = build(
             checkpoint,
@@ -47,6 +54,7 @@ def build_resumable(
             settings,
             base,
             calibration=calibration,
+            sensitivity=sensitivity,
             force=force,
             progress=progress,
             work=work,

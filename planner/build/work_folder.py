@@ -7,9 +7,8 @@
     image-00000 ...  what single calibration images gave
 
 A command that is interrupted, or killed, goes on from here when it is repeated. Every file is
-written beside its place and then renamed, layers and variances carry a hash, and what is damaged is
-made anew. A folder without a readable plan is one whose making or removal was cut short; it is
-cleared.
+written beside its place and then renamed, and carries a hash; what is damaged is made anew. A
+folder without a sound plan is one whose making or removal was cut short; it is cleared.
 
 Numbers may differ in their last bits between processors, and with the number of threads. Neither is
 part of the plan: who goes on elsewhere gets a pack as good as any, but not the same bytes.
@@ -109,7 +108,7 @@ class WorkFolder:
 
     def plan(self) -> Plan | None:
         """What the folder is for; None where there is no plan that can be read."""
-        return _read(self.path / PLAN) or None
+        return _read(self.path / PLAN)
 
     def open(self, plan: Plan) -> None:
         """Make the folder, or make sure that what it holds belongs to ``plan``.
@@ -125,7 +124,7 @@ class WorkFolder:
             self.remove()
             with self._disk_errors():
                 self.path.mkdir()
-                write_bytes(self.path / PLAN, format_json(plan).encode("utf-8"), sole_writer=True)
+                write_bytes(self.path / PLAN, _sealed(plan), sole_writer=True)
             return
         differing = _differences(known, plan)
         if differing:
@@ -189,9 +188,7 @@ class WorkFolder:
 
     def variances(self) -> dict[str, float]:
         """Layer -> variance, of the layers that were measured."""
-        content = _read(self.path / VARIANCES)
-        values = content.get("values")
-        return values if values and content.get("sha256") == _digest(values) else {}
+        return _read(self.path / VARIANCES) or {}
 
     def keep_variances(self, values: Mapping[str, float]) -> None:
         """Keep the variances measured so far.
@@ -199,10 +196,8 @@ class WorkFolder:
         Raises:
             ResourceError: the disk is full or fails.
         """
-        content = {"values": dict(values), "sha256": _digest(values)}
         with self._disk_errors():
-            text = format_json(content)
-            write_bytes(self.path / VARIANCES, text.encode("utf-8"), sole_writer=True)
+            write_bytes(self.path / VARIANCES, _sealed(values), sole_writer=True)
 
     def remove_layers(self) -> None:
         """Remove the single layers, once they are joined."""
@@ -235,13 +230,21 @@ def _differences(known: Plan, plan: Plan) -> list[str]:
     return found
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """A JSON object, or an empty one where there is none that can be read."""
+def _sealed(values: Mapping[str, Any]) -> bytes:
+    """A JSON object beside its hash."""
+    return format_json({"values": dict(values), "sha256": _digest(values)}).encode("utf-8")
+
+
+def _read(file: Path) -> dict[str, Any] | None:
+    """The JSON object of `_sealed`, or None where there is none, or a damaged one."""
     try:
         content = read_json_file(file, where=str(file), error=PackError)
     except PackError:
-        return {}
-    return content if isinstance(content, dict) else {}
+        return None
+    values = content.get("values") if isinstance(content, dict) else None
+    if not isinstance(values, dict) or content.get("sha256") != _digest(values):
+        return None
+    return values
 
 
 def _digest(values: object) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.files.whole_file import write_bytes
 from planner.settings import BuildSettings
-from schemas.calibration import MAX_CALIBRATION_BYTES, Calibration
+from schemas.calibration import MAX_CALIBRATION_BYTES, MAX_CALIBRATION_VALUES, Calibration
 from schemas.errors import ResourceError, UsageError
 from schemas.json_io import dump_json, read_json_file, validate
 
@@ -20,7 +20,11 @@ def read_calibration(path: Path) -> Calibration:
         UsageError: it is missing, damaged, or something else.
     """
     content = read_json_file(
-        path, where=str(path), error=UsageError, max_bytes=MAX_CALIBRATION_BYTES
+        path,
+        where=str(path),
+        error=UsageError,
+        max_bytes=MAX_CALIBRATION_BYTES,
+        max_values=MAX_CALIBRATION_VALUES,
     )
     return validate(Calibration, content, where=str(path), error=UsageError)
 

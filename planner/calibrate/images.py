@@ -4,12 +4,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from pydantic import TypeAdapter, ValidationError
 
 from artifacts.files.hashing import sha256_of
 from planner.calibrate.settings import CalibrationSettings
 from runtime.images.folder import scan_folder
 from runtime.images.image_io import read_header
 from schemas.calibration import CalibrationImage
+from schemas.errors import UsageError
+from schemas.manifest import SourceName
 
 
 @dataclass(frozen=True)
@@ -33,7 +36,8 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
     """Choose images and crops; the same folder and settings give the same.
 
     Raises:
-        UsageError: the folder does not exist or holds no image.
+        UsageError: the folder does not exist or holds no image, or one whose name cannot be
+            recorded.
         ImageError: a chosen file is no image.
     """
     content = scan_folder(folder)
@@ -44,6 +48,8 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
         warnings.append(f"{folder} has {len(found)} images; {settings.images} were asked for")
     elif len(found) > settings.images:
         found = [found[i] for i in sorted(rng.permutation(len(found))[: settings.images])]
+    for path in found:
+        _check_name(path)
     records = []
     for path in found:
         header = read_header(path)
@@ -62,3 +68,19 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
     if small:
         warnings.append(f"{small} calibration images are smaller than {crop_px} px, and used whole")
     return ChosenImages(tuple(found), tuple(records), crop_px, tuple(warnings))
+
+
+def _check_name(path: Path) -> None:
+    """Refuse a name that a calibration file cannot hold, before anything is computed.
+
+    Raises:
+        UsageError: the name has a backslash or a control character, or is not valid Unicode.
+    """
+    try:
+        TypeAdapter(SourceName).validate_python(path.name)
+    except ValidationError:
+        raise UsageError(
+            f"{path}: the image's name cannot be recorded: it has a backslash or a control"
+            " character, or is not valid Unicode",
+            hint="rename the file",
+        ) from None

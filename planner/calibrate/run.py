@@ -3,19 +3,19 @@
 Each image is a random crop of a low-resolution photo, carried through the whole sampling
 trajectory, both guidance branches, with the weights already quantized and the activations not
 (Q-DiT4SR, Sec. 3.4). No activation is kept. Every finished image is written to a work folder, so
-that an interrupted pass goes on where it stopped, to the same result.
+that an interrupted pass goes on where it stopped, to the same result; what is damaged there is made
+anew.
 """
 
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from artifacts.files.whole_file import replacing
+from artifacts.files.sealed_tensors import read_sealed, write_sealed
 from planner.build.progress import Progress
 from planner.calibrate.images import ChosenImages
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
@@ -24,6 +24,7 @@ from runtime.pipeline import Pipeline
 from runtime.sampling.sampler import initial_noise
 from runtime.upscale import encode_image
 from schemas.calibration import CalibrationImage, ChannelStatistics
+from schemas.errors import PackError
 
 SIGNIFICANT_DIGITS = 6
 """Of the numbers in a calibration file: far more than allocation can tell apart."""
@@ -72,7 +73,8 @@ def calibrate(
     for index, (path, record) in progress.track(numbered, "calibrate"):
         progress.note(path.name)
         file = work / f"image-{index:05d}.safetensors"
-        found = _read_result(file)
+        subject = _subject(layers, record, seed + index, channels)
+        found = _read_result(file, subject)
         if found is None:
             try:
                 found = _as_tensors(_run(pipeline, layers, path, record, seed + index, channels))
@@ -81,8 +83,7 @@ def calibrate(
                     f"{index} of {len(images.paths)} calibration images are kept; the same command"
                     " goes on from there"
                 ) from None
-            with replacing(file, sole_writer=True) as partial:
-                save_file(found, partial)
+            write_sealed(file, subject, found)
         done.append(found)
     return _average(layers, done, channels=channels)
 
@@ -96,11 +97,7 @@ def _run(
     channels: bool,
 ) -> LayerInputs:
     """One image's trajectory."""
-    crop = read_image(path).rgb[
-        ...,
-        record.top : record.top + record.height,
-        record.left : record.left + record.width,
-    ]
+    crop = read_crop(path, record)
     settings = pipeline.sampling
     control = encode_image(pipeline, crop, settings).control
     watch = InputStatistics(pipeline.network, layers, settings.steps, channels=channels)
@@ -121,6 +118,19 @@ def _run(
     return watch.result()
 
 
+def read_crop(path: Path, record: CalibrationImage) -> Tensor:
+    """The crop of an image that a record names, [1, 3, height, width] in 0 ... 1.
+
+    Raises:
+        ImageError: the image is damaged.
+    """
+    return read_image(path).rgb[
+        ...,
+        record.top : record.top + record.height,
+        record.left : record.left + record.width,
+    ]
+
+
 def _as_tensors(inputs: LayerInputs) -> dict[str, Tensor]:
     tensors = {"mean_squares": inputs.mean_squares}
     for index, (maximum, mean) in enumerate(
@@ -131,11 +141,17 @@ def _as_tensors(inputs: LayerInputs) -> dict[str, Tensor]:
     return tensors
 
 
-def _read_result(file: Path) -> dict[str, Tensor] | None:
-    """One image's result, or None where there is none that can be read."""
+def _subject(layers: Sequence[str], record: CalibrationImage, seed: int, channels: bool) -> str:
+    """What one image's result depends on, as far as the work folder's plan does not say it."""
+    asked = {"layers": list(layers), "image": record.model_dump(), "seed": seed}
+    return json.dumps({**asked, "channels": channels}, sort_keys=True)
+
+
+def _read_result(file: Path, subject: str) -> dict[str, Tensor] | None:
+    """One image's result, or None where there is none, or a damaged one."""
     try:
-        return load_file(file)
-    except (OSError, SafetensorError):
+        return read_sealed(file, subject).tensors
+    except PackError:
         return None
 
 

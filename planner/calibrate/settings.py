@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 
 from schemas.errors import UsageError
+from schemas.manifest import MAX_FILES, MAX_SIDE_PX
 
 IMAGES = 32
 """Images of the paper's calibration set."""
@@ -26,10 +27,12 @@ class CalibrationSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.images < 1:
-            raise UsageError(f"{self.images} calibration images", hint="give at least 1")
-        if self.crop_px is not None and self.crop_px < 1:
-            raise UsageError(f"calibration crops of {self.crop_px} px", hint="give at least 1")
+        if not 1 <= self.images <= MAX_FILES:
+            raise UsageError(f"{self.images} calibration images", hint=f"give 1 to {MAX_FILES}")
+        if self.crop_px is not None and not 1 <= self.crop_px <= MAX_SIDE_PX:
+            raise UsageError(
+                f"calibration crops of {self.crop_px} px", hint=f"give 1 to {MAX_SIDE_PX}"
+            )
         if not 0 <= self.seed < 2**63:
             raise UsageError(
                 f"calibration seed {self.seed}", hint="give a whole number from 0 to 2^63 - 1"

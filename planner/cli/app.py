@@ -1,4 +1,4 @@
-"""The command ``qplan``: estimate, build, calibrate, regrid, inspect, diff and verify.
+"""The command ``qplan``: estimate, build, calibrate, probe, regrid, inspect, diff and verify.
 
 One module for each command or two; this one puts them together.
 """
@@ -10,6 +10,7 @@ from planner.cli.build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
 from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
+from planner.cli.probe import PROBE_EXAMPLE, probe
 from planner.cli.regrid import REGRID_EXAMPLE, regrid
 
 app = typer.Typer(
@@ -28,6 +29,7 @@ def qplan(*, version: Version = False) -> None:
 app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
 app.command(epilog=BUILD_EXAMPLE)(build)
 app.command(epilog=CALIBRATE_EXAMPLE)(calibrate)
+app.command(epilog=PROBE_EXAMPLE)(probe)
 app.command(epilog=REGRID_EXAMPLE)(regrid)
 app.command(epilog=INSPECT_EXAMPLE)(inspect)
 app.command(epilog=DIFF_EXAMPLE)(diff)

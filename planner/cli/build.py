@@ -4,7 +4,7 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 """
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -20,6 +20,13 @@ from planner.cli.build_options import (
 )
 from planner.cli.options import Debug, Json, Segments, Vatmp, allocation, show_notes
 from schemas.errors import UsageError
+
+if TYPE_CHECKING:
+    from artifacts.checkpoint.reader import Checkpoint
+    from planner.build.base_model import BaseModel
+    from planner.cli.progress import BarProgress
+    from planner.settings import BuildSettings
+    from schemas.sensitivity import SensitivityMap
 
 BUILD_EXAMPLE = """
 Examples:
@@ -58,6 +65,10 @@ def build(
     calibration: Annotated[
         Path | None, typer.Option(metavar="FILE", help="What `qplan calibrate` found, instead.")
     ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `qplan probe` found, for recipes that go by it."),
+    ] = None,
     calibration_pass: PassOptions,
     base: BaseOptions,
     quantizer: QuantizerOptions,
@@ -89,6 +100,7 @@ def build(
         if calib is not None and calibration is not None:
             raise UsageError("a calibration is given twice", hint="--calib or --calibration")
         unfinished.check()
+        base.check()
         opened = open_checkpoint(checkpoint)
         notes = opened.notes(settings.variant)
         show_notes(notes)
@@ -97,13 +109,21 @@ def build(
             check_output(output, force=force)  # before any weight is read
         with claimed(output), base.found(opened) as model:
             known = None if calibration is None else read_calibration(calibration)
-            if (calib or calibration) and not settings.uses_calibration:
+            if (calib or calibration) and not (
+                settings.uses_calibration or settings.uses_sensitivity
+            ):
                 _warn(
                     f"at {settings.target} recipe {method.recipe} does not use a calibration;"
                     " --vatmp does"
                 )
                 calib = known = None
             with BarProgress(enabled=not json_output) as progress:
+                sensitive = None
+                if settings.uses_sensitivity:
+                    sensitive = _sensitivity(
+                        sensitivity, opened, settings, model, calib, calibration_pass, progress
+                    )
+                    calib = None
                 if calib is None:
                     from planner.build.resumable import build_resumable
 
@@ -114,6 +134,7 @@ def build(
                         model,
                         unfinished.work(output, progress.say),
                         calibration=known,
+                        sensitivity=sensitive,
                         force=force,
                         progress=progress,
                     )
@@ -178,6 +199,7 @@ def calibrate(
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         unfinished.check()
+        base.check()
         opened = open_checkpoint(checkpoint)
         notes = opened.notes(settings.variant)
         show_notes(notes)
@@ -207,6 +229,41 @@ def calibrate(
             )
         else:
             say(f"{out}: {layers} layers, {steps_run} steps, {images} images")
+
+
+def _sensitivity(
+    file: Path | None,
+    checkpoint: "Checkpoint",
+    settings: "BuildSettings",
+    model: "BaseModel",
+    photos: Path | None,
+    options: PassOptions,
+    progress: "BarProgress",
+) -> "SensitivityMap | None":
+    """What a file says, or a probe finds; None where there is nothing to run the network with.
+
+    Raises:
+        UsageError: the file is damaged, or a photo.
+    """
+    from planner.calibrate.pipelines import choose_device
+    from planner.probe.run import ProbeSettings, probe_checkpoint
+    from planner.probe.sensitivity_file import read_sensitivity
+
+    if file is not None:
+        return read_sensitivity(file)
+    if model.folder is None or model.prompts is None:
+        return None
+    device, dtype = choose_device(options.device)
+    return probe_checkpoint(
+        checkpoint,
+        settings.variant,
+        model,
+        ProbeSettings(photos, crop_px=options.calib_crop, seed=options.calib_seed),
+        device=device,
+        dtype=dtype,
+        report=progress.say,
+        progress=progress,
+    )
 
 
 def _default_output(checkpoint: Path, target: str) -> Path:

@@ -31,6 +31,7 @@ from planner.cli.options import (
     allocation,
     recipe_options,
 )
+from schemas.choices import check_guidance
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ class MethodOptions:
     recipe: Annotated[
         str,
         typer.Option(
-            help="q-dit4sr, q-dit4sr-residual, rtn, quarot, svdquant,"
+            help="q-dit4sr, q-dit4sr-residual, standard, rtn, quarot, svdquant,"
             " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
         ),
     ] = "q-dit4sr"
@@ -117,8 +118,17 @@ class BaseOptions:
         int | None, typer.Option(min=1, max=10000, help="Sampling steps (default: the model's).")
     ] = None
     guidance: Annotated[
-        float | None, typer.Option(min=0, help="Guidance scale (default: the model's).")
+        float | None, typer.Option(help="Guidance scale (default: the model's).")
     ] = None
+
+    def check(self) -> None:
+        """Check what can be checked without reading anything.
+
+        Raises:
+            UsageError: the guidance cannot be used.
+        """
+        if self.guidance is not None:
+            check_guidance(self.guidance)
 
     @contextlib.contextmanager
     def found(self, checkpoint: "Checkpoint") -> "Iterator[BaseModel]":

@@ -75,7 +75,8 @@ def regrid(
 
         with cleared_when_refused(out):
             check_output(out, force=force)
-        opened = open_pack(pack, verify_hashes=True)
+        # With a grid of the user's, the pack's own may have been edited in its place.
+        opened = open_pack(pack, verify_hashes=True, own_grid=asked is None)
         wanted = edited(asked or opened.bit_grid, changes)
         source = None if checkpoint is None else open_checkpoint(checkpoint)
         known = None if calibration is None else read_calibration(calibration)

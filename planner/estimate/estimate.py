@@ -289,6 +289,9 @@ def estimate(
         statistics.append(LayerStatistics(name, out_features * in_features, variance))
     if settings.weight_allocation == "uniform":
         bits = uniform_bits((layer.name for layer in statistics), settings)
+    elif settings.weight_allocation == "sensitivity":
+        # Without a probe nothing tells layers apart; the budget is the same.
+        bits = weight_bits(statistics, replace(settings, weight_allocation="vasmp"))
     else:
         bits = weight_bits(statistics, settings)
     size, work = network_size(architecture), network_work(architecture, tokens)

@@ -1,6 +1,5 @@
 """What ``qplan inspect`` shows of a pack."""
 
-import re
 from collections import Counter
 from collections.abc import Sequence
 from typing import Any
@@ -13,6 +12,7 @@ from artifacts.pack.reader import Pack
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
+from schemas.patterns import compile_pattern
 
 
 def select_layers(pack: Pack, pattern: str | None) -> list[str]:
@@ -24,10 +24,8 @@ def select_layers(pack: Pack, pattern: str | None) -> list[str]:
     names = list(pack.manifest.layers)
     if pattern is None:
         return names
-    try:
-        found = [name for name in names if re.search(pattern, name)]
-    except re.error as cause:
-        raise UsageError(f"pattern {pattern!r}: {cause}") from None
+    compiled = compile_pattern(pattern)
+    found = [name for name in names if compiled.search(name)]
     if not found:
         raise UsageError(
             f"pattern {pattern!r} finds none of the {len(names)} layers",

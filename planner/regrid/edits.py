@@ -15,6 +15,7 @@ from schemas.bit_grid import BitGrid, LayerBits
 from schemas.bit_widths import BIT_WIDTHS, UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.json_io import read_json_file, validate
+from schemas.patterns import compile_pattern
 
 # [0-9] and not \d, which also takes the digits of other scripts.
 _BITS = r"[0-9]{1,3}"
@@ -56,12 +57,8 @@ def parse_edit(text: str) -> Edit:
                 f"--set {text[:200]!r}: there is no width {bits}",
                 hint=f"1 to 8, or {UNQUANTIZED} for unquantized",
             )
-    try:
-        pattern = re.compile(match["pattern"])
-    except (re.error, OverflowError, RecursionError) as cause:
-        raise UsageError(f"pattern {match['pattern'][:200]!r}: {cause}") from None
     return Edit(
-        pattern,
+        compile_pattern(match["pattern"]),
         None if weight is None else int(weight),
         None if activation is None else int(activation),
     )

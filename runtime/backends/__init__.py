@@ -14,6 +14,7 @@ import torch
 
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.trial import Trial
+from runtime.device_names import check_names
 from runtime.network.projection import QuantizableLinear
 from schemas.errors import UsageError
 from schemas.manifest import QuantizerRecord
@@ -162,10 +163,7 @@ def find_backend(name: str, device: torch.device, trial: Trial | None = None) ->
     """
     if name == "auto":
         return next(each for each in BACKENDS.values() if not each.objection(device, trial))
-    if name not in BACKENDS:
-        raise UsageError(
-            f"there is no backend {name!r}", hint=f"one of: auto, {', '.join(BACKENDS)}"
-        )
+    check_names("auto", backend=name)
     reason = BACKENDS[name].missing(device)
     if reason:
         raise UsageError(f"backend {name} cannot run on {device}: {reason}")

@@ -17,6 +17,7 @@ from runtime.base.tokenizer_folders import add_tokenizers
 from runtime.base.vae_file import write_vae
 from runtime.prompts.encoders import ENCODER_FOLDERS
 from schemas.errors import CheckpointError, ResourceError, UsageError
+from schemas.places import absent
 
 _ENCODER_OPTIONS = "--clip-l, --clip-g and --t5xxl"
 
@@ -39,7 +40,8 @@ def base_folder(files: BaseFiles) -> Iterator[Path | None]:
     if files.tokenizers is not None and not named:
         raise UsageError(f"--tokenizers goes with {_ENCODER_OPTIONS}")
     if files.base is not None and not files.base.exists():
-        raise CheckpointError(f"{files.base}: no such file or folder")
+        message, hint = absent(files.base, "file or folder")
+        raise CheckpointError(message, hint=hint)
     if not named and (files.base is None or not files.base.is_file()):
         yield files.base
         return

@@ -13,7 +13,7 @@ from artifacts.cli.version import Version
 from runtime.cli.bench import BENCH_EXAMPLE, bench
 from runtime.cli.doctor import DOCTOR_EXAMPLE, doctor
 from runtime.cli.eval import EVAL_EXAMPLE, evaluate
-from runtime.cli.model import load_pipeline
+from runtime.cli.model import ModelCheck, check_model, load_pipeline
 from runtime.cli.tune import TUNE_EXAMPLE, tune
 from runtime.cli.upscale import UPSCALE_EXAMPLE, upscale
 
@@ -21,11 +21,14 @@ if TYPE_CHECKING:
     from runtime.loader import Loader
 
 
-def make_app(load_pipeline: "Loader" = load_pipeline) -> typer.Typer:
+def make_app(
+    load_pipeline: "Loader" = load_pipeline, check_model: ModelCheck = check_model
+) -> typer.Typer:
     """Put ``qrun`` together.
 
     Args:
         load_pipeline: gets a model into memory for the commands that run one.
+        check_model: looks at a model's paths before anything is loaded.
     """
     app = typer.Typer(
         name="qrun",
@@ -38,7 +41,7 @@ def make_app(load_pipeline: "Loader" = load_pipeline) -> typer.Typer:
     def qrun(*, version: Version = False) -> None:
         """Upscale images by four with a quantized DiT4SR pack."""
 
-    runs_models = {"load_pipeline": load_pipeline}
+    runs_models = {"load_pipeline": load_pipeline, "check_model": check_model}
     app.command(epilog=UPSCALE_EXAMPLE)(grouped_options(upscale, **runs_models))
     app.command("eval", epilog=EVAL_EXAMPLE)(grouped_options(evaluate, **runs_models))
     app.command(epilog=DOCTOR_EXAMPLE)(doctor)

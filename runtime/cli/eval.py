@@ -24,6 +24,7 @@ from runtime.images.folder import scan_folder
 from schemas.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
+    from runtime.cli.model import ModelCheck
     from runtime.evaluation.methods import Method, ModelOptions
     from runtime.evaluation.summary import Summary
     from runtime.loader import Loader
@@ -88,6 +89,7 @@ def evaluate(
     json_output: Json = False,
     debug: Debug = False,
     load_pipeline: "Loader",
+    check_model: "ModelCheck",
 ) -> None:
     """Measure the quality of results on folders of images.
 
@@ -104,6 +106,7 @@ def evaluate(
         if csv_file is not None and csv_file.is_dir():
             raise UsageError(f"{csv_file} is a folder", hint="--csv takes a file")
         datasets = open_datasets(folders, truths, limit=limit)
+        check_model(packs=packs, full_precision=network.full_precision, base=base)
         ready = _ready_results(results or [], datasets)
         if not (packs or full_precision or ready or bicubic):
             raise UsageError("nothing to measure: give --pack, --full-precision or --results")

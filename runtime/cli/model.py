@@ -5,7 +5,7 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Protocol
 
 import typer
 
@@ -27,10 +27,10 @@ from runtime.cli.options import (
 )
 from runtime.device_names import check_names
 from runtime.images.batch import DEFAULT_MAX_PIXELS
-from schemas.errors import UsageError
+from schemas.errors import CheckpointError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from runtime.base.files import BaseFiles
     from runtime.pipeline import Pipeline
@@ -71,7 +71,12 @@ class NetworkOptions:
         Raises:
             UsageError: an option has a value that it cannot have.
         """
-        check_names(self.device, self.dtype)
+        from runtime.sampling.settings import check_activation_bits
+
+        check_names(self.device, self.dtype, self.backend)
+        self.sampling.check()
+        if self.activation_bits is not None:
+            check_activation_bits(self.activation_bits)
         if self.variant is not None and self.full_precision is None:
             raise UsageError("--variant goes with --full-precision: a pack knows its own")
 
@@ -130,6 +135,34 @@ class PromptOptions:
         from runtime.prompts.texts import PromptTexts
 
         return PromptTexts(self.prompt, self.negative_prompt, frozenset(captions))
+
+
+class ModelCheck(Protocol):
+    """`check_model`, or what stands in for it."""
+
+    def __call__(
+        self, *, packs: "Sequence[Path]", full_precision: Path | None, base: BaseOptions
+    ) -> None:
+        """Check where a model is said to be."""
+
+
+def check_model(*, packs: "Sequence[Path]", full_precision: Path | None, base: BaseOptions) -> None:
+    """Look whether there is a model at the paths that a command names, before anything is loaded.
+
+    Raises:
+        PackError: a pack's path is none; says what it is instead.
+        CheckpointError: there is nothing at another path.
+    """
+    from artifacts.pack.place import check_is_pack
+    from schemas.places import absent
+
+    for pack in packs:
+        check_is_pack(pack)
+    others = (full_precision, base.base, base.clip_l, base.clip_g, base.t5xxl, base.tokenizers)
+    for path in others:
+        if path is not None and not path.exists():
+            message, hint = absent(path, "file or folder")
+            raise CheckpointError(message, hint=hint)
 
 
 def load_pipeline(**options: Any) -> "Pipeline":

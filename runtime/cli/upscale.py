@@ -23,6 +23,7 @@ from runtime.images.job_plan import plan_jobs
 from schemas.errors import BatchError, ImageError, UsageError
 
 if TYPE_CHECKING:
+    from runtime.cli.model import ModelCheck
     from runtime.images.made_with import MadeWith
     from runtime.loader import Loader
     from runtime.pipeline import Pipeline
@@ -58,6 +59,7 @@ def upscale(
     json_output: Json = False,
     debug: Debug = False,
     load_pipeline: "Loader",
+    check_model: "ModelCheck",
 ) -> None:
     """Upscale images by four.
 
@@ -71,6 +73,9 @@ def upscale(
         network.check()
         notes: list[str] = []
         jobs = plan_jobs(inputs, out, note=notes.append)
+        check_model(
+            packs=[] if pack is None else [pack], full_precision=network.full_precision, base=base
+        )
         captions = prompts.captions(job.source for job in jobs)
         if prompts.prompt_dir is not None and len(captions) < len(jobs):
             notes.append(f"{len(jobs) - len(captions)} of {len(jobs)} images have no caption")

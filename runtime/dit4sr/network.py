@@ -4,6 +4,8 @@ Written from the architecture's description (arXiv 2503.23580) on diffusers' emb
 state dict loads by its own names.
 """
 
+from collections.abc import Sequence
+
 import torch
 from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, PatchEmbed
 from torch import Tensor, nn
@@ -64,6 +66,11 @@ class DiT4SR(LatentNetwork):
         )
         self.norm_out = FinalNorm(width)
         self.proj_out = nn.Linear(width, patch * patch * config.out_channels)
+
+    @property
+    def recomputable(self) -> Sequence[nn.Module]:
+        """The transformer blocks."""
+        return list(self.transformer_blocks)
 
     def forward(
         self,

@@ -26,9 +26,8 @@ from runtime.images.batch import DEFAULT_MAX_PIXELS
 from runtime.images.image_io import read_image, write_image
 from runtime.images.resizing import SCALE, resize
 from runtime.loader import Loader
-from runtime.sampling.bit_schedule import check_activation_bits
 from runtime.sampling.sampler import StepCallback
-from runtime.sampling.settings import SamplingOptions, UpscaleSettings
+from runtime.sampling.settings import SamplingOptions, UpscaleSettings, check_activation_bits
 from runtime.upscale import upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError

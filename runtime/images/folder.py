@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.places import absent
 
 OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
 """Extensions that results can be written in."""
@@ -52,8 +53,10 @@ def scan_folder(folder: Path) -> FolderContent:
         UsageError: there is no such folder, or no image in it.
     """
     if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "no such folder"
-        raise UsageError(f"{folder}: {what}")
+        if folder.exists():
+            raise UsageError(f"{folder}: is not a folder")
+        message, hint = absent(folder, "folder")
+        raise UsageError(message, hint=hint)
     # macOS puts a hidden `._a.jpg` beside `a.jpg` on foreign disks, which is no image.
     files = sorted(
         path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()

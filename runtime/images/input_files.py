@@ -8,6 +8,7 @@ from pathlib import Path
 
 from runtime.images.folder import scan_folder
 from schemas.errors import UsageError
+from schemas.places import absent
 
 MAX_ALTERNATIVES = 1000
 """How many patterns the braces of one argument may stand for; every pair doubles them."""
@@ -49,7 +50,8 @@ def _expand(given: Path, note: Callable[[str], None]) -> Sequence[Path]:
         if found:
             return sorted(found)
         raise UsageError(f"{given}: no file matches")
-    raise UsageError(f"{given}: no such file or folder")
+    message, hint = absent(given, "file or folder")
+    raise UsageError(message, hint=hint)
 
 
 def _alternatives(pattern: str) -> list[str]:

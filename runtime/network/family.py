@@ -4,7 +4,7 @@ The other half of `artifacts.family.Family`, which names the module that holds t
 """
 
 import importlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,6 +22,11 @@ class LatentNetwork(nn.Module):
     [B, m, J], pooled prompts [B, P], timesteps [B] (0 ... 1000) and the activation bits of every
     quantized layer (None leaves activations unquantized); it returns [B, C, h, w].
     """
+
+    @property
+    def recomputable(self) -> Sequence[nn.Module]:
+        """Blocks whose inner activations a derivative may compute again instead of keeping."""
+        return ()
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from schemas.errors import UsageError
+from schemas.places import absent
 
 MAX_BYTES = 64 * 1024
 """Longest file read. Text encoders look at the first 256 tokens, about a kilobyte."""
@@ -24,7 +25,8 @@ def read_captions(folder: Path, images: Iterable[Path]) -> dict[Path, str]:
             long or no UTF-8 text.
     """
     if not folder.is_dir():
-        raise UsageError(f"{folder}: no such folder")
+        message, hint = absent(folder, "folder")
+        raise UsageError(message, hint=hint)
     sources = list(images)
     found = {}
     for image in sources:

@@ -3,8 +3,8 @@
 from collections.abc import Callable
 
 from runtime.network.projection import ActivationBits
+from runtime.sampling.settings import check_activation_bits
 from schemas.bit_grid import BitGrid
-from schemas.bit_widths import BIT_WIDTHS, UNQUANTIZED
 from schemas.errors import UsageError
 
 BitsAt = Callable[[float], ActivationBits | None]
@@ -29,18 +29,6 @@ class BitSchedule:
     def __call__(self, timestep: float) -> ActivationBits:
         """Return layer name -> activation bits at ``timestep`` (0 ... 1000)."""
         return self._columns[self._grid.nearest_step(timestep)]
-
-
-def check_activation_bits(bits: int) -> None:
-    """Make sure that activations can have this width.
-
-    Raises:
-        UsageError: they cannot.
-    """
-    if bits not in BIT_WIDTHS:
-        raise UsageError(
-            f"--activation-bits {bits}: 1 to 8, or {UNQUANTIZED} for unquantized activations"
-        )
 
 
 def constant_bits(schedule: BitsAt, bits: int) -> BitsAt:

@@ -3,9 +3,13 @@
 from dataclasses import dataclass, replace
 from typing import get_args
 
+from schemas.bit_grid import MAX_TIMESTEPS
+from schemas.bit_widths import BIT_WIDTHS, UNQUANTIZED
+from schemas.choices import check_guidance
 from schemas.errors import UsageError
 from schemas.manifest import ColorFix, SamplingDefaults
 
+LARGEST_SEED = 2**63 - 1
 COLOR_FIXES: tuple[ColorFix, ...] = get_args(ColorFix)
 
 
@@ -87,12 +91,6 @@ class UpscaleSettings:
         Raises:
             UsageError: names the option and the values it may have.
         """
-        if self.steps < 1:
-            raise UsageError(f"--steps {self.steps}: at least one step is needed")
-        if not self.guidance >= 0:
-            raise UsageError(f"--guidance {self.guidance}: it cannot be negative")
-        if self.color_fix not in COLOR_FIXES:
-            raise UsageError(f"--color-fix {self.color_fix}: one of {', '.join(COLOR_FIXES)}")
         if not patch_size <= self.tile <= largest_tile or self.tile % patch_size:
             raise UsageError(
                 f"--tile {self.tile}: this network takes multiples of {patch_size} up to"
@@ -103,6 +101,18 @@ class UpscaleSettings:
                 f"--overlap {self.overlap}: a multiple of {patch_size} under the tile of"
                 f" {self.tile} is needed"
             )
+
+
+def check_activation_bits(bits: int) -> None:
+    """Make sure that activations can have this width.
+
+    Raises:
+        UsageError: they cannot.
+    """
+    if bits not in BIT_WIDTHS:
+        raise UsageError(
+            f"--activation-bits {bits}: 1 to 8, or {UNQUANTIZED} for unquantized activations"
+        )
 
 
 @dataclass(frozen=True)
@@ -116,14 +126,34 @@ class SamplingOptions:
     color_fix: str | None = None
     seed: int = 0
 
+    def check(self) -> None:
+        """Make sure that some network could run with these options; nothing heavy is needed.
+
+        Raises:
+            UsageError: names the option and the values it may have.
+        """
+        if self.steps is not None and not 1 <= self.steps <= MAX_TIMESTEPS:
+            raise UsageError(f"--steps {self.steps}: 1 to {MAX_TIMESTEPS} steps are needed")
+        if self.guidance is not None:
+            check_guidance(self.guidance)
+        if self.color_fix is not None and self.color_fix not in COLOR_FIXES:
+            raise UsageError(f"--color-fix {self.color_fix}: one of {', '.join(COLOR_FIXES)}")
+        if not 0 <= self.seed <= LARGEST_SEED:
+            raise UsageError(f"--seed {self.seed}: a whole number from 0 to 2^63 - 1 is needed")
+        if self.tile is not None and self.tile < 1:
+            raise UsageError(f"--tile {self.tile}: latent pixels, at least 1")
+        if self.overlap is not None and self.overlap < 0:
+            raise UsageError(f"--overlap {self.overlap}: latent pixels, at least 0")
+
     def settings(
         self, defaults: UpscaleSettings, *, patch_size: int, largest_tile: int
     ) -> UpscaleSettings:
         """Return a model's ``defaults`` with these options in their place, checked.
 
         Raises:
-            UsageError: a value that this network cannot run with.
+            UsageError: a value that this network, or any, cannot run with.
         """
+        self.check()
         settings = defaults.override(
             patch_size=patch_size,
             steps=self.steps,

@@ -17,7 +17,8 @@ from tests.artifacts.make_pack import TINY
 
 SAMPLING = Architecture(FAMILY, TINY, "q").sampling
 W4A4 = parse_target("W4A4")
-DATA_FREE = [name for name in RECIPES if name != "svdquant"]
+WEIGHTS_ALONE = [name for name in RECIPES if name not in ("svdquant", "standard")]
+"""Recipes that read nothing but weights; the others run the network first."""
 
 
 @pytest.fixture(scope="module")
@@ -28,7 +29,7 @@ def checkpoint(tmp_path_factory):
 @pytest.fixture(scope="module")
 def packs(tmp_path_factory, checkpoint):
     folder = tmp_path_factory.mktemp("packs")
-    for name in DATA_FREE:
+    for name in WEIGHTS_ALONE:
         given = recipe_settings(name, W4A4)
         ranks = {r: 2 for r in ("global_rank", "local_rank") if getattr(given, r)}
         build(
@@ -37,7 +38,7 @@ def packs(tmp_path_factory, checkpoint):
             recipe_settings(name, W4A4, **ranks),
             BaseModel(SAMPLING),
         )
-    return {name: verify_pack(folder / name) for name in DATA_FREE}
+    return {name: verify_pack(folder / name) for name in WEIGHTS_ALONE}
 
 
 def choice(name, field):
@@ -82,9 +83,18 @@ def test_the_papers_recipes_differ_where_they_should(packs):
 
 def test_who_wants_a_calibration():
     for name in RECIPES:
-        by_timestep = choice(name, "timestep_allocation") != "uniform"
+        by_timestep = choice(name, "timestep_allocation") in ("auto", "vatmp")
         expected = by_timestep or choice(name, "smoothing")
         assert recipe_settings(name, W4A4).uses_calibration == expected
+
+
+def test_standard_goes_by_the_network_and_says_what_it_lacks(checkpoint, tmp_path):
+    with pytest.raises(UsageError, match="decides bits by sensitivity") as error:
+        build(
+            checkpoint, tmp_path / "a.qpack", recipe_settings("standard", W4A4), BaseModel(SAMPLING)
+        )
+    assert "--sensitivity" in error.value.hint
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_svdquant_smooths_instead_of_rotating_and_says_what_it_lacks(checkpoint, tmp_path):

@@ -134,10 +134,10 @@ def test_any_bytes_give_a_value_or_the_typed_error(data):
 
 
 def test_many_keys_with_one_twice_take_time_in_proportion():
-    keys = [f'"{index}": 0' for index in range(200_000)]
-    text = ("{" + ", ".join([*keys, '"199999": 0']) + "}").encode()
+    keys = [f'"{index}": 0' for index in range(90_000)]
+    text = ("{" + ", ".join([*keys, '"89999": 0']) + "}").encode()
     # Comparing every key with all before it would take hours here.
-    with pytest.raises(PackError, match="'199999' appears twice"):
+    with pytest.raises(PackError, match="'89999' appears twice"):
         read(text)
 
 

@@ -39,7 +39,7 @@ def test_every_flipped_bit_is_found(stored):
 
 def test_the_layer_of_another_name_is_refused(stored):
     path, weight, _ = stored
-    with pytest.raises(PackError, match="not the layer"):
+    with pytest.raises(PackError, match="damaged, or not of"):
         read_layer(path, "block.to_k", weight.rotation, weight.signs)
     with pytest.raises(PackError, match="cannot be read"):
         read_layer(path.with_name("absent"), weight.name, weight.rotation, weight.signs)

@@ -2,12 +2,14 @@
 
 import itertools
 import json
+import shutil
 from dataclasses import replace
 from fractions import Fraction
 
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
 
 import planner.calibrate.run as run_module
 from artifacts.checkpoint.reader import open_checkpoint
@@ -240,6 +242,30 @@ def test_a_damaged_intermediate_result_is_measured_again(measured, checkpoint, b
     tensors.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
     measure_inputs(checkpoint, settings(), base, run, work)
     assert tensors.read_bytes() == sound
+
+
+@pytest.mark.parametrize("damage", ["flipped", "other names", "another image", "no hash", "shape"])
+def test_a_stored_result_that_looks_right_and_is_not_is_measured_again(
+    measured, checkpoint, base, run, tmp_path, damage
+):
+    work = tmp_path / "w"
+    measure_inputs(checkpoint, settings(), base, run, work)
+    file = work / "image-00001.safetensors"
+    sound = file.read_bytes()
+    tensors = load_file(file)
+    if damage == "flipped":
+        file.write_bytes(sound[:-1] + bytes([sound[-1] ^ 1]))
+    elif damage == "another image":
+        shutil.copyfile(work / "image-00000.safetensors", file)
+    elif damage == "other names":
+        save_file({f"x.{name}": tensor for name, tensor in tensors.items()}, file)
+    elif damage == "shape":
+        save_file({name: tensor[:1].clone() for name, tensor in tensors.items()}, file)
+    else:
+        save_file(tensors, file)
+    again = measure_inputs(checkpoint, settings(), base, run, work)
+    assert again.calibration == measured.calibration
+    assert file.read_bytes() == sound
 
 
 def test_unfinished_work_of_another_calibration_is_not_mixed_in(checkpoint, base, run, tmp_path):

@@ -184,6 +184,20 @@ def test_what_cannot_be_done_leaves_nothing(shared, tmp_path, words, code, parts
     assert leftovers(tmp_path) == []
 
 
+def test_a_grid_that_was_edited_in_its_place_makes_a_pack(shared, tmp_path):
+    _, pack, _ = shared
+    own = shutil.copytree(pack, tmp_path / "own.qpack")
+    content = json.loads((own / "bit_grid.json").read_text())
+    name = next(iter(content["layers"]))
+    content["layers"][name]["activation_bits"][0] = 7
+    (own / "bit_grid.json").write_text(json.dumps(content))
+    words = ["--grid", own / "bit_grid.json", "-o", tmp_path / "new.qpack"]
+    regrid(own, *words)
+    grid = verify_pack(tmp_path / "new.qpack").bit_grid
+    assert grid.layers[name].activation_bits[0] == 7
+    assert_fails(run_qplan("regrid", own, "--set", "ff=A8", "-o", tmp_path / "b.qpack"), 3, "grid")
+
+
 def test_another_checkpoint_is_noticed(shared, tmp_path):
     _, pack, _ = shared
     other = write_file(tmp_path / "other.safetensors", random_state(seed=1))

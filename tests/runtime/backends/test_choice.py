@@ -82,7 +82,7 @@ def test_the_whole_pipeline_takes_what_passes(check, tmp_path, monkeypatch):
     import runtime.load
 
     make_pack(tmp_path / "a.qpack")
-    monkeypatch.setattr(runtime.load, "load_vae", lambda folder, device: None)
+    monkeypatch.setattr(runtime.load, "load_vae", lambda folder, device, **_: None)
     for failure, layer in ((None, OwnLinear), ("no", ReferenceLinear)):
         check.failure = failure
         pipeline = load_pack(tmp_path / "a.qpack", device=CPU, dtype=FLOAT)

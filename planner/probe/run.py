@@ -1,0 +1,147 @@
+"""The probe over several pictures, and the map of sensitivities that it gives."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from artifacts.checkpoint.reader import Checkpoint
+from planner.build.base_model import BaseModel
+from planner.build.network_probe import active_linears
+from planner.build.progress import Progress, Silent
+from planner.calibrate.cost import probe_cost
+from planner.calibrate.images import ChosenImages, choose_images
+from planner.calibrate.pipelines import default_crop_px, full_precision_pipeline
+from planner.calibrate.run import read_crop
+from planner.calibrate.settings import CalibrationSettings
+from planner.probe.image_probe import Sensitivities, probe_image
+from planner.probe.pictures import dead_leaves
+from planner.timesteps import sampling_timesteps
+from runtime.pipeline import Pipeline
+from schemas.manifest import CalibrationRecord, Source
+from schemas.sensitivity import LayerSensitivity, SensitivityMap
+
+PICTURES = 2
+COTANGENTS = 4
+SIGNIFICANT_DIGITS = 6
+"""Of the numbers in the file: far more than allocation can tell apart."""
+
+
+@dataclass(frozen=True)
+class ProbeSettings:
+    """How to probe.
+
+    Attributes:
+        folder: low-resolution photos; None for generated pictures.
+        pictures: how many.
+        cotangents: random directions per picture.
+        crop_px: side of a picture; None for what fills one tile.
+        seed: of pictures, crops, noise and directions.
+    """
+
+    folder: Path | None = None
+    pictures: int = PICTURES
+    cotangents: int = COTANGENTS
+    crop_px: int | None = None
+    seed: int = 0
+
+
+def probe_checkpoint(
+    checkpoint: Checkpoint,
+    variant: str | None,
+    base: BaseModel,
+    settings: ProbeSettings,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    report: Callable[[str], None] = lambda _line: None,
+    progress: Progress | None = None,
+) -> SensitivityMap:
+    """Probe the unquantized network of a checkpoint.
+
+    Args:
+        checkpoint: the network.
+        variant: which published network it is; None for the family's first.
+        base: autoencoder, prompts and sampling settings to run with.
+        settings: how to probe.
+        device: where the network runs.
+        dtype: of the network.
+        report: told the predicted cost, in one line.
+        progress: told about every picture.
+
+    Raises:
+        UsageError: there is no VAE, or no images.
+        ImageError: an image is damaged.
+    """
+    crop_px = settings.crop_px or default_crop_px(base)
+    images = None if settings.folder is None else _photos(settings, crop_px)
+    pipeline = full_precision_pipeline(checkpoint, variant, base, device, dtype)
+    architecture = checkpoint.architecture(variant)
+    layers = list(active_linears(architecture))
+    pictures = (
+        [dead_leaves(crop_px, crop_px, settings.seed + i) for i in range(settings.pictures)]
+        if images is None
+        else [read_crop(p, r) for p, r in zip(images.paths, images.records, strict=True)]
+    )
+    report(str(probe_cost(pipeline, len(pictures), crop_px, settings.cotangents)))
+    found = _mean_over(pipeline, layers, pictures, settings, progress or Silent())
+    return SensitivityMap(
+        source=Source(files=tuple(checkpoint.source_files())),
+        variant=architecture.variant,
+        sampling=CalibrationRecord(
+            images=len(pictures),
+            crop_px=crop_px,
+            seed=settings.seed,
+            steps=base.sampling.steps,
+            guidance=base.sampling.guidance,
+            shift=base.sampling.shift,
+        ),
+        cotangents=settings.cotangents,
+        images=() if images is None else images.records,
+        timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),
+        layers={
+            name: LayerSensitivity(
+                weight=_rounded(found.weight[index]),
+                output=tuple(map(_rounded, found.output[index])),
+                activation=tuple(map(_rounded, found.activation[index])),
+            )
+            for index, name in enumerate(layers)
+        },
+    )
+
+
+def _photos(settings: ProbeSettings, crop_px: int) -> ChosenImages:
+    assert settings.folder is not None
+    drawn = CalibrationSettings(images=settings.pictures, crop_px=crop_px, seed=settings.seed)
+    return choose_images(settings.folder, drawn, crop_px)
+
+
+def _mean_over(
+    pipeline: Pipeline,
+    layers: Sequence[str],
+    pictures: Sequence[Tensor],
+    settings: ProbeSettings,
+    progress: Progress,
+) -> Sensitivities:
+    found = [
+        probe_image(
+            pipeline,
+            layers,
+            picture,
+            cotangents=settings.cotangents,
+            seed=settings.seed + index,
+        )
+        for index, picture in progress.track(list(enumerate(pictures)), "probe")
+    ]
+    return Sensitivities(
+        *(
+            torch.stack([getattr(one, part) for one in found]).mean(0)
+            for part in ("weight", "output", "activation")
+        )
+    )
+
+
+def _rounded(value: Tensor) -> float:
+    return float(f"{float(value):.{SIGNIFICANT_DIGITS}g}")

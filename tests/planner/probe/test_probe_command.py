@@ -1,0 +1,158 @@
+"""``qplan probe``, and packs whose bits it decides, through the real commands."""
+
+import json
+
+import numpy as np
+import pytest
+
+from artifacts.pack.reader import open_pack, verify_pack
+from planner.probe.sensitivity_file import read_sensitivity
+from tests.planner.calibration_setup import CROP_PX, SAMPLING, make_setup
+from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
+
+
+@pytest.fixture(scope="module")
+def shared(tmp_path_factory):
+    """A checkpoint with everything a probe takes, and its sensitivities."""
+    folder = tmp_path_factory.mktemp("probe")
+    setup = make_setup(folder)
+    file = folder / "sensitivity.json"
+    done = run_qplan("probe", setup.checkpoint, "--base", setup.base, "-o", file)
+    assert done.exit_code == 0, done.stderr
+    return setup, file
+
+
+def build(setup, out, *options):
+    done = run_qplan("build", setup.checkpoint, "--base", setup.base, "-o", out, *options)
+    assert done.exit_code == 0, done.stderr
+    return verify_pack(out)
+
+
+def test_the_file_says_what_was_probed(shared):
+    _, file = shared
+    found = read_sensitivity(file)
+    assert found.sampling.images == 2
+    assert found.sampling.crop_px == CROP_PX
+    assert found.images == ()
+    assert len(found.timesteps) == SAMPLING["steps"]
+    values = [layer.weight for layer in found.layers.values()]
+    assert all(value > 0 for value in values)
+    for layer in found.layers.values():
+        assert min(layer.activation) > 0
+        assert min(layer.output) > 0
+
+
+def test_a_probe_repeats_itself(shared, tmp_path):
+    setup, file = shared
+    again = tmp_path / "again.json"
+    done = run_qplan("probe", setup.checkpoint, "--base", setup.base, "-o", again)
+    assert done.exit_code == 0, done.stderr
+    assert again.read_bytes() == file.read_bytes()
+
+
+def test_photos_in_place_of_generated_pictures(shared, tmp_path):
+    setup, file = shared
+    out = tmp_path / "photos.json"
+    done = run_qplan(
+        "probe",
+        setup.checkpoint,
+        "--base",
+        setup.base,
+        "--calib",
+        setup.images,
+        "-o",
+        out,
+        "--json",
+    )
+    assert done.exit_code == 0, done.stderr
+    assert json.loads(done.stdout)["pictures"] == 2
+    photos, generated = read_sensitivity(out), read_sensitivity(file)
+    assert len(photos.images) == 2
+    logs = [
+        np.log([layer.weight for layer in found.layers.values()]) for found in (photos, generated)
+    ]
+    assert np.corrcoef(logs)[0, 1] > 0.9
+
+
+def test_the_standard_recipe_goes_by_the_file_or_probes_itself(shared, tmp_path):
+    setup, file = shared
+    given = build(setup, tmp_path / "a.qpack", "--recipe", "standard", "--sensitivity", file)
+    own = build(setup, tmp_path / "b.qpack", "--recipe", "standard")
+    assert given.bit_grid == own.bit_grid
+    assert given.manifest == own.manifest
+    reached = given.manifest.reached
+    assert reached.weight_bits <= 4
+    assert 3.99 <= reached.activation_bits <= 4
+    steps = {bits for layer in given.bit_grid.layers.values() for bits in layer.activation_bits}
+    assert len(steps) > 1
+    assert min(steps) >= 3
+
+    residual = build(setup, tmp_path / "c.qpack", "--recipe", "q-dit4sr-residual")
+    assert residual.bit_grid != given.bit_grid
+
+
+def test_bits_follow_the_sensitivities(shared, tmp_path):
+    """A layer made far more important than any gets the most bits, at that step alone."""
+    setup, file = shared
+    content = json.loads(file.read_text())
+    name = sorted(content["layers"])[0]
+    before = build(setup, tmp_path / "a.qpack", "--recipe", "standard", "--sensitivity", file)
+    content["layers"][name]["weight"] = 1e6 * max(x["weight"] for x in content["layers"].values())
+    content["layers"][name]["activation"][1] = 1e9 * max(
+        value for layer in content["layers"].values() for value in layer["activation"]
+    )
+    edited = tmp_path / "edited.json"
+    edited.write_text(json.dumps(content))
+    after = build(setup, tmp_path / "b.qpack", "--recipe", "standard", "--sensitivity", edited)
+    assert after.bit_grid.layers[name].weight_bits == 8
+    assert after.bit_grid.layers[name].activation_bits[1] == 8
+    assert (
+        after.bit_grid.layers[name].activation_bits[0]
+        <= (before.bit_grid.layers[name].activation_bits[0])
+    )
+
+
+def test_unquantized_activations_stay_so(shared, tmp_path):
+    setup, file = shared
+    pack = build(
+        setup,
+        tmp_path / "a.qpack",
+        *("--recipe", "standard", "--sensitivity", file, "--target", "W3A16"),
+    )
+    bits = {bits for layer in pack.bit_grid.layers.values() for bits in layer.activation_bits}
+    assert bits == {16}
+
+
+def test_what_cannot_be_done(shared, tmp_path):
+    setup, file = shared
+    bare = setup.checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
+    out = tmp_path / "x.qpack"
+    done = run_qplan("build", bare, "--recipe", "standard", "-o", out)
+    assert_fails(done, 2, "decides bits by sensitivity", "--base")
+    assert leftovers(tmp_path) == []
+    assert_fails(
+        run_qplan("build", bare, "--recipe", "standard", "--sensitivity", bare, "-o", out), 2
+    )
+    content = json.loads(file.read_text())
+    content["source"]["files"][0]["sha256"] = "0" * 64
+    other = tmp_path / "other.json"
+    other.write_text(json.dumps(content))
+    done = run_qplan("build", bare, "--recipe", "standard", "--sensitivity", other, "-o", out)
+    assert_fails(done, 2, "of another checkpoint")
+    assert_fails(run_qplan("probe", setup.checkpoint, "-o", file), 2, "exists")
+    assert_fails(
+        run_qplan("probe", bare, "-o", tmp_path / "s.json"), 2, "needs VAE and prompts", "--base"
+    )
+    assert not (tmp_path / "s.json").exists()
+
+
+def test_the_pack_can_be_given_another_grid(shared, tmp_path):
+    setup, file = shared
+    pack = tmp_path / "a.qpack"
+    build(setup, pack, "--recipe", "standard", "--sensitivity", file)
+    new = tmp_path / "b.qpack"
+    done = run_qplan(
+        "regrid", pack, "--set", "attn=W5", "--checkpoint", setup.checkpoint, "-o", new
+    )
+    assert done.exit_code == 0, done.stderr
+    assert open_pack(new).manifest.recipe.name == "standard"
