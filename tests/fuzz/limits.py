@@ -57,7 +57,7 @@ class MemoryMeter:
 
     @property
     def grown(self) -> int:
-        """Bytes at the last start above the first one: kept, or in pieces too small to give back."""
+        """Bytes at the last start above the first: kept, or in pieces too small to give back."""
         return self._start - self._first
 
     def _reset(self) -> int:
