@@ -52,7 +52,8 @@ def read_json_strict(
 
     Raises:
         QPackError: (as ``error``) too long, too many values, nested too deep, not UTF-8, malformed,
-            a key twice in one object, a number that is not finite, or half of a surrogate pair.
+            a key twice in one object, the integer -0, a number that is not finite, or half of a
+            surrogate pair.
     """
     _check_size(len(data), max_bytes, where, error)
     _check_structure(data, max_values, where, error)
@@ -203,6 +204,9 @@ def _check_structure(data: bytes, max_values: int, where: str, error: type[QPack
     ):
         if count > most:
             raise error(f"{where}: {count} {what} in JSON, more than the limit of {most}")
+    # Python reads it as the integer 0, others as a float.
+    if re.search(rb"-0(?![0-9.eE])", without_strings):
+        raise error(f"{where}: -0 in JSON; write 0, or -0.0")
     brackets = signs.translate(bytes.maketrans(b"{}", b"[]"), b":,")
     for _ in range(MAX_JSON_DEPTH):
         brackets = brackets.replace(b"[]", b"")

@@ -69,7 +69,7 @@ def run_campaign(
                     _watch(job, blocked_s)
                     continue
                 _receive(job, total)
-                if job.indices:
+                if job.indices and job.process.exitcode != 0:
                     _bury(job, total)
                 if job.indices:
                     _start(job, make_target, seed)

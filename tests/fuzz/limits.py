@@ -1,5 +1,7 @@
 """Limits of one case: processor time, and memory above what the process had before."""
 
+import ctypes
+import gc
 import os
 import resource
 import signal
@@ -7,6 +9,9 @@ from pathlib import Path
 
 CPU_S = 2.0
 MEMORY_BYTES = 300 * 2**20
+GROWN_BYTES = 100 * 2**20
+"""Growth after which a worker is replaced: what it holds would hide what a case takes."""
+_NOTABLE_BYTES = 2**20
 _ADDRESS_SPACE_BYTES = 4 * 2**30
 """How far a worker may grow at all: what asks for more fails in place of the machine."""
 
@@ -32,22 +37,34 @@ def stop_clock() -> None:
 
 
 class MemoryMeter:
-    """The largest resident size since the last reading, beyond that of the start."""
+    """How far the resident size has risen at its peak since `start`."""
 
     def __init__(self) -> None:
         self._clear = os.open("/proc/self/clear_refs", os.O_WRONLY)
-        os.write(self._clear, b"5")
-        self._baseline = self._peak()
-        self._known = self._baseline
+        self._trim = ctypes.CDLL(None).malloc_trim
+        self._first = self._start = self._reset()
+
+    def start(self) -> None:
+        """Measure from here on; what was freed is given back first, lest it be used unseen."""
+        if _peak() > self._start + _NOTABLE_BYTES:
+            gc.collect()
+            self._trim(0)
+            self._start = self._reset()
 
     def reading(self) -> int:
-        """Bytes above the baseline at the peak; the next reading starts anew."""
-        peak = self._peak()
-        if peak != self._known:
-            os.write(self._clear, b"5")  # 5: set the peak to the present size
-            self._known = self._peak()
-        return max(0, peak - self._baseline)
+        """Bytes above the start at the peak."""
+        return max(0, _peak() - self._start)
 
-    @staticmethod
-    def _peak() -> int:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+    @property
+    def grown(self) -> int:
+        """Bytes at the last start above the first: kept, or in pieces too small to give back."""
+        return self._start - self._first
+
+    def _reset(self) -> int:
+        """Make the present size the peak, and give it."""
+        os.write(self._clear, b"5")
+        return _peak()
+
+
+def _peak() -> int:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

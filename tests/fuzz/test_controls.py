@@ -6,7 +6,9 @@ import sys
 
 import pytest
 
-from tests.fuzz.targets.planted import FAULTS
+from tests.fuzz.case import Case
+from tests.fuzz.judge import FAILED, Verdict, judge
+from tests.fuzz.targets.planted import FAULTS, Planted
 
 SOUND = ("equal", "changed", "refused (PackError)")
 
@@ -42,3 +44,12 @@ def test_no_case_is_lost_with_its_worker(tally):
 
 def test_memory_is_that_of_the_peak(tally):
     assert tally["largest_memory_mib"] > 400
+
+
+@pytest.mark.parametrize("raw", ["\x1b", "\n", "\x7f", "\u202e", "\u2028", "\udcff"])
+def test_a_raw_character_in_a_message_is_noticed(monkeypatch, raw):
+    refusing = str([name for name, _ in FAULTS].index("refused (PackError)"))
+    assert judge(Planted(), Case("nothing", {}, refusing)) == Verdict("refused", "PackError")
+    monkeypatch.setattr("tests.fuzz.judge.describe_error", lambda _: (3, [f"error: {raw}[31m"]))
+    verdict = judge(Planted(), Case("nothing", {}, refusing))
+    assert (verdict.kind, verdict.name) == (FAILED, "raw control character")

@@ -12,7 +12,14 @@ from pathlib import Path
 
 from tests.fuzz.case import Case, Target
 from tests.fuzz.judge import FAILED, Verdict, judge
-from tests.fuzz.limits import MEMORY_BYTES, MemoryMeter, limit_process, start_clock, stop_clock
+from tests.fuzz.limits import (
+    GROWN_BYTES,
+    MEMORY_BYTES,
+    MemoryMeter,
+    limit_process,
+    start_clock,
+    stop_clock,
+)
 from tests.fuzz.tally import MIB, Tally
 
 NOT_READY = -1
@@ -32,7 +39,10 @@ def work(
     current: "c_longlong",
     reports: Connection,
 ) -> None:
-    """Run cases, and report a tally with the number of cases done, now and then and at the end."""
+    """Run cases, and report a tally with the number of cases done, now and then and at the end.
+
+    Ends early, with exit code 0, when the process has grown.
+    """
     os.dup2(os.open(folder / "stderr", os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND), 2)
     warnings.simplefilter("always")  # each is output on stderr, and that is looked at
     inputs = folder / "inputs"
@@ -46,7 +56,7 @@ def work(
     for index in indices:
         current.value = index
         case = make_case(target, seed, index)
-        meter.reading()
+        meter.start()
         started = time.process_time()
         start_clock()
         verdict = judge(target, case)
@@ -56,6 +66,8 @@ def work(
             verdict = Verdict(FAILED, "memory", f"{memory / MIB:.0f} MiB above the baseline")
         tally.add(index, case.what, verdict, cpu_s, memory)
         done += 1
+        if meter.grown > GROWN_BYTES:
+            break  # what is left is another worker's
         if time.monotonic() > reported + _REPORT_S:
             reports.send((done, tally))
             tally, done, reported = Tally(), 0, time.monotonic()

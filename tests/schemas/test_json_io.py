@@ -28,6 +28,8 @@ def read(data: bytes, **limits):
         (b"NaN", "NaN"),
         (b"[-Infinity]", "-Infinity"),
         (b"1e999", "1e999 is out of range"),
+        (b"-0", "-0 in JSON"),
+        (b'{"a": [1, -0]}', "-0 in JSON"),
         (b"9" * 5000, "limit"),
         (b'"\xff"', "UTF-8"),
         (rb'"\ud800"', "UTF-8"),
@@ -44,6 +46,10 @@ def test_refused_with_file_and_reason(data, reason):
     with pytest.raises(PackError, match=reason) as caught:
         read(data)
     assert str(caught.value).startswith("x.json: ")
+
+
+def test_floats_and_texts_with_a_minus_and_a_zero_are_read():
+    assert read(b'[-0.0, -0e1, -0E1, "-0", "a\\"-0", -10]') == [0, 0, 0, "-0", 'a"-0', -10]
 
 
 def test_the_error_type_is_the_callers():

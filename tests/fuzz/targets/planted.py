@@ -33,10 +33,6 @@ def _refuse() -> str:
     raise PackError("manifest.json: layers: document: wrong", hint="make it anew")
 
 
-def _escape() -> str:
-    raise PackError("tensor \x1b[31mred")
-
-
 def _babble() -> str:
     raise PackError("a" * 5000)
 
@@ -70,7 +66,6 @@ FAULTS: tuple[tuple[str, Callable[[], str]], ...] = (
     ("blocked", _wait_for_ever),
     ("KeyError", _foreign),
     ("refused (PackError)", _refuse),
-    ("raw control character", _escape),
     ("long message", _babble),
     ("memory", _take_memory),
     ("MemoryError", _take_too_much),
