@@ -163,7 +163,8 @@ def find_backend(name: str, device: torch.device, trial: Trial | None = None) ->
     """
     if name == "auto":
         return next(each for each in BACKENDS.values() if not each.objection(device, trial))
-    check_names("auto", backend=name)
+    if name not in BACKENDS:
+        check_names("auto", backend=name)
     reason = BACKENDS[name].missing(device)
     if reason:
         raise UsageError(f"backend {name} cannot run on {device}: {reason}")

@@ -44,7 +44,9 @@ def test_a_command_that_is_starting(tmp_path, command, after_seconds):
     # Whatever the moment hits: imports, reading, computing. The last is repeated for ever.
     code = (
         "import sys\n"
+        "from artifacts.cli.interrupts import leave_at_once_on_interrupt\n"
         f"from {'runtime' if command == 'qrun' else 'planner'}.cli.main import main\n"
+        "leave_at_once_on_interrupt()\n"  # as main does; not to depend on how fast it comes to it
         f"sys.argv = {[command, *arguments, model]!r}\n"
         "print('ready', flush=True)\n"
         "while True:\n"

@@ -36,7 +36,7 @@ config = TransformerConfig(sample_size=16, num_layers=2, num_attention_heads=2,
                            dual_attention_layers=(0,))
 bench.network_to_measure = lambda: (Architecture(FAMILY, config, "q"), 3)
 sys.argv = ["qrun", "bench", "--device=cpu", "--rounds=1", "--no-compile", "-o", {out!r}]
-app.main()
+app.app()
 """
 
 
