@@ -49,19 +49,21 @@ DEEP = "(" * 3000 + ")" * 3000
         (("--keep", "("), "pattern '('"),
         (("--seed", 2**64), f"seed {2**64}"),
         (("--global-rank", -1), "ranks -1"),
-        (("--segments", 0), "0 segments"),
     ],
 )
 @pytest.mark.parametrize("command", ["build", "calibrate"])
 def test_options_of_builds(source, tmp_path, command, options, said):
     if command == "calibrate":
-        if options[0] == "--segments":
-            pytest.skip("not an option of calibrate")
         options = (*options, "--calib", tmp_path, "-o", tmp_path / "c.json")
     result = run_qplan(command, source, *options)
     assert_fails(result, 2, said)
     assert leftovers(tmp_path) == []
     assert len(result.stderr) < 500
+
+
+@pytest.mark.usefixtures("no_layers")
+def test_segments_of_a_build(source):
+    assert_fails(run_qplan("build", source, "--segments", 0), 2, "0 segments")
 
 
 @pytest.mark.parametrize("options", [("--keep", "a{99999999999}"), ("--keep", DEEP)])
