@@ -52,6 +52,14 @@ def interruption_was_said() -> None:
     _SAID.set()
 
 
+def tell_of_interruption(stop: SystemExit) -> None:
+    """Print the line for an interruption that came outside a command, where nobody told of it."""
+    if stop.code == EXIT_CODE and not _SAID.is_set():
+        _SAID.set()
+        with contextlib.suppress(OSError):
+            os.write(_STDERR, b"interrupted\n")
+
+
 def _leave(_number: int = 0, _frame: FrameType | None = None) -> None:
     if not _SAID.is_set():
         with contextlib.suppress(OSError):  # nobody may be listening any more

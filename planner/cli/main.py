@@ -1,6 +1,6 @@
 """Where the command ``qplan`` begins; imports next to nothing, so that Ctrl-C is heard at once."""
 
-from artifacts.cli.interrupts import leave_at_once_on_interrupt
+from artifacts.cli.interrupts import leave_at_once_on_interrupt, tell_of_interruption
 
 
 def main() -> None:
@@ -8,7 +8,11 @@ def main() -> None:
     leave_at_once_on_interrupt()
     from planner.cli.app import app
 
-    app()
+    try:
+        app()
+    except SystemExit as stop:
+        tell_of_interruption(stop)
+        raise
 
 
 if __name__ == "__main__":
