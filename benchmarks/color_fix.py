@@ -138,7 +138,7 @@ def render(rows: list[dict[str, object]], model: str) -> str:
         f"enlarged four times by the unquantized `{model}`; each input sampled once, then",
         "corrected in every way. *Clean* inputs are bicubically shrunk; *degraded* ones also",
         "blurred, noisy and JPEG-compressed. CIEDE2000 is the mean over the pixels after averaging",
-        "over 4 x 4; lower is closer. Means over photos, with 95 % bootstrap intervals.",
+        "over 4 x 4 px; lower is closer. Means over photos, with 95 % bootstrap intervals.",
         "",
         f"| input | correction | {head} |",
         "|---|---|---|---|---|",

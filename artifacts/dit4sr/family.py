@@ -25,7 +25,13 @@ FAMILY = Family(
     " of their own.",
     presets={"dit4sr": TransformerConfig()},
     sampling=SamplingDefaults(
-        steps=40, guidance=8.0, shift=3.0, tile_latent=64, overlap_latent=24, min_side_px=512
+        steps=40,
+        guidance=8.0,
+        shift=3.0,
+        tile_latent=64,
+        overlap_latent=24,
+        min_side_px=512,
+        color_fix="wavelet",  # closer to the input's colours than adain: docs/results/color_fix.md
     ),
     lacks=missing_names,
     is_base_model=is_stable_diffusion_3,

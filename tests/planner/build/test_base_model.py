@@ -211,6 +211,11 @@ def test_embeddings_with_a_missing_tensor_or_none(checkpoint, tmp_path):
         read_embeddings(tmp_path / "absent.safetensors", checkpoint)
 
 
+def test_the_colour_correction_is_the_one_that_was_measured_to_be_closer():
+    """docs/results/color_fix.md; a family's defaults are those of every pack built from it."""
+    assert read_sampling_defaults(None, ARCHITECTURE).color_fix == "wavelet"
+
+
 def test_sampling_defaults_beside_a_checkpoint(tmp_path):
     assert read_sampling_defaults(None, ARCHITECTURE) == SAMPLING
     assert read_sampling_defaults(tmp_path, ARCHITECTURE) == SAMPLING
