@@ -39,8 +39,10 @@ RECIPES: dict[str, Recipe] = {
         {"weight_statistic": "residual"},
     ),
     "standard": Recipe(
-        "q-dit4sr, bits of weights and activations by what their errors do to the final latent",
+        "q-dit4sr, bits of weights and activations by what their errors do to the final latent,"
+        " and a table of the modulations instead of their layers",
         {
+            "modulation": "table",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",
             "timestep_allocation": "sensitivity",

@@ -1,7 +1,7 @@
 """Everything about a build that a user may choose, checked in one place."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,12 +22,15 @@ if TYPE_CHECKING:  # it brings torch, and settings are read before anything heav
 Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
+Modulation = Literal["weights", "table", "both"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
+_LATER_SETTINGS: dict[str, Any] = {"softmax_bits": UNQUANTIZED, "modulation": "weights"}
+"""Settings that older packs lack, and what these do."""
 
 
 def check_bounds(minimum_bits: int, maximum_bits: int) -> None:
@@ -68,6 +71,9 @@ class BuildSettings:
             weights (SmoothQuant, SVDQuant); needs a calibration.
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
         softmax_bits: of attention probabilities: 8, as the paper has them, or 16, unquantized.
+        modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
+            ``weights``, quantized like any; the ``table`` of what they give at the pack's own
+            steps and prompts; or ``both``.
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
@@ -93,6 +99,7 @@ class BuildSettings:
     weight_scale: ScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     softmax_bits: int = UNQUANTIZED
+    modulation: Modulation = "weights"
     keep: tuple[str, ...] = ()
     seed: int = 0
 
@@ -108,6 +115,7 @@ class BuildSettings:
             ("weight allocation", self.weight_allocation, WeightAllocation),
             ("weight statistic", self.weight_statistic, WeightStatistic),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
+            ("choice of modulation", self.modulation, Modulation),
             ("scale rule", self.weight_scale, ScaleRule),
             ("scale rule", self.activation_scale, ScaleRule),
         ):
@@ -174,8 +182,18 @@ class BuildSettings:
         """Whether a calibration would change anything."""
         return self.wants_vatmp or self.smoothing
 
-    def kept_layers(self, names: Sequence[str]) -> frozenset[str]:
+    @property
+    def makes_table(self) -> bool:
+        """Whether the pack has a table of modulations."""
+        return self.modulation != "weights"
+
+    def kept_layers(self, names: Sequence[str], tabled: Collection[str] = ()) -> frozenset[str]:
         """Layers among ``names`` that stay in 16 bits.
+
+        Args:
+            names: of the layers that a forward pass reads.
+            tabled: those whose results are stored instead; a pattern may find them, which changes
+                nothing.
 
         Raises:
             UsageError: a pattern finds no layer, or they leave no layer to quantize.
@@ -189,7 +207,8 @@ class BuildSettings:
                     hint=f"a layer's name looks like {names[0]}",
                 )
             kept.update(found)
-        if kept.issuperset(names):
+        kept.difference_update(tabled)
+        if kept.issuperset(set(names) - set(tabled)):
             raise UsageError(
                 "the patterns keep every layer in 16 bits: nothing is left to quantize"
             )
@@ -198,12 +217,14 @@ class BuildSettings:
     def recorded(self) -> dict[str, SettingOrList]:
         """The settings as the manifest records them.
 
-        Softmax bits are there only where probabilities are quantized: packs without them keep
-        their bytes, and those from before there was such a setting their meaning.
+        Softmax bits are there only where probabilities are quantized, and what is stored of
+        modulations only where that is not their weights: packs without them keep their bytes, and
+        those from before there was such a setting their meaning.
         """
         values = asdict(self)
-        if self.softmax_bits == UNQUANTIZED:
-            del values["softmax_bits"]
+        for name, default in _LATER_SETTINGS.items():
+            if values[name] == default:
+                del values[name]
         del values["recipe"]  # the manifest has a place of its own for it
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
@@ -223,7 +244,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
-    values.setdefault("softmax_bits", UNQUANTIZED)
+    values = {**_LATER_SETTINGS, **values}
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(

@@ -81,8 +81,8 @@ def read_table_header(
         info = header.tensors[name]
         if info.shape != shape or info.dtype not in TABLE_DTYPES:
             raise PackError(
-                f"{MODULATION}: tensor {name} is {info.spec}, but must be {' or '.join(TABLE_DTYPES)}"
-                f" {list(shape)}"
+                f"{MODULATION}: tensor {name} is {info.spec}, but must be"
+                f" {' or '.join(TABLE_DTYPES)} {list(shape)}"
             )
         wrong = wrong_value(header.read(name))
         if wrong:

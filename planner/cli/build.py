@@ -108,6 +108,7 @@ def build(
         with cleared_when_refused(output):
             check_output(output, force=force)  # before any weight is read
         with claimed(output), base.found(opened) as model:
+            settings = quantizer.settled(settings, opened, model)
             known = None if calibration is None else read_calibration(calibration)
             if (calib or calibration) and not (
                 settings.uses_calibration or settings.uses_sensitivity
@@ -204,6 +205,7 @@ def calibrate(
         notes = opened.notes(settings.variant)
         show_notes(notes)
         with claimed(out), base.found(opened) as model:
+            settings = quantizer.settled(settings, opened, model)
             with BarProgress(enabled=not json_output) as progress:
                 run = calibration_pass.run(calib, unfinished, progress.say)
                 work = run.work(work_folder(out))

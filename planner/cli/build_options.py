@@ -20,6 +20,7 @@ from planner.cli.options import (
     LocalRank,
     MaximumBits,
     MinimumBits,
+    Modulation,
     RotationOption,
     RotationSigns,
     Seed,
@@ -30,6 +31,7 @@ from planner.cli.options import (
     WeightStatistic,
     allocation,
     recipe_options,
+    show_notes,
 )
 from schemas.choices import check_guidance
 from schemas.errors import UsageError
@@ -75,6 +77,7 @@ class QuantizerOptions:
     rotation: RotationOption = None
     rotation_signs: RotationSigns = None
     softmax_bits: SoftmaxBits = None
+    modulation: Modulation = None
     keep: Keep = None
     seed: Seed = 0
 
@@ -94,6 +97,25 @@ class QuantizerOptions:
             **chosen,
             **more,
         )
+
+    def settled(
+        self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
+    ) -> "BuildSettings":
+        """Settings that can be built with ``model``; says so where they are not the recipe's.
+
+        Raises:
+            UsageError: these options ask for what cannot be built.
+        """
+        from planner.build.modulation import settle_modulation
+
+        settled, notes = settle_modulation(
+            settings,
+            checkpoint.architecture(settings.variant),
+            model,
+            asked=self.modulation is not None,
+        )
+        show_notes(notes)
+        return settled
 
 
 @dataclass(frozen=True)
