@@ -76,7 +76,7 @@ def load_pack(
     if table is not None:
         prompts, captions, changed = with_own_pooled(prompts, captions, pack.prompts() or {})
         if changed:
-            logger.info("note: %s", POOLED_KEPT)
+            logger.info("%s", POOLED_KEPT)
     return Pipeline(
         architecture=pack.architecture,
         network=network_from_pack(pack, device=device, dtype=dtype, backend=backend, source=source),
@@ -255,7 +255,7 @@ def _source_of(pack: Pack, checkpoint: Path | None) -> Checkpoint | None:
     if checkpoint is None:
         return None
     if not tabled_tensors(pack.manifest, pack.architecture):
-        logger.info("note: %s has all its layers, nothing is read from %s", pack.path, checkpoint)
+        logger.info("%s has all its layers, nothing is read from %s", pack.path, checkpoint)
         return None
     source = open_checkpoint(checkpoint)
     check_is_source(source, pack.manifest)
