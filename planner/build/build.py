@@ -95,7 +95,6 @@ def build(
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     shapes = architecture.quantizable
-    check_modulation(settings, architecture, base)
     maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work)
     with PackWriter(output, force=force) as writer:
         # 1. Inventory.
@@ -108,6 +107,7 @@ def build(
         if not settings.uses_sensitivity:
             sensitivity = None
         check_sensitivity(sensitivity, checkpoint, names, settings)
+        check_modulation(settings, architecture, base)
 
         # 2, 3. Variances, and from them, or with sensitivities, weight bits.
         statistics = maker.statistics(names) if settings.reads_variances else []

@@ -31,7 +31,6 @@ from planner.cli.options import (
     WeightStatistic,
     allocation,
     recipe_options,
-    show_notes,
 )
 from schemas.choices import check_guidance
 from schemas.errors import UsageError
@@ -100,22 +99,17 @@ class QuantizerOptions:
 
     def settled(
         self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
-    ) -> "BuildSettings":
-        """Settings that can be built with ``model``; says so where they are not the recipe's.
+    ) -> "tuple[BuildSettings, list[str]]":
+        """Settings that can be built with ``model``, and notes where they are not the recipe's.
 
         Raises:
             UsageError: these options ask for what cannot be built.
         """
         from planner.build.modulation import settle_modulation
 
-        settled, notes = settle_modulation(
-            settings,
-            checkpoint.architecture(settings.variant),
-            model,
-            asked=self.modulation is not None,
-        )
-        show_notes(notes)
-        return settled
+        architecture = checkpoint.architecture(settings.variant)
+        asked = self.modulation is not None
+        return settle_modulation(settings, architecture, model, asked=asked)
 
 
 @dataclass(frozen=True)

@@ -206,8 +206,8 @@ def _modulation_notes(result: Estimate) -> list[str]:
     notes = [f"A table of modulations holds {PROMPTS} prompts at {steps} steps."]
     if result.modulation_layers:
         notes.append(
-            f"It replaces {result.modulation_layers} block linears:"
-            f" {result.modulation_macs / 1e9:,.2f} G multiply-accumulates of a pass are looked up."
+            f"It replaces {result.modulation_layers} block linears, which saves"
+            f" {result.modulation_macs / 1e9:,.2f} G of a pass."
         )
     return notes
 
