@@ -39,8 +39,13 @@ RECIPES: dict[str, Recipe] = {
         {"weight_statistic": "residual"},
     ),
     "standard": Recipe(
-        "q-dit4sr, bits of weights and activations by what their errors do to the final latent",
+        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps",
         {
+            "global_rank": 64,
+            "local_rank": 16,
+            "factor_bits": 8,
+            "weight_scale": "mse",
+            "activation_scale": "blend",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",
             "timestep_allocation": "sensitivity",

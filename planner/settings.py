@@ -12,7 +12,7 @@ from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import Target, parse_target
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError, UsageError
-from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
+from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList, WeightScaleRule
 from schemas.patterns import compile_pattern
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
@@ -26,6 +26,9 @@ TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
+FACTOR_BITS = (8, UNQUANTIZED)
+_LATER: dict[str, SettingOrList] = {"softmax_bits": UNQUANTIZED, "factor_bits": UNQUANTIZED}
+"""Settings that older packs do not record, as they are there; recorded only where they differ."""
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
 
@@ -52,6 +55,8 @@ class BuildSettings:
         recipe: name under which this combination of settings is known (`planner.recipes`).
         variant: which published network the weights are; they do not tell. None until `resolved`.
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
+        factor_bits: of the factors' numbers: 16 for bfloat16, 8 for integers with a scale for each
+            pair of vectors (ours).
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
         weight_allocation: ``vasmp``; ``uniform``: every layer gets the target's bits; or
             ``sensitivity``: by what a layer's error does to the final latent (ours).
@@ -80,6 +85,7 @@ class BuildSettings:
     variant: str | None = None
     global_rank: int = 32
     local_rank: int = 8
+    factor_bits: int = UNQUANTIZED
     minimum_bits: int = MINIMUM_BITS
     maximum_bits: int = MAXIMUM_BITS
     weight_allocation: WeightAllocation = "vasmp"
@@ -90,7 +96,7 @@ class BuildSettings:
     rotation: bool = True
     rotation_signs: bool = True
     smoothing: bool = False
-    weight_scale: ScaleRule = "gaussian"
+    weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     softmax_bits: int = UNQUANTIZED
     keep: tuple[str, ...] = ()
@@ -108,13 +114,15 @@ class BuildSettings:
             ("weight allocation", self.weight_allocation, WeightAllocation),
             ("weight statistic", self.weight_statistic, WeightStatistic),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
-            ("scale rule", self.weight_scale, ScaleRule),
-            ("scale rule", self.activation_scale, ScaleRule),
+            ("scale rule of weights", self.weight_scale, WeightScaleRule),
+            ("scale rule of activations", self.activation_scale, ScaleRule),
         ):
             if choice not in get_args(choices):
                 raise UsageError(
                     f"there is no {what} {choice!r}", hint="one of: " + ", ".join(get_args(choices))
                 )
+        if self.factor_bits not in FACTOR_BITS:
+            raise UsageError(f"factors of {self.factor_bits} bits", hint="8, or 16 for bfloat16")
         if self.softmax_bits not in SOFTMAX_BITS:
             raise UsageError(
                 f"softmax at {self.softmax_bits} bits",
@@ -198,12 +206,13 @@ class BuildSettings:
     def recorded(self) -> dict[str, SettingOrList]:
         """The settings as the manifest records them.
 
-        Softmax bits are there only where probabilities are quantized: packs without them keep
-        their bytes, and those from before there was such a setting their meaning.
+        Those that came later are there only where they change something: packs without them keep
+        their bytes, and those from before there were such settings their meaning.
         """
         values = asdict(self)
-        if self.softmax_bits == UNQUANTIZED:
-            del values["softmax_bits"]
+        for name, default in _LATER.items():
+            if values[name] == default:
+                del values[name]
         del values["recipe"]  # the manifest has a place of its own for it
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
@@ -223,7 +232,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
-    values.setdefault("softmax_bits", UNQUANTIZED)
+    values = {**_LATER, **values}
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(

@@ -14,7 +14,9 @@ import typer
 
 from artifacts.cli.base_options import Base, ClipG, ClipL, T5xxl, Tokenizers
 from planner.cli.options import (
+    ActivationScale,
     Allocator,
+    FactorBits,
     GlobalRank,
     Keep,
     LocalRank,
@@ -27,6 +29,7 @@ from planner.cli.options import (
     TargetOption,
     Variant,
     Vasmp,
+    WeightScale,
     WeightStatistic,
     allocation,
     recipe_options,
@@ -74,6 +77,9 @@ class QuantizerOptions:
     allocator: Allocator = None
     rotation: RotationOption = None
     rotation_signs: RotationSigns = None
+    factor_bits: FactorBits = None
+    weight_scale: WeightScale = None
+    activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     keep: Keep = None
     seed: Seed = 0

@@ -29,12 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 # The recipe's own choice stands wherever one of these is not given.
-GlobalRank = Annotated[
-    int | None, typer.Option(help="Rank of the global factors; 0 for none (32 if the recipe has).")
-]
+GlobalRank = Annotated[int | None, typer.Option(help="Rank of the global factors; 0 for none.")]
 LocalRank = Annotated[
     int | None,
-    typer.Option(help="Budget of the local factors, as a rank; 0 for none (8 if the recipe has)."),
+    typer.Option(help="Budget of the local factors, as a rank; 0 for none."),
 ]
 Allocator = Annotated[
     str | None, typer.Option(help="How VaSMP's integer problem is solved: greedy (default), exact.")
@@ -68,6 +66,16 @@ RotationSigns = Annotated[
 SoftmaxBits = Annotated[
     int | None,
     typer.Option(help="Bits of attention probabilities: 8, or 16 for unquantized (default)."),
+]
+FactorBits = Annotated[
+    int | None, typer.Option(help="Bits of the factors' numbers: 16 (bfloat16), or 8.")
+]
+WeightScale = Annotated[
+    str | None, typer.Option(help="Step of a weight's row: gaussian, absmax or mse (searched).")
+]
+ActivationScale = Annotated[
+    str | None,
+    typer.Option(help="Step of a token: gaussian, absmax, or blend, halfway between them."),
 ]
 Keep = Annotated[
     list[str] | None,
