@@ -22,12 +22,17 @@ if TYPE_CHECKING:  # it brings torch, and settings are read before anything heav
 Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
+BitBudget = Literal["bytes", "bit-operations"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
 FACTOR_BITS = (8, UNQUANTIZED)
-_LATER: dict[str, SettingOrList] = {"softmax_bits": UNQUANTIZED, "factor_bits": UNQUANTIZED}
+_LATER: dict[str, SettingOrList] = {
+    "softmax_bits": UNQUANTIZED,
+    "factor_bits": UNQUANTIZED,
+    "budget": "bytes",
+}
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
@@ -66,6 +71,10 @@ class BuildSettings:
         timestep_allocation: ``vatmp`` where there is a calibration; ``uniform``; ``auto``: VaTMP
             below 6 activation bits; or ``sensitivity``: one budget for all layers and steps, by
             what their errors do to the final latent (ours).
+        budget: what the target's mean bits are means over, for bits by sensitivity. By ``bytes``
+            weights count by their number, and activations by layer and step. By
+            ``bit-operations`` both means, weighted by multiply-accumulates, keep to the target
+            too: what matters where 4-bit products are faster than wider ones.
         segments: of VaTMP, the most runs of equal bits over a layer's timesteps.
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
@@ -92,6 +101,7 @@ class BuildSettings:
     weight_statistic: WeightStatistic = "rotated"
     allocator: Allocator = "greedy"
     timestep_allocation: TimestepAllocation = "auto"
+    budget: BitBudget = "bytes"
     segments: int = SEGMENTS
     rotation: bool = True
     rotation_signs: bool = True
@@ -113,6 +123,7 @@ class BuildSettings:
             ("allocator", self.allocator, Allocator),
             ("weight allocation", self.weight_allocation, WeightAllocation),
             ("weight statistic", self.weight_statistic, WeightStatistic),
+            ("budget", self.budget, BitBudget),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
@@ -133,6 +144,10 @@ class BuildSettings:
             raise UsageError(
                 f"{bits} weight bits cannot be the same in every layer",
                 hint=f"give a whole number, W{int(bits)} or W{int(bits) + 1}, or use VaSMP",
+            )
+        if self.budget != "bytes" and not self.uses_sensitivity:
+            raise UsageError(
+                f"a budget of {self.budget} needs bits by sensitivity", hint="--recipe standard"
             )
         if self.smoothing and self.rotation:
             raise UsageError("smoothing and rotation exclude one another", hint="--no-rotation")

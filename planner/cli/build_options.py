@@ -16,6 +16,7 @@ from artifacts.cli.base_options import Base, ClipG, ClipL, T5xxl, Tokenizers
 from planner.cli.options import (
     ActivationScale,
     Allocator,
+    Budget,
     FactorBits,
     GlobalRank,
     Keep,
@@ -77,6 +78,7 @@ class QuantizerOptions:
     allocator: Allocator = None
     rotation: RotationOption = None
     rotation_signs: RotationSigns = None
+    budget: Budget = None
     factor_bits: FactorBits = None
     weight_scale: WeightScale = None
     activation_scale: ActivationScale = None

@@ -67,6 +67,12 @@ SoftmaxBits = Annotated[
     int | None,
     typer.Option(help="Bits of attention probabilities: 8, or 16 for unquantized (default)."),
 ]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="What bits by sensitivity keep to the target: bytes (default), or bit-operations too."
+    ),
+]
 FactorBits = Annotated[
     int | None, typer.Option(help="Bits of the factors' numbers: 16 (bfloat16), or 8.")
 ]

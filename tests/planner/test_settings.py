@@ -64,7 +64,8 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
-    chosen = settings(keep=("a", "b"), softmax_bits=8, factor_bits=8)
+    later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations"}
+    chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
