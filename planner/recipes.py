@@ -39,10 +39,15 @@ RECIPES: dict[str, Recipe] = {
         {"weight_statistic": "residual"},
     ),
     "standard": Recipe(
-        "q-dit4sr, bits of weights and activations by what their errors do to the final latent,"
-        " and a table of the modulations instead of their layers",
+        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps;"
+        " a table of modulations",
         {
             "modulation": "table",
+            "global_rank": 64,
+            "local_rank": 16,
+            "factor_bits": 8,
+            "weight_scale": "mse",
+            "activation_scale": "blend",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",
             "timestep_allocation": "sensitivity",

@@ -12,7 +12,7 @@ from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import Target, parse_target
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError, UsageError
-from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList
+from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList, WeightScaleRule
 from schemas.patterns import compile_pattern
 
 if TYPE_CHECKING:  # it brings torch, and settings are read before anything heavy is
@@ -23,14 +23,21 @@ Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
 Modulation = Literal["weights", "table", "both"]
+BitBudget = Literal["bytes", "bit-operations"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
+FACTOR_BITS = (8, UNQUANTIZED)
+_LATER: dict[str, SettingOrList] = {
+    "softmax_bits": UNQUANTIZED,
+    "factor_bits": UNQUANTIZED,
+    "budget": "bytes",
+    "modulation": "weights",
+}
+"""Settings that older packs do not record, as they are there; recorded only where they differ."""
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
-_LATER_SETTINGS: dict[str, Any] = {"softmax_bits": UNQUANTIZED, "modulation": "weights"}
-"""Settings that older packs lack, and what these do."""
 
 
 def check_bounds(minimum_bits: int, maximum_bits: int) -> None:
@@ -55,6 +62,8 @@ class BuildSettings:
         recipe: name under which this combination of settings is known (`planner.recipes`).
         variant: which published network the weights are; they do not tell. None until `resolved`.
         global_rank, local_rank: r_G and r_L of H-SVD; 0 goes without.
+        factor_bits: of the factors' numbers: 16 for bfloat16, 8 for integers with a scale for each
+            pair of vectors (ours).
         minimum_bits, maximum_bits: bounds of every layer's weight bits.
         weight_allocation: ``vasmp``; ``uniform``: every layer gets the target's bits; or
             ``sensitivity``: by what a layer's error does to the final latent (ours).
@@ -64,6 +73,10 @@ class BuildSettings:
         timestep_allocation: ``vatmp`` where there is a calibration; ``uniform``; ``auto``: VaTMP
             below 6 activation bits; or ``sensitivity``: one budget for all layers and steps, by
             what their errors do to the final latent (ours).
+        budget: what the target's mean bits are means over, for bits by sensitivity. By ``bytes``
+            weights count by their number, and activations by layer and step. By
+            ``bit-operations`` both means, weighted by multiply-accumulates, keep to the target
+            too: what matters where 4-bit products are faster than wider ones.
         segments: of VaTMP, the most runs of equal bits over a layer's timesteps.
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
@@ -86,17 +99,19 @@ class BuildSettings:
     variant: str | None = None
     global_rank: int = 32
     local_rank: int = 8
+    factor_bits: int = UNQUANTIZED
     minimum_bits: int = MINIMUM_BITS
     maximum_bits: int = MAXIMUM_BITS
     weight_allocation: WeightAllocation = "vasmp"
     weight_statistic: WeightStatistic = "rotated"
     allocator: Allocator = "greedy"
     timestep_allocation: TimestepAllocation = "auto"
+    budget: BitBudget = "bytes"
     segments: int = SEGMENTS
     rotation: bool = True
     rotation_signs: bool = True
     smoothing: bool = False
-    weight_scale: ScaleRule = "gaussian"
+    weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     softmax_bits: int = UNQUANTIZED
     modulation: Modulation = "weights"
@@ -114,15 +129,18 @@ class BuildSettings:
             ("allocator", self.allocator, Allocator),
             ("weight allocation", self.weight_allocation, WeightAllocation),
             ("weight statistic", self.weight_statistic, WeightStatistic),
+            ("budget", self.budget, BitBudget),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
             ("choice of modulation", self.modulation, Modulation),
-            ("scale rule", self.weight_scale, ScaleRule),
-            ("scale rule", self.activation_scale, ScaleRule),
+            ("scale rule of weights", self.weight_scale, WeightScaleRule),
+            ("scale rule of activations", self.activation_scale, ScaleRule),
         ):
             if choice not in get_args(choices):
                 raise UsageError(
                     f"there is no {what} {choice!r}", hint="one of: " + ", ".join(get_args(choices))
                 )
+        if self.factor_bits not in FACTOR_BITS:
+            raise UsageError(f"factors of {self.factor_bits} bits", hint="8, or 16 for bfloat16")
         if self.softmax_bits not in SOFTMAX_BITS:
             raise UsageError(
                 f"softmax at {self.softmax_bits} bits",
@@ -133,6 +151,10 @@ class BuildSettings:
             raise UsageError(
                 f"{bits} weight bits cannot be the same in every layer",
                 hint=f"give a whole number, W{int(bits)} or W{int(bits) + 1}, or use VaSMP",
+            )
+        if self.budget != "bytes" and not self.uses_sensitivity:
+            raise UsageError(
+                f"a budget of {self.budget} needs bits by sensitivity", hint="--recipe standard"
             )
         if self.smoothing and self.rotation:
             raise UsageError("smoothing and rotation exclude one another", hint="--no-rotation")
@@ -217,12 +239,11 @@ class BuildSettings:
     def recorded(self) -> dict[str, SettingOrList]:
         """The settings as the manifest records them.
 
-        Softmax bits are there only where probabilities are quantized, and what is stored of
-        modulations only where that is not their weights: packs without them keep their bytes, and
-        those from before there was such a setting their meaning.
+        Those that came later are there only where they change something: packs without them keep
+        their bytes, and those from before there were such settings their meaning.
         """
         values = asdict(self)
-        for name, default in _LATER_SETTINGS.items():
+        for name, default in _LATER.items():
             if values[name] == default:
                 del values[name]
         del values["recipe"]  # the manifest has a place of its own for it
@@ -244,7 +265,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
-    values = {**_LATER_SETTINGS, **values}
+    values = {**_LATER, **values}
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(

@@ -55,7 +55,9 @@ Names = Annotated[tuple[str, ...], FailFast(), at_most(MAX_LAYERS), Field(strict
 Side = Annotated[int, Field(ge=1, le=MAX_SIDE_PX)]
 Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
-ScaleRule = Literal["gaussian", "absmax"]
+ScaleRule = Literal["gaussian", "absmax", "blend"]
+WeightScaleRule = Literal["gaussian", "absmax", "mse"]
+FactorBits = Annotated[int, Field(ge=8, le=16, multiple_of=8)]
 SoftmaxBits = Annotated[int, Field(ge=8, le=16, multiple_of=8)]  # a Literal would take 8.0
 ColorFix = Literal["adain", "wavelet", "none"]
 Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
@@ -146,7 +148,7 @@ class QuantizerRecord(StrictModel):
     """
 
     levels: Literal["midrise"] = "midrise"
-    weight_scale: ScaleRule
+    weight_scale: WeightScaleRule
     activation_scale: ScaleRule
     softmax_bits: SoftmaxBits = UNQUANTIZED
 
@@ -233,6 +235,8 @@ class LayerRecord(StrictModel):
         rotation: a key of ``rotation.sizes``, or ``none``.
         global_rank: rank of SVD-G; 0 for none.
         local_block: [s_o, s_i], the block shape of SVD-L, or null for none.
+        factor_bits: of the factors' numbers: 16 for bfloat16; 8 for integers, each pair of vectors
+            with a scale. Not written where it is 16, as in packs older than the field.
         smoothing: whether inputs are divided by a stored vector, channel by channel, first.
         error_db: signal-to-noise ratio of the decoded weight, in dB; null when unknown.
         global_energy, local_energy: share of the rotated weight's energy in either factor branch.
@@ -245,11 +249,19 @@ class LayerRecord(StrictModel):
     rotation: Literal["none"] | SizeKey = "none"
     global_rank: Annotated[int, Field(ge=0)] = 0
     local_block: Annotated[tuple[Features, Features], Field(strict=False)] | None = None
+    factor_bits: FactorBits = UNQUANTIZED
     smoothing: bool = False
     error_db: float | None = None
     global_energy: Share | None = None
     local_energy: Share | None = None
     note: str = ""
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.factor_bits == UNQUANTIZED:
+            del values["factor_bits"]
+        return values
 
     @property
     def is_quantized(self) -> bool:

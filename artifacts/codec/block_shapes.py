@@ -1,11 +1,14 @@
 """Block shapes of SVD-L: what the budget pays for, what is worth trying, what to expect (Eq. 7-9).
 
 A weight [out, in] cut into blocks [s_o, s_i] costs ``(out/s_o)(in/s_i)(s_o + s_i + 1)`` numbers:
-two singular vectors and a singular value for each block. A pack folds the value into one of the
-vectors, so what it stores is a little less than what the budget counts.
+two singular vectors and a singular value for each block. A pack in bfloat16 folds the value into
+one of the vectors, so what it stores is a little less than what the budget counts. In 8 bits it
+stores the value, in the room of four numbers.
 """
 
 from functools import lru_cache
+
+from schemas.bit_widths import UNQUANTIZED
 
 
 def local_budget(out_features: int, in_features: int, local_rank: int) -> int:
@@ -13,22 +16,31 @@ def local_budget(out_features: int, in_features: int, local_rank: int) -> int:
     return local_rank * (out_features + in_features)
 
 
-def block_shapes(out_features: int, in_features: int, local_rank: int) -> list[tuple[int, int]]:
+def block_shapes(
+    out_features: int, in_features: int, local_rank: int, factor_bits: int = UNQUANTIZED
+) -> list[tuple[int, int]]:
     """Block shapes (s_o, s_i) worth trying for SVD-L within its budget.
 
     Cutting blocks finer never captures less energy (a block's rank-1 approximation, restricted to
     its parts, is a candidate for each of them), so a shape that another affordable shape subdivides
     is left out (ours; the paper gives one shape per layer).
 
+    Args:
+        out_features: rows of the weight.
+        in_features: its columns.
+        local_rank: r_L.
+        factor_bits: of a number, 16 or 8.
+
     Returns:
         Shapes with the fewest blocks first, so that the first best one wins a tie.
     """
     allowed = local_budget(out_features, in_features, local_rank)
+    value = 1 if factor_bits == UNQUANTIZED else 4
     affordable = {
         (rows, columns)
         for rows in _divisors(out_features)
         for columns in _divisors(in_features)
-        if (out_features // rows) * (in_features // columns) * (rows + columns + 1) <= allowed
+        if (out_features // rows) * (in_features // columns) * (rows + columns + value) <= allowed
     }
     finest = [
         (rows, columns)
@@ -43,7 +55,9 @@ def block_shapes(out_features: int, in_features: int, local_rank: int) -> list[t
 
 
 @lru_cache(maxsize=64)
-def expected_block(out_features: int, in_features: int, local_rank: int) -> tuple[int, int] | None:
+def expected_block(
+    out_features: int, in_features: int, local_rank: int, factor_bits: int = UNQUANTIZED
+) -> tuple[int, int] | None:
     """The shape (s_o, s_i) that captures most energy of a weight without structure.
 
     The largest singular value of s_o x s_i independent normal numbers tends to
@@ -51,7 +65,7 @@ def expected_block(out_features: int, in_features: int, local_rank: int) -> tupl
     ``(1/sqrt(s_o) + 1/sqrt(s_i))^2`` of a weight of such numbers. Of the shapes worth trying, this
     is the first with the largest share; None where none is affordable.
     """
-    shapes = block_shapes(out_features, in_features, local_rank)
+    shapes = block_shapes(out_features, in_features, local_rank, factor_bits)
     return max(shapes, key=lambda shape: sum(side**-0.5 for side in shape), default=None)
 
 

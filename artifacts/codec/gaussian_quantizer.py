@@ -69,28 +69,63 @@ def gaussian_level(bits: int) -> GaussianLevel:
     return GaussianLevel(bits, step * (2**bits - 1) / 2, step, mse)
 
 
-def relative_step(rule: ScaleRule, bits: int) -> float:
-    """A row's scale over its root mean square (``gaussian``) or largest magnitude (``absmax``).
+@dataclass(frozen=True)
+class StepRule:
+    """A row's step as ``of_rms * sqrt(mean x^2) + of_peak * max |x|``.
+
+    Attributes:
+        of_rms: weight of the row's root mean square.
+        of_peak: weight of the row's largest magnitude.
+    """
+
+    of_rms: float
+    of_peak: float
+
+
+@lru_cache(maxsize=64)
+def step_rule(rule: ScaleRule, bits: int) -> StepRule:
+    """The step of a row by one of the manifest's rules.
+
+    ``gaussian`` is the best step for a normal distribution of the row's mean square (Eq. 2, 3).
+    ``absmax`` puts the outermost level on the row's largest magnitude. ``blend``, ours, is halfway
+    between them: a row with outliers needs a wider step than a normal one of its mean square, and
+    one without a narrower.
 
     Raises:
         ValueError: ``bits`` is not within 1 ... 8.
     """
-    step = gaussian_level(bits).step
-    return step if rule == "gaussian" else 2 / (2**bits - 1)
+    gaussian, absmax = gaussian_level(bits).step, 2 / (2**bits - 1)
+    if rule == "gaussian":
+        return StepRule(gaussian, 0.0)
+    if rule == "absmax":
+        return StepRule(0.0, absmax)
+    return StepRule(gaussian / 2, absmax / 2)
+
+
+def row_scales(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> Tensor:
+    """The step of every row of ``x`` [..., n], in its dtype [...]; see `step_rule`.
+
+    Raises:
+        ValueError: ``bits`` is not within 1 ... 8.
+    """
+    step = step_rule(rule, bits)
+    scale = x.new_zeros(x.shape[:-1])
+    if step.of_rms:
+        scale += x.square().mean(-1).sqrt_() * step.of_rms
+    if step.of_peak:
+        scale += x.abs().amax(-1) * step.of_peak
+    return scale
 
 
 def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[Tensor, Tensor]:
-    """Quantize every row of ``x`` [..., n] with a scale of its own.
+    """Quantize every row of ``x`` [..., n] with a scale of its own, found by ``rule``.
 
-    The scale is ``sqrt(mean x^2)`` times the step of `gaussian_level`, or, by the rule ``absmax``,
-    puts the outermost level on the row's largest magnitude. A value on the border of two levels
-    gets the upper one; a value beyond the outermost level gets that level. A row of zeros (also: so
-    small that its mean square is zero) has scale 0.
+    A row of zeros (by ``gaussian`` also: so small that its mean square is zero) has scale 0.
 
     Args:
         x: values; computed in float32, or in float64 for float64 input.
         bits: 1 ... 8.
-        rule: how the scale is found.
+        rule: how the scale is found; see `step_rule`.
 
     Returns:
         Codes uint8 [..., n] and scales float32 [...].
@@ -98,16 +133,23 @@ def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[T
     Raises:
         ValueError: a value is not finite or too large for float32, or ``bits`` is out of range.
     """
-    step = relative_step(rule, bits)
     values = x if x.dtype == torch.float64 else x.float()
-    size = values.square().mean(-1).sqrt() if rule == "gaussian" else values.abs().amax(-1)
-    scale = (size * step).float()
+    scale = row_scales(values, bits, rule).float()
     if not bool(torch.isfinite(scale).all()):
         raise ValueError("a value is not finite, or too large for a float32 scale")
+    return encode_rows(values, scale, bits), scale
+
+
+def encode_rows(x: Tensor, scale: Tensor, bits: int) -> Tensor:
+    """Codes of ``x`` [..., n] at scales float32 [...]: uint8 [..., n].
+
+    A value on the border of two levels gets the upper one; a value beyond the outermost level gets
+    that level; where the scale is 0 every value counts as 0.
+    """
     # Codes are made for the scale as it is stored, rounded to float32.
-    divisor = torch.where(scale > 0, scale, torch.inf)[..., None].to(values)
-    codes = (values / divisor + 2 ** (bits - 1)).floor_().clamp_(0, 2**bits - 1)
-    return codes.to(torch.uint8), scale
+    divisor = torch.where(scale > 0, scale, torch.inf)[..., None].to(x)
+    codes = (x / divisor + 2 ** (bits - 1)).floor_().clamp_(0, 2**bits - 1)
+    return codes.to(torch.uint8)
 
 
 def dequantize_rows(codes: Tensor, scale: Tensor, bits: int) -> Tensor:

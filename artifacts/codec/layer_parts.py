@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from artifacts.codec.bitpack import packed_bytes
 from artifacts.codec.values import Values
 from artifacts.files.safetensors_io import TensorSpec
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import LayerRecord
 
 
@@ -21,6 +22,8 @@ class LayerPart:
     Attributes:
         name: the last part of the tensor's name, and the field of `QuantizedWeight`.
         dtype: the safetensors header's word.
+        narrow_dtype: the same where the record's factors have 8 bits; None for no difference.
+        narrow_only: whether the part is there only where they have.
         dimensions: the shape in symbols: [out, in] is the weight's, r SVD-G's rank, P x Q blocks of
             [s_o, s_i] are SVD-L's.
         shape: the same in exact integers, of a record that has the part.
@@ -40,6 +43,8 @@ class LayerPart:
     record_field: str | None = None
     optional: bool = False
     values: Values = "finite"
+    narrow_dtype: str | None = None
+    narrow_only: bool = False
 
     @property
     def is_required(self) -> bool:
@@ -53,6 +58,8 @@ class LayerPart:
             record: of the layer.
             in_network: whether the network's layer has what the record says nothing of.
         """
+        if self.narrow_only and record.factor_bits == UNQUANTIZED:
+            return False
         if self.record_field is not None:
             return bool(getattr(record, self.record_field))
         return in_network or not self.optional
@@ -63,7 +70,8 @@ class LayerPart:
         Raises:
             ValueError: the layer is kept in 16 bits and so has no codes.
         """
-        return TensorSpec(self.dtype, self.shape(record))
+        narrow = None if record.factor_bits == UNQUANTIZED else self.narrow_dtype
+        return TensorSpec(narrow or self.dtype, self.shape(record))
 
 
 def _codes(record: LayerRecord) -> tuple[int, ...]:
@@ -106,6 +114,7 @@ LAYER_PARTS: dict[str, LayerPart] = {
             lambda record: (record.out_features, record.global_rank),
             "left vectors of SVD-G times singular values",
             record_field="global_rank",
+            narrow_dtype="I8",
         ),
         LayerPart(
             "global_down",
@@ -114,6 +123,17 @@ LAYER_PARTS: dict[str, LayerPart] = {
             lambda record: (record.global_rank, record.in_features),
             "right vectors of SVD-G",
             record_field="global_rank",
+            narrow_dtype="I8",
+        ),
+        LayerPart(
+            "global_scale",
+            "F32",
+            "[r]",
+            lambda record: (record.global_rank,),
+            "what each pair of 8-bit vectors of SVD-G is multiplied by",
+            record_field="global_rank",
+            narrow_only=True,
+            values="finite, not negative",
         ),
         LayerPart(
             "local_up",
@@ -122,6 +142,7 @@ LAYER_PARTS: dict[str, LayerPart] = {
             _local_up,
             "left vectors of SVD-L times singular values, one per block",
             record_field="local_block",
+            narrow_dtype="I8",
         ),
         LayerPart(
             "local_down",
@@ -130,6 +151,17 @@ LAYER_PARTS: dict[str, LayerPart] = {
             _local_down,
             "right vectors of SVD-L, one per block",
             record_field="local_block",
+            narrow_dtype="I8",
+        ),
+        LayerPart(
+            "local_scale",
+            "F32",
+            "[P, Q]",
+            lambda record: _local_up(record)[:2],
+            "what each pair of 8-bit vectors of SVD-L is multiplied by",
+            record_field="local_block",
+            narrow_only=True,
+            values="finite, not negative",
         ),
         LayerPart(
             "bias",

@@ -16,10 +16,12 @@ from pydantic import ValidationError
 from torch import Tensor
 
 from artifacts.codec.bitpack import unpack_codes
+from artifacts.codec.factor_pair import FactorPair, global_product, local_product
 from artifacts.codec.gaussian_quantizer import dequantize_rows
 from artifacts.codec.hadamard import Rotation
 from artifacts.codec.layer_parts import LAYER_PARTS, expected_parts
 from artifacts.files.safetensors_io import TensorSpec
+from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import LayerRecord
 
 
@@ -52,8 +54,10 @@ class QuantizedWeight:
     rotation: Rotation
     global_up: Tensor | None = None
     global_down: Tensor | None = None
+    global_scale: Tensor | None = None
     local_up: Tensor | None = None
     local_down: Tensor | None = None
+    local_scale: Tensor | None = None
     bias: Tensor | None = None
     signs: Tensor | None = None
     smoothing: Tensor | None = None
@@ -85,11 +89,25 @@ class QuantizedWeight:
         """Parts that one field of the record announces are all there or all missing."""
         groups: dict[str, list[str]] = {}
         for name, row in LAYER_PARTS.items():
-            if row.record_field is not None:
+            if row.record_field is not None and not row.narrow_only:
                 groups.setdefault(row.record_field, []).append(name)
         for names in groups.values():
             if len({getattr(self, name) is None for name in names}) > 1:
                 raise ValueError(f"{self.name}: {' and '.join(names)} come only together")
+
+    @property
+    def global_factors(self) -> FactorPair | None:
+        """SVD-G as it is stored; None without."""
+        if self.global_up is None or self.global_down is None:
+            return None
+        return FactorPair(self.global_up, self.global_down, self.global_scale)
+
+    @property
+    def local_factors(self) -> FactorPair | None:
+        """SVD-L as it is stored; None without."""
+        if self.local_up is None or self.local_down is None:
+            return None
+        return FactorPair(self.local_up, self.local_down, self.local_scale)
 
     @property
     def global_rank(self) -> int:
@@ -99,9 +117,14 @@ class QuantizedWeight:
     @property
     def local_block(self) -> tuple[int, int] | None:
         """Block shape (s_o, s_i) of SVD-L; None without."""
-        if self.local_up is None or self.local_down is None:
-            return None
-        return self.local_up.shape[-1], self.local_down.shape[-1]
+        pair = self.local_factors
+        return None if pair is None else (pair.up.shape[-1], pair.down.shape[-1])
+
+    @property
+    def factor_bits(self) -> int:
+        """Bits of the factors' numbers: 8 where there are integers among them, else 16."""
+        ups = (part for part in (self.global_up, self.local_up) if part is not None)
+        return 8 if any(up.dtype == torch.int8 for up in ups) else UNQUANTIZED
 
     def record(
         self,
@@ -119,6 +142,7 @@ class QuantizedWeight:
             rotation="none" if self.rotation.is_identity else str(self.in_features),
             global_rank=self.global_rank,
             local_block=self.local_block,
+            factor_bits=self.factor_bits,
             smoothing=self.smoothing is not None,
             error_db=error_db,
             global_energy=global_energy,
@@ -138,14 +162,10 @@ class QuantizedWeight:
     def low_rank(self, dtype: torch.dtype = torch.float32) -> Tensor:
         """SVD-G + SVD-L, the unquantized part of the rotated weight, ``dtype`` [out, in]."""
         total = self.scale.new_zeros((self.out_features, self.in_features), dtype=dtype)
-        if self.global_up is not None and self.global_down is not None:
-            total += self.global_up.to(dtype) @ self.global_down.to(dtype)
-        if self.local_up is not None and self.local_down is not None:
-            # [P, Q, s_o] x [P, Q, s_i] -> [P, s_o, Q, s_i], which is [out, in] in memory.
-            blocks = torch.einsum(
-                "pqo,pqi->poqi", self.local_up.to(dtype), self.local_down.to(dtype)
-            )
-            total += blocks.reshape(total.shape)
+        if self.global_factors is not None:
+            total += global_product(self.global_factors, dtype)
+        if self.local_factors is not None:
+            total += local_product(self.local_factors, dtype)
         return total
 
     def decode_rotated(self, dtype: torch.dtype = torch.float64) -> Tensor:

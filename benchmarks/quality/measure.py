@@ -1,9 +1,9 @@
 """Sampling with one network after another, from the same noise, and what is read off the results.
 
 Against the unquantized network's result from the same noise: the relative error of the final
-latent in dB, and PSNR, FSIM and GMSD of the pictures. Against the truth: PSNR, FSIM and PIQE. Every
-network shares the autoencoder, the prompts and the control latents of the unquantized pipeline, so
-that nothing but the quantized layers differs.
+latent in dB, whole and by octave of spatial frequency, and PSNR, FSIM and GMSD of the pictures.
+Against the truth: PSNR, FSIM and PIQE. Every network shares the autoencoder, the prompts and the
+control latents of the unquantized pipeline, so that nothing but the quantized layers differs.
 """
 
 import hashlib
@@ -19,6 +19,7 @@ from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.files.whole_file import replacing
 from benchmarks.cases import Case, held_out_cases, psnr_db
 from benchmarks.quality.intervals import relative_error_db
+from benchmarks.quality.spectrum import octave_errors_db
 from benchmarks.quality.store import key_of
 from runtime.dit4sr.network import DiT4SR
 from runtime.images.resizing import resize
@@ -165,7 +166,9 @@ def measure(bench: Bench, network: DiT4SR, bits_at: BitsAt, progress: Progress) 
     total = len(bench.cases) * bench.sampling.seeds
     for case, seed in _pictures(bench):
         latent = bench.sample(network, bits_at, case, seed)
-        found = {"latent_db": relative_error_db(bench.references[case][seed], latent)}
+        reference_latent = bench.references[case][seed]
+        found = {"latent_db": relative_error_db(reference_latent, latent)}
+        found |= octave_errors_db(reference_latent, latent)
         if bench.metrics is not None:
             picture = bench.picture(latent, case)
             reference = bench.reference_picture(case, seed)

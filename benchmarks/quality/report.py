@@ -32,6 +32,9 @@ class Metric:
 
 METRICS = {
     "latent_db": Metric("latent error, dB", 2),
+    "octave_coarse_db": Metric("coarse, dB", 2),
+    "octave_middle_db": Metric("middle, dB", 2),
+    "octave_fine_db": Metric("fine, dB", 2),
     "reference_psnr_db": Metric("PSNR to full precision, dB", 2),
     "reference_fsim": Metric("FSIM to full precision", 4),
     "reference_gmsd": Metric("GMSD to full precision", 4),
@@ -39,6 +42,7 @@ METRICS = {
     "truth_fsim": Metric("FSIM to the truth", 4),
     "piqe": Metric("PIQE", 1),
 }
+OCTAVES = ("octave_coarse_db", "octave_middle_db", "octave_fine_db")
 PACKAGES = ("torch", "diffusers", "pyiqa", "sdnq")
 
 
@@ -232,6 +236,8 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
         "",
         "- **latent error**: `20 log10(|full| / |full - quantized|)` of the final latent, in dB;"
         " higher is closer to the unquantized network.",
+        "- **coarse, middle, fine**: the same error by spatial frequency: below a quarter of the"
+        " highest, up to half of it, and above.",
         "- **stored bits**: per weight, with scales, factors and smoothing; biases aside.",
         f"- **[low, high]**: {CONFIDENCE:.0%} percentile bootstrap over images ({RESAMPLES:,}"
         " draws), seeds averaged within an image first.",
@@ -247,8 +253,9 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
 
 def _error_table(entries: Sequence[Measured]) -> list[str]:
     lines = [
-        "| row | stored bits | activation bits | latent error, dB | minus ... | minus QuaRot |",
-        "|---|---|---|---|---|---|",
+        "| row | stored bits | activation bits | latent error, dB | minus ... | minus QuaRot |"
+        " coarse, middle, fine, dB |",
+        "|---|---|---|---|---|---|---|",
     ]
     for entry in entries:
         near = next((n for n in entry.row.against if n in entry.differences), None)
@@ -265,6 +272,7 @@ def _error_table(entries: Sequence[Measured]) -> list[str]:
                 _shown(entry.metrics["latent_db"], 2),
                 before,
                 quarot,
+                ", ".join(f"{entry.metrics[m].mean:.1f}" for m in OCTAVES if m in entry.metrics),
             )
         )
     return lines
@@ -277,7 +285,7 @@ def _activation_bits(entry: Measured) -> str:
 
 
 def _picture_table(entries: Sequence[Measured], baselines: Mapping[str, Values]) -> list[str]:
-    metrics = [m for m in METRICS if m != "latent_db"]
+    metrics = [m for m in METRICS if m != "latent_db" and m not in OCTAVES]
     lines = [
         _line("row", *(METRICS[m].heading for m in metrics)),
         "|" + "---|" * (len(metrics) + 1),

@@ -18,6 +18,7 @@ def make_grid(
     timesteps: Sequence[float],
     calibration: Calibration | None,
     sensitive: ActivationCosts | None = None,
+    work: Mapping[str, int] | None = None,
 ) -> tuple[BitGrid, list[str]]:
     """Decide every layer's activation bits.
 
@@ -27,6 +28,7 @@ def make_grid(
         timesteps: of the grid; with a calibration that decides, its own go before them.
         calibration: mean squares of all quantized layers; None for none.
         sensitive: what errors cost at every step, for settings that go by it.
+        work: multiply-accumulates of every layer, for a budget that counts them.
 
     Returns:
         The grid, and a warning where the activation bits had to be rounded down: where nothing
@@ -37,7 +39,7 @@ def make_grid(
     warnings = []
     if sensitive is not None and settings.goes_by_sensitivity_over_steps:
         timesteps = sensitive.timesteps
-        activations = sensitive_activation_bits(sensitive, asked)
+        activations = sensitive_activation_bits(sensitive, asked, work)
     elif calibration is not None and settings.wants_vatmp:
         timesteps = calibration.timesteps
         activations = allocate_timesteps(

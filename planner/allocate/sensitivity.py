@@ -10,6 +10,10 @@ leave of a layer's weight, the error of the final latent is, to first order, a s
 `planner.allocate.budgets`, each under its own budget; steps and layers share that of the
 activations.
 
+A mean over weights hides work: wide feed-forward layers that all image tokens pass, paid for by
+narrow ones that a few text tokens pass, cost no byte and many more operations. Where multiply-
+accumulates are given, a second budget holds the means that they weight to the same number.
+
 Far from full precision the first order misjudges how far costs lie apart. So costs are raised to a
 power below 1, and activations keep a least width (values ours).
 """
@@ -78,17 +82,30 @@ def sensitive_weight_bits(
     *,
     minimum_bits: int,
     maximum_bits: int,
+    work: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Weight bits of every layer; their parameter-weighted mean is at most ``mean_bits``.
+
+    Args:
+        statistics: of the residuals.
+        sensitivity: has every layer.
+        mean_bits: the budget.
+        minimum_bits: fewest bits of a layer.
+        maximum_bits: most bits of a layer.
+        work: multiply-accumulates of every layer in a forward pass; the mean that they weight is
+            then at most ``mean_bits`` too.
 
     Raises:
         UsageError: the mean lies outside the bounds.
     """
     ordered = sorted(statistics, key=lambda layer: layer.name)
     costs = weight_costs(ordered, sensitivity)
+    budgets = [Budget([layer.parameters for layer in ordered], mean_bits)]
+    if work is not None:
+        budgets.append(Budget([max(1, work[layer.name]) for layer in ordered], mean_bits))
     bits = allocate_widths(
         [costs[layer.name] ** WEIGHT_TEMPER for layer in ordered],
-        [Budget([layer.parameters for layer in ordered], mean_bits)],
+        budgets,
         minimum_bits=minimum_bits,
         maximum_bits=maximum_bits,
     )
@@ -96,13 +113,14 @@ def sensitive_weight_bits(
 
 
 def sensitive_activation_bits(
-    costs: ActivationCosts, mean_bits: float
+    costs: ActivationCosts, mean_bits: float, work: Mapping[str, int] | None = None
 ) -> dict[str, tuple[int, ...]]:
     """Activation bits of every layer and step; their mean over both is at most ``mean_bits``.
 
     Args:
         costs: of all layers.
         mean_bits: the budget; below `MINIMUM_ACTIVATION_BITS` that least width gives way.
+        work: as of `sensitive_weight_bits`.
 
     Raises:
         UsageError: the mean lies outside 2 ... 8.
@@ -110,10 +128,14 @@ def sensitive_activation_bits(
     names = sorted(costs.layers)
     steps = len(costs.timesteps)
     flat = [value**ACTIVATION_TEMPER for name in names for value in costs.layers[name]]
+    budgets = [Budget([1] * len(flat), mean_bits)]
+    if work is not None:
+        sizes = [max(1, work[name]) for name in names for _ in range(steps)]
+        budgets.append(Budget(sizes, mean_bits))
     least = min(MINIMUM_ACTIVATION_BITS, int(mean_bits))
     bits = allocate_widths(
         flat,
-        [Budget([1] * len(flat), mean_bits)],
+        budgets,
         minimum_bits=least,
         maximum_bits=MAXIMUM_ACTIVATION_BITS,
     )

@@ -1,6 +1,6 @@
 """Weight bits of every layer, by the allocation that the settings ask for."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from planner.allocate.exact import allocate_exact
 from planner.allocate.sensitivity import sensitive_weight_bits
@@ -18,6 +18,7 @@ def weight_bits(
     statistics: Sequence[LayerStatistics],
     settings: BuildSettings,
     sensitivity: SensitivityMap | None = None,
+    work: Mapping[str, int] | None = None,
 ) -> dict[str, int]:
     """Layer name -> weight bits, by sensitivity or by VaSMP with the allocator asked for.
 
@@ -25,6 +26,7 @@ def weight_bits(
         statistics: of all layers.
         settings: target, bounds, allocation, allocator.
         sensitivity: for an allocation that goes by it.
+        work: multiply-accumulates of every layer, for a budget that counts them.
 
     Raises:
         UsageError: the budget lies outside the bounds.
@@ -35,6 +37,6 @@ def weight_bits(
     if settings.weight_allocation == "sensitivity":
         if sensitivity is None:
             raise ValueError("bits by sensitivity, without one")
-        return sensitive_weight_bits(statistics, sensitivity, mean_bits, **bounds)
+        return sensitive_weight_bits(statistics, sensitivity, mean_bits, **bounds, work=work)
     solve = allocate_exact if settings.allocator == "exact" else allocate
     return solve(statistics, mean_bits, **bounds)

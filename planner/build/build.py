@@ -32,6 +32,7 @@ from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
 from planner.build.modulation import check_modulation, table_record, table_rows
 from planner.build.progress import Progress, Silent
+from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
 from planner.probe.sensitivity_file import check_sensitivity
@@ -109,12 +110,15 @@ def build(
         check_sensitivity(sensitivity, checkpoint, names, settings)
         check_modulation(settings, architecture, base)
 
+        counts_work = settings.budget == "bit-operations"
+        work_of = layer_work(architecture, base) if counts_work else None
+
         # 2, 3. Variances, and from them, or with sensitivities, weight bits.
         statistics = maker.statistics(names) if settings.reads_variances else []
         if settings.weight_allocation == "uniform":
             bits = uniform_bits(names, settings)
         else:
-            bits = weight_bits(statistics, settings, sensitivity)
+            bits = weight_bits(statistics, settings, sensitivity, work_of)
 
         # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
@@ -129,7 +133,7 @@ def build(
             bits[name] = UNQUANTIZED
         steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
         costs = None if sensitivity is None else activation_costs(statistics, sensitivity)
-        grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs)
+        grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs, work_of)
 
         # 6. The rest, and what describes it.
         for name in inventory.plain:

@@ -6,7 +6,6 @@ killed, goes on from them when it is repeated. Recipes that smooth are the other
 the unquantized network is measured first, and the weights are quantized with what was learned.
 """
 
-import hashlib
 import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,9 +14,6 @@ from pathlib import Path
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint
-from artifacts.files.hashing import sha256_of
-from artifacts.files.safetensors_io import TensorSpec, tensor_bytes
-from artifacts.pack.file_names import VAE_FILES
 from artifacts.pack.reader import Pack, open_pack, verify_pack
 from artifacts.pack.writer import PackWriter, check_output, remove_stale_partials
 from planner.allocate.grid import make_grid, mean_activation_bits, rounded_down
@@ -31,10 +27,10 @@ from planner.build.work_folder import WEIGHTS, WorkFolder, make_plan, work_folde
 from planner.calibrate.cost import estimate_cost
 from planner.calibrate.images import choose_images
 from planner.calibrate.pipelines import (
+    base_digest,
     default_crop_px,
     full_precision_pipeline,
     quantized_pipeline,
-    vae_folder,
 )
 from planner.calibrate.run import calibrate
 from planner.calibrate.settings import CalibrationSettings
@@ -202,7 +198,7 @@ def measure_inputs(
                 **record.model_dump(mode="json"),
                 "drawn": [image.model_dump(mode="json") for image in images.records],
                 "device": f"{run.device.type} {run.dtype}",
-                "base": _digest(base),
+                "base": base_digest(base),
             },
         )
     )
@@ -254,22 +250,6 @@ def measure_inputs(
         channels=found.channels,
     )
     return Measured(calibration, weights, images.warnings)
-
-
-def _digest(base: BaseModel) -> str:
-    """Hash of what a calibration runs beside the transformer: autoencoder and prompts.
-
-    Raises:
-        UsageError: one of them is missing.
-    """
-    digest = hashlib.sha256()
-    folder = vae_folder(base).parent
-    for name in VAE_FILES:
-        digest.update(sha256_of(folder / name).encode())
-    for name, tensor in sorted((base.prompts or {}).items()):
-        digest.update(f"{name} {TensorSpec.of(tensor)}".encode())
-        digest.update(tensor_bytes(tensor))
-    return digest.hexdigest()
 
 
 def _is_sound(path: Path) -> bool:

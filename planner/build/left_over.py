@@ -13,6 +13,7 @@ from artifacts.files.output_lock import lock_file, output_lock
 from artifacts.pack.file_names import MANIFEST
 from artifacts.pack.writer import remove_stale_partials
 from planner.build.work_folder import PLAN, Plan, WorkFolder, work_folder
+from planner.probe.kept_pictures import kept_folder, remove_kept
 from schemas.calibration import MAX_CALIBRATION_BYTES
 from schemas.errors import PackError, ResourceError, UsageError
 from schemas.json_io import read_json_file
@@ -35,12 +36,15 @@ def cleared_when_refused(output: Path) -> Iterator[None]:
 
 def _clear(output: Path) -> None:
     work = WorkFolder(work_folder(output))
-    if not (work.path.exists() or lock_file(output).exists()):
+    kept = kept_folder(output)
+    if not (work.path.exists() or kept.exists() or lock_file(output).exists()):
         return
     with output_lock(output):
         remove_stale_partials(output)
         if work.path.exists() and _has_become(output, work):
             work.remove()
+        if kept.exists() and _modified(output) >= kept.stat().st_mtime_ns:
+            remove_kept(output)
 
 
 def _has_become(output: Path, work: WorkFolder) -> bool:
@@ -48,10 +52,19 @@ def _has_become(output: Path, work: WorkFolder) -> bool:
     plan = work.plan()
     if plan is None:  # its removal had begun
         return True
-    file = output / MANIFEST if output.is_dir() else output
-    return file.stat().st_mtime_ns >= (work.path / PLAN).stat().st_mtime_ns and _made_from(
-        file
-    ) == {key: plan.get(key) for key in ("source", "settings")}
+    is_newer = _modified(output) >= (work.path / PLAN).stat().st_mtime_ns
+    return is_newer and _made_from(_described_by(output)) == {
+        key: plan.get(key) for key in ("source", "settings")
+    }
+
+
+def _described_by(output: Path) -> Path:
+    """The file that says what ``output`` is: its manifest, or itself."""
+    return output / MANIFEST if output.is_dir() else output
+
+
+def _modified(output: Path) -> int:
+    return _described_by(output).stat().st_mtime_ns
 
 
 def _made_from(file: Path) -> Plan | None:

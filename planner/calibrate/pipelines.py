@@ -1,5 +1,6 @@
 """What a calibration runs: the pipeline, weights quantized or not, activations not."""
 
+import hashlib
 from pathlib import Path
 
 import torch
@@ -7,7 +8,9 @@ import torch
 from artifacts.autoencoder.files import CONFIG, read_config
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import Architecture
-from artifacts.pack.file_names import VAE_FOLDER
+from artifacts.files.hashing import sha256_of
+from artifacts.files.safetensors_io import TensorSpec, tensor_bytes
+from artifacts.pack.file_names import VAE_FILES, VAE_FOLDER
 from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
 from runtime.device import device_and_dtype
@@ -103,3 +106,19 @@ def vae_folder(base: BaseModel) -> Path:
             hint="give --base with a Stable Diffusion 3.5 folder",
         )
     return base.folder / VAE_FOLDER
+
+
+def base_digest(base: BaseModel) -> str:
+    """Hash of what a calibration runs beside the transformer: autoencoder and prompts.
+
+    Raises:
+        UsageError: one of them is missing.
+    """
+    digest = hashlib.sha256()
+    folder = vae_folder(base).parent
+    for name in VAE_FILES:
+        digest.update(sha256_of(folder / name).encode())
+    for name, tensor in sorted((base.prompts or {}).items()):
+        digest.update(f"{name} {TensorSpec.of(tensor)}".encode())
+        digest.update(tensor_bytes(tensor))
+    return digest.hexdigest()

@@ -93,6 +93,7 @@ def build(
         from planner.calibrate.calibration_file import read_calibration
         from planner.cli.progress import BarProgress
         from planner.inspect.inspection import size_text, summary
+        from planner.probe.kept_pictures import kept_folder, remove_kept
 
         settings = quantizer.settings(
             method, timestep_allocation=allocation(vatmp, "vatmp"), segments=segments
@@ -122,7 +123,14 @@ def build(
                 sensitive = None
                 if settings.uses_sensitivity:
                     sensitive = _sensitivity(
-                        sensitivity, opened, settings, model, calib, calibration_pass, progress
+                        sensitivity,
+                        opened,
+                        settings,
+                        model,
+                        calib,
+                        calibration_pass,
+                        kept_folder(output),
+                        progress,
                     )
                     calib = None
                 if calib is None:
@@ -146,6 +154,7 @@ def build(
                     result = build_calibrated(
                         opened, output, settings, model, run, force=force, progress=progress
                     )
+            remove_kept(output)
         notes += fallen_back
         show_notes(fallen_back)
         for warning in result.warnings:
@@ -244,6 +253,7 @@ def _sensitivity(
     model: "BaseModel",
     photos: Path | None,
     options: PassOptions,
+    keep: Path,
     progress: "BarProgress",
 ) -> "SensitivityMap | None":
     """What a file says, or a probe finds; None where there is nothing to run the network with.
@@ -267,6 +277,7 @@ def _sensitivity(
         ProbeSettings(photos, crop_px=options.calib_crop, seed=options.calib_seed),
         device=device,
         dtype=dtype,
+        keep=keep,
         report=progress.say,
         progress=progress,
     )

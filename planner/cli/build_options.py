@@ -14,7 +14,10 @@ import typer
 
 from artifacts.cli.base_options import Base, ClipG, ClipL, T5xxl, Tokenizers
 from planner.cli.options import (
+    ActivationScale,
     Allocator,
+    Budget,
+    FactorBits,
     GlobalRank,
     Keep,
     LocalRank,
@@ -28,6 +31,7 @@ from planner.cli.options import (
     TargetOption,
     Variant,
     Vasmp,
+    WeightScale,
     WeightStatistic,
     allocation,
     recipe_options,
@@ -75,6 +79,10 @@ class QuantizerOptions:
     allocator: Allocator = None
     rotation: RotationOption = None
     rotation_signs: RotationSigns = None
+    budget: Budget = None
+    factor_bits: FactorBits = None
+    weight_scale: WeightScale = None
+    activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
     keep: Keep = None

@@ -29,12 +29,10 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object on std
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 # The recipe's own choice stands wherever one of these is not given.
-GlobalRank = Annotated[
-    int | None, typer.Option(help="Rank of the global factors; 0 for none (32 if the recipe has).")
-]
+GlobalRank = Annotated[int | None, typer.Option(help="Rank of the global factors; 0 for none.")]
 LocalRank = Annotated[
     int | None,
-    typer.Option(help="Budget of the local factors, as a rank; 0 for none (8 if the recipe has)."),
+    typer.Option(help="Budget of the local factors, as a rank; 0 for none."),
 ]
 Allocator = Annotated[
     str | None, typer.Option(help="How VaSMP's integer problem is solved: greedy (default), exact.")
@@ -75,6 +73,22 @@ Modulation = Annotated[
         help="Of layers that read timestep and pooled prompt alone: weights, the table of what they"
         " give at the pack's steps and prompts, or both (default: weights; standard: table)."
     ),
+]
+Budget = Annotated[
+    str | None,
+    typer.Option(
+        help="What bits by sensitivity keep to the target: bytes (default), or bit-operations too."
+    ),
+]
+FactorBits = Annotated[
+    int | None, typer.Option(help="Bits of the factors' numbers: 16 (bfloat16), or 8.")
+]
+WeightScale = Annotated[
+    str | None, typer.Option(help="Step of a weight's row: gaussian, absmax or mse (searched).")
+]
+ActivationScale = Annotated[
+    str | None,
+    typer.Option(help="Step of a token: gaussian, absmax, or blend, halfway between them."),
 ]
 Keep = Annotated[
     list[str] | None,

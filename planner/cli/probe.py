@@ -83,23 +83,32 @@ def probe(
 
     Random directions are carried back through the whole sampling loop of the unquantized network,
     both guidance branches. Pictures are generated unless --calib names photos. The file serves any
-    target.
+    target. An interrupted probe goes on behind its last finished picture when the command is
+    repeated.
     """
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
+        from artifacts.files.output_lock import output_lock
+        from planner.build.left_over import cleared_when_refused
         from planner.calibrate.pipelines import choose_device
         from planner.cli.progress import BarProgress
+        from planner.probe.kept_pictures import kept_folder, remove_kept
         from planner.probe.run import probe_checkpoint
         from planner.probe.sensitivity_file import write_sensitivity
 
-        if out.exists() and not force:
-            raise UsageError(f"{out} exists", hint="choose another output, or use --force")
+        with cleared_when_refused(out):
+            if out.exists() and not force:
+                raise UsageError(f"{out} exists", hint="choose another output, or use --force")
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         opened = open_checkpoint(checkpoint)
         show_notes(opened.notes(variant))
         device, dtype = choose_device(options.device)
-        with base.found(opened) as model, BarProgress(enabled=not json_output) as progress:
+        with (
+            output_lock(out),
+            base.found(opened) as model,
+            BarProgress(enabled=not json_output) as progress,
+        ):
             found = probe_checkpoint(
                 opened,
                 variant,
@@ -107,10 +116,12 @@ def probe(
                 options.settings(calib),
                 device=device,
                 dtype=dtype,
+                keep=kept_folder(out),
                 report=tell,
                 progress=progress,
             )
-        write_sensitivity(out, found)
+            write_sensitivity(out, found)
+            remove_kept(out)
         layers, steps = len(found.layers), len(found.timesteps)
         if json_output:
             pictures = found.sampling.images

@@ -12,9 +12,8 @@ from math import prod
 
 from artifacts.codec.block_shapes import local_budget
 from artifacts.codec.hadamard import Rotation
-from artifacts.codec.layer_parts import LAYER_PARTS, expected_parts
+from artifacts.codec.layer_parts import expected_parts
 from artifacts.family import Architecture
-from artifacts.files.safetensors_io import TORCH_DTYPES
 from planner.build.inventory import left_to_table
 from planner.estimate.accounting import network_size
 from planner.settings import BuildSettings
@@ -24,8 +23,10 @@ UNQUANTIZED_BYTES = 2
 """Of a bfloat16 number, as checkpoints are published and packs keep what they do not quantize."""
 PROMPTS = 2
 """That a table of modulations has rows of: the positive and the negative one."""
-_LOCAL_BYTES = TORCH_DTYPES[LAYER_PARTS["local_up"].dtype].itemsize
-_KINDS = {"codes": "codes", "global_up": "global_factors", "global_down": "global_factors"}
+_KINDS = {
+    "codes": "codes",
+    **dict.fromkeys(("global_up", "global_down", "global_scale"), "global_factors"),
+}
 """Part -> field of `PackBytes`; all others are vectors, counted with the scales."""
 
 
@@ -59,8 +60,9 @@ class PackBytes:
         codes: packed codes of the residuals.
         scales: vectors of a layer: the float32 step of every output channel, and the smoothing
             where there is one.
-        global_factors: SVD-G, bf16.
-        local_factors: SVD-L, bf16: the whole budget of Eq. 7, ``r_L (out + in)`` numbers per layer.
+        global_factors: SVD-G, in bf16, or in 8 bits with its scales.
+        local_factors: SVD-L likewise: the whole budget of Eq. 7, ``r_L (out + in)`` numbers per
+            layer.
         unquantized: every other active tensor in bf16, biases of quantized layers included. The
             position table is rebuilt by the reader and takes no room.
         rotation_signs: one bit per input feature, for every input width that is rotated.
@@ -124,7 +126,7 @@ def pack_bytes(
     )
     return PackBytes(
         **sizes,
-        local_factors=_LOCAL_BYTES * local_numbers,
+        local_factors=settings.factor_bits // 8 * local_numbers,
         unquantized=UNQUANTIZED_BYTES * plain,
         rotation_signs=_sign_bytes({linears[name].in_features for name in weight_bits}, settings),
         modulation_table=table_bytes(architecture, steps) if settings.makes_table else 0,

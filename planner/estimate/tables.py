@@ -239,8 +239,7 @@ def _bits_section(result: Estimate) -> Group:
 
 
 def _model_text(settings: BuildSettings) -> str:
-    rules = {settings.weight_scale, settings.activation_scale}
-    if not settings.rotation or rules != {"gaussian"}:
+    if not settings.rotation or "absmax" in (settings.weight_scale, settings.activation_scale):
         return "Gaussian model: unrotated values and absmax scales err more than it says."
     factors = settings.global_rank or settings.local_rank
     return f"Gaussian model{', without what the factors gain' if factors else ''}."

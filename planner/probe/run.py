@@ -1,7 +1,9 @@
 """The probe over several pictures, and the map of sensitivities that it gives."""
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from pathlib import Path
 
 import torch
@@ -13,10 +15,11 @@ from planner.build.network_probe import active_linears
 from planner.build.progress import Progress, Silent
 from planner.calibrate.cost import probe_cost
 from planner.calibrate.images import ChosenImages, choose_images
-from planner.calibrate.pipelines import default_crop_px, full_precision_pipeline
+from planner.calibrate.pipelines import base_digest, default_crop_px, full_precision_pipeline
 from planner.calibrate.run import read_crop
 from planner.calibrate.settings import CalibrationSettings
 from planner.probe.image_probe import Sensitivities, probe_image
+from planner.probe.kept_pictures import KeptPictures
 from planner.probe.pictures import dead_leaves
 from planner.timesteps import sampling_timesteps
 from runtime.pipeline import Pipeline
@@ -56,6 +59,7 @@ def probe_checkpoint(
     *,
     device: torch.device,
     dtype: torch.dtype,
+    keep: Path | None = None,
     report: Callable[[str], None] = lambda _line: None,
     progress: Progress | None = None,
 ) -> SensitivityMap:
@@ -68,12 +72,16 @@ def probe_checkpoint(
         settings: how to probe.
         device: where the network runs.
         dtype: of the network.
+        keep: folder for what single pictures gave; what is there already is taken over. None for
+            keeping nothing.
         report: told the predicted cost, in one line.
         progress: told about every picture.
 
     Raises:
         UsageError: there is no VAE, or no images.
         ImageError: an image is damaged.
+        ResourceError: the disk is full.
+        KeyboardInterrupt: with a message that says what was kept.
     """
     crop_px = settings.crop_px or default_crop_px(base)
     images = None if settings.folder is None else _photos(settings, crop_px)
@@ -86,18 +94,33 @@ def probe_checkpoint(
         else [read_crop(p, r) for p, r in zip(images.paths, images.records, strict=True)]
     )
     report(str(probe_cost(pipeline, len(pictures), crop_px, settings.cotangents)))
-    found = _mean_over(pipeline, layers, pictures, settings, progress or Silent())
+    source = Source(files=tuple(checkpoint.source_files()))
+    sampling = CalibrationRecord(
+        images=len(pictures),
+        crop_px=crop_px,
+        seed=settings.seed,
+        steps=base.sampling.steps,
+        guidance=base.sampling.guidance,
+        shift=base.sampling.shift,
+    )
+    kept = None
+    if keep is not None:
+        subject = {
+            "source": [file.sha256 for file in source.files],
+            "variant": architecture.variant,
+            "sampling": sampling.model_dump(mode="json", exclude={"images"}),
+            "cotangents": settings.cotangents,
+            "images": [] if images is None else [r.model_dump(mode="json") for r in images.records],
+            "base": base_digest(base),
+            "device": f"{device.type} {dtype}",
+            "versions": [version("qdit4sr"), torch.__version__],
+        }
+        kept = KeptPictures(keep, json.dumps(subject, sort_keys=True))
+    found = _mean_over(pipeline, layers, pictures, settings, kept, progress or Silent())
     return SensitivityMap(
-        source=Source(files=tuple(checkpoint.source_files())),
+        source=source,
         variant=architecture.variant,
-        sampling=CalibrationRecord(
-            images=len(pictures),
-            crop_px=crop_px,
-            seed=settings.seed,
-            steps=base.sampling.steps,
-            guidance=base.sampling.guidance,
-            shift=base.sampling.shift,
-        ),
+        sampling=sampling,
         cotangents=settings.cotangents,
         images=() if images is None else images.records,
         timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),
@@ -123,21 +146,34 @@ def _mean_over(
     layers: Sequence[str],
     pictures: Sequence[Tensor],
     settings: ProbeSettings,
+    kept: KeptPictures | None,
     progress: Progress,
 ) -> Sensitivities:
-    found = [
-        probe_image(
-            pipeline,
-            layers,
-            picture,
-            cotangents=settings.cotangents,
-            seed=settings.seed + index,
-        )
-        for index, picture in progress.track(list(enumerate(pictures)), "probe")
-    ]
+    done: list[Sensitivities] = []
+    for index, picture in progress.track(list(enumerate(pictures)), "probe"):
+        found = None if kept is None else kept.find(index)
+        if found is None:
+            try:
+                found = probe_image(
+                    pipeline,
+                    layers,
+                    picture,
+                    cotangents=settings.cotangents,
+                    seed=settings.seed + index,
+                )
+            except KeyboardInterrupt:
+                if kept is None:
+                    raise
+                raise KeyboardInterrupt(
+                    f"{index} of {len(pictures)} pictures of the probe are kept; the same command"
+                    " goes on from there"
+                ) from None
+            if kept is not None:
+                kept.keep(index, found)
+        done.append(found)
     return Sensitivities(
         *(
-            torch.stack([getattr(one, part) for one in found]).mean(0)
+            torch.stack([getattr(one, part) for one in done]).mean(0)
             for part in ("weight", "output", "activation")
         )
     )

@@ -3,8 +3,8 @@
     W_H = SVD-G + SVD-L + residual
 
 SVD-G is the best rank-r approximation of the whole weight. What is left is cut into blocks, and
-SVD-L keeps each block's top singular triple (Eq. 5, 6). Both branches are stored in bfloat16, so
-each is rounded before it is subtracted: the next stage repairs the rounding.
+SVD-L keeps each block's top singular triple (Eq. 5, 6). Both branches are stored in bfloat16, or in
+8 bits, so each is rounded before it is subtracted: the next stage repairs the rounding.
 
 Tensors in, tensors out; nothing here knows of files or layers.
 """
@@ -17,8 +17,13 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.block_shapes import block_shapes
-
-STORED_DTYPE = torch.bfloat16
+from artifacts.codec.factor_pair import (
+    FactorPair,
+    global_product,
+    local_product,
+    store_factors,
+)
+from schemas.bit_widths import UNQUANTIZED
 
 # Chosen so that a matrix of random numbers, whose flat spectrum is the worst case, loses at most
 # 0.1 % of the energy that exact factors capture (tests hold this). Measured on a 1536 x 1536 one at
@@ -49,26 +54,37 @@ class HierarchicalFactors:
     """The factor branches of one weight [out, in] and what they leave.
 
     Attributes:
-        global_up, global_down: bfloat16 [out, r], [r, in]; None where r is 0.
-        local_up, local_down: bfloat16 [P, Q, s_o], [P, Q, s_i]; None where nothing was asked for
-            or no block shape fits the budget.
+        global_factors: SVD-G as stored; None where r is 0.
+        local_factors: SVD-L as stored; None where nothing was asked for or no block shape fits the
+            budget.
         residual: weight minus both branches as stored, float32 [out, in].
         global_energy, local_energy: share of the weight's squared norm that each branch removes.
         note: what went otherwise than asked, or an empty text.
     """
 
-    global_up: Tensor | None
-    global_down: Tensor | None
-    local_up: Tensor | None
-    local_down: Tensor | None
+    global_factors: FactorPair | None
+    local_factors: FactorPair | None
     residual: Tensor
     global_energy: float
     local_energy: float
     note: str = ""
 
+    def parts(self) -> dict[str, Tensor | None]:
+        """The branches under the names of a layer's parts (`artifacts.codec.layer_parts`)."""
+        found: dict[str, Tensor | None] = {}
+        for kind, pair in (("global", self.global_factors), ("local", self.local_factors)):
+            for side in FactorPair._fields:
+                found[f"{kind}_{side}"] = None if pair is None else getattr(pair, side)
+        return found
+
 
 def decompose(
-    weight: Tensor, *, global_rank: int, local_rank: int, seed: int = 0
+    weight: Tensor,
+    *,
+    global_rank: int,
+    local_rank: int,
+    factor_bits: int = UNQUANTIZED,
+    seed: int = 0,
 ) -> HierarchicalFactors:
     """Split ``weight`` float32 [out, in].
 
@@ -76,6 +92,7 @@ def decompose(
         weight: the rotated weight.
         global_rank: r_G; 0 for no global branch. At most min(out, in) is used.
         local_rank: r_L; the local branch may cost as much as rank r_L would; 0 for none.
+        factor_bits: of the factors' numbers as stored, 16 or 8.
         seed: of the randomized decompositions.
 
     A decomposition that does not converge is tried again in float64; if that fails too, the layer
@@ -83,35 +100,34 @@ def decompose(
     """
     total = _energy(weight)
     residual, notes = weight, []
-    global_up = global_down = local_up = local_down = None
+    global_factors = local_factors = None
     global_energy = local_energy = 0.0
 
     rank = min(global_rank, *weight.shape)
     if rank and total:
-        factors = _converging(residual, lambda w: _global_factors(w, rank, seed))
-        if factors is None:
+        global_factors = _converging(
+            residual, lambda w: _global_factors(w, rank, factor_bits, seed)
+        )
+        if global_factors is None:
             notes.append("global factors left out: the decomposition did not converge")
         else:
-            global_up, global_down = factors
-            residual = residual - global_up.float() @ global_down.float()
+            residual = residual - global_product(global_factors)
             global_energy = 1 - _energy(residual) / total
 
     out_features, in_features = weight.shape
-    shapes = block_shapes(out_features, in_features, local_rank) if total else []
+    shapes = block_shapes(out_features, in_features, local_rank, factor_bits) if total else []
     if shapes:
-        factors = _converging(residual, lambda w: _local_factors(w, shapes, seed))
-        if factors is None:
+        local_factors = _converging(
+            residual, lambda w: _local_factors(w, shapes, factor_bits, seed)
+        )
+        if local_factors is None:
             notes.append("local factors left out: the decomposition did not converge")
         else:
-            local_up, local_down = factors
-            branch = torch.einsum("pqo,pqi->poqi", local_up.float(), local_down.float())
-            residual = residual - branch.reshape(weight.shape)
+            residual = residual - local_product(local_factors)
             local_energy = 1 - global_energy - _energy(residual) / total
     return HierarchicalFactors(
-        global_up,
-        global_down,
-        local_up,
-        local_down,
+        global_factors,
+        local_factors,
         residual,
         max(global_energy, 0.0),
         max(local_energy, 0.0),
@@ -166,15 +182,16 @@ def _unit(vectors: Tensor, norms: Tensor) -> Tensor:
     return vectors / norms.clamp_min(torch.finfo(vectors.dtype).tiny)
 
 
-def _global_factors(weight: Tensor, rank: int, seed: int) -> tuple[Tensor, Tensor]:
+def _global_factors(weight: Tensor, rank: int, bits: int, seed: int) -> FactorPair:
     up, down = top_factors(weight[None], rank, Effort(rank + GLOBAL_SPARE, GLOBAL_DEPTH, seed))
-    return up[0].to(STORED_DTYPE), down[0].to(STORED_DTYPE)
+    stored = store_factors(up[0].mT, down[0], bits)
+    return stored._replace(up=stored.up.mT.contiguous())
 
 
 def _local_factors(
-    weight: Tensor, shapes: list[tuple[int, int]], seed: int
-) -> tuple[Tensor, Tensor]:
-    """Factors of the block shape that captures most energy: [P, Q, s_o] and [P, Q, s_i]."""
+    weight: Tensor, shapes: list[tuple[int, int]], bits: int, seed: int
+) -> FactorPair:
+    """Factors of the block shape that captures most energy."""
     glance, look = Effort(*LOCAL_GLANCE, seed), Effort(*LOCAL_LOOK, seed)
 
     def energy(shape: tuple[int, int]) -> float:
@@ -184,10 +201,7 @@ def _local_factors(
     rows, columns = max(shapes, key=energy) if len(shapes) > 1 else shapes[0]
     up, down = top_factors(_blocks(weight, rows, columns), 1, look)
     grid = (weight.shape[0] // rows, weight.shape[1] // columns)
-    return (
-        up.reshape(*grid, rows).to(STORED_DTYPE),
-        down.reshape(*grid, columns).to(STORED_DTYPE),
-    )
+    return store_factors(up.reshape(*grid, rows), down.reshape(*grid, columns), bits)
 
 
 def _blocks(weight: Tensor, rows: int, columns: int) -> Tensor:
@@ -196,9 +210,7 @@ def _blocks(weight: Tensor, rows: int, columns: int) -> Tensor:
     return cut.transpose(1, 2).flatten(0, 1)
 
 
-def _converging(
-    weight: Tensor, factorise: Callable[[Tensor], tuple[Tensor, Tensor]]
-) -> tuple[Tensor, Tensor] | None:
+def _converging(weight: Tensor, factorise: Callable[[Tensor], FactorPair]) -> FactorPair | None:
     """Factorise in float32, else in float64, else not at all."""
     for dtype in (torch.float32, torch.float64):
         # The class is public, but not in torch's own list of exported names.

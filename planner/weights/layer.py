@@ -7,11 +7,12 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.bitpack import pack_codes
-from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.codec.gaussian_quantizer import dequantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
 from planner.settings import BuildSettings
 from planner.weights.hsvd import HierarchicalFactors, decompose
+from planner.weights.row_scales import quantize_weight_rows
 from planner.weights.smoothing import choose_smoothing
 from schemas.calibration import ChannelStatistics
 from schemas.manifest import LayerRecord
@@ -69,6 +70,7 @@ def planned_record(
         out_features=out_features,
         rotation="none" if rotation.is_identity else str(in_features),
         global_rank=min(settings.global_rank, out_features, in_features),
+        factor_bits=settings.factor_bits if settings.global_rank or settings.local_rank else 16,
         smoothing=settings.smoothing,
     )
 
@@ -104,7 +106,7 @@ def quantize_layer(
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotation.apply(smoothed, signs)
     factors = _factors(rotated, settings)
-    codes, scale = quantize_rows(factors.residual, bits, settings.weight_scale)
+    codes, scale = quantize_weight_rows(factors.residual, bits, settings.weight_scale)
     quantized = QuantizedWeight(
         name=name,
         out_features=weight.shape[0],
@@ -113,10 +115,7 @@ def quantize_layer(
         codes=pack_codes(codes, bits),
         scale=scale,
         rotation=rotation,
-        global_up=factors.global_up,
-        global_down=factors.global_down,
-        local_up=factors.local_up,
-        local_down=factors.local_down,
+        **factors.parts(),
         bias=None if bias is None else bias.to(torch.bfloat16),
         signs=signs,
         smoothing=smoothing,
@@ -144,6 +143,7 @@ def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:
         rotated,
         global_rank=settings.global_rank,
         local_rank=settings.local_rank,
+        factor_bits=settings.factor_bits,
         seed=settings.seed,
     )
 
@@ -161,7 +161,7 @@ def _smoothing(
 
     def quantize(smoothed: Tensor) -> tuple[Tensor, Tensor]:
         residual = _factors(smoothed, settings).residual
-        codes, scale = quantize_rows(residual, bits, settings.weight_scale)
+        codes, scale = quantize_weight_rows(residual, bits, settings.weight_scale)
         return residual, residual - dequantize_rows(codes, scale, bits)
 
     return choose_smoothing(

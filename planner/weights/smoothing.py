@@ -7,12 +7,13 @@ the global factors. Like SVDQuant this searches for each layer's alpha; the crit
 predicted error of the layer's output, from channel statistics alone.
 """
 
+import math
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import gaussian_level
+from artifacts.codec.gaussian_quantizer import gaussian_level, step_rule
 from schemas.bit_widths import UNQUANTIZED
 from schemas.calibration import ChannelStatistics
 from schemas.manifest import ScaleRule
@@ -92,12 +93,15 @@ def token_noise(power: Tensor, maximum: Tensor, bits: int, rule: ScaleRule) -> f
         power: mean square of every channel [in].
         maximum: largest magnitude of every channel [in].
         bits: of the activations, 16 for unquantized.
-        rule: how the token's step is found. By ``absmax`` the step spans the largest channel and
-            the error is spread evenly over it; by ``gaussian`` it is kappa times the mean square.
+        rule: how the token's step is found. By ``gaussian`` the error is kappa times the mean
+            square. Otherwise the step leaves no value, or few, outside the levels, and the error
+            is spread evenly over it.
     """
     if bits == UNQUANTIZED:
         return 0.0
-    if rule == "absmax":
-        step = 2 * float(maximum.max()) / (2**bits - 1)
-        return step * step / 12
-    return gaussian_level(bits).mse * float(power.mean())
+    mean_square = float(power.mean())
+    if rule == "gaussian":
+        return gaussian_level(bits).mse * mean_square
+    weights = step_rule(rule, bits)
+    step = weights.of_rms * math.sqrt(mean_square) + weights.of_peak * float(maximum.max())
+    return step * step / 12

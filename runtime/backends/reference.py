@@ -64,8 +64,10 @@ class ReferenceLinear(QuantizableLinear):
             "scale",
             "global_up",
             "global_down",
+            "global_scale",
             "local_up",
             "local_down",
+            "local_scale",
             "bias",
             "smoothing",
         }
@@ -78,8 +80,10 @@ class ReferenceLinear(QuantizableLinear):
     bias: Tensor | None
     global_up: Tensor | None
     global_down: Tensor | None
+    global_scale: Tensor | None
     local_up: Tensor | None
     local_down: Tensor | None
+    local_scale: Tensor | None
 
     def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
         super().__init__()
@@ -141,9 +145,14 @@ class ReferenceLinear(QuantizableLinear):
         """``(SVD-G + SVD-L) z`` on the unquantized ``z`` [tokens, in_features]."""
         y = z.new_zeros(z.shape[0], self.codes.shape[0])
         if self.global_up is not None and self.global_down is not None:
-            y += (z @ self.global_down.to(z).T) @ self.global_up.to(z).T
+            inner = z @ self.global_down.to(z).T
+            if self.global_scale is not None:
+                inner *= self.global_scale
+            y += inner @ self.global_up.to(z).T
         if self.local_up is not None and self.local_down is not None:
             blocks = z.unflatten(1, (self.local_down.shape[1], -1))  # [tokens, Q, s_i]
             inner = torch.einsum("tqj,pqj->tpq", blocks, self.local_down.to(z))
+            if self.local_scale is not None:
+                inner *= self.local_scale
             y += torch.einsum("tpq,pqi->tpi", inner, self.local_up.to(z)).flatten(1)
         return y

@@ -33,6 +33,7 @@ class TrialLayer:
         return (
             f"{record.out_features}x{record.in_features} W{record.weight_bits}"
             f" A{self.activation_bits} rotation {record.rotation} rank {record.global_rank}"
+            f" factors of {record.factor_bits} bits"
             f" blocks {record.local_block} smoothing {record.smoothing}"
         )
 

@@ -7,6 +7,8 @@ from contextlib import contextmanager
 
 import pyvips
 
+from runtime.images import vips_log  # noqa: F401  routes them
+
 _LOGGER = logging.getLogger("pyvips")
 _ONE_AT_A_TIME = threading.RLock()
 """libvips warns from threads of its own, so that a warning does not tell whose it is."""

@@ -11,6 +11,7 @@ from torch import Tensor
 from artifacts.autoencoder.config import AutoencoderConfig
 from artifacts.autoencoder.layout import tensor_shapes as autoencoder_shapes
 from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.factor_pair import store_factors
 from artifacts.codec.gaussian_quantizer import quantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
@@ -71,6 +72,7 @@ def random_weight(
     bits: int = 4,
     rank: int = 2,
     block: tuple[int, int] | None = (4, 8),
+    factor_bits: int = 16,
     signs: bool = True,
     smoothing: bool = False,
     seed: int = 0,
@@ -84,14 +86,17 @@ def random_weight(
     codes, scale = quantize_rows(0.02 * normal(out_features, in_features), bits)
     rotation = Rotation.for_size(in_features)
     signed = signs and not rotation.is_identity
-    factors: dict[str, Tensor] = {}
+    factors: dict[str, Tensor | None] = {}
     if rank:
-        factors["global_up"] = 0.05 * normal(out_features, rank)
-        factors["global_down"] = normal(rank, in_features)
+        up, down = 0.05 * normal(out_features, rank), normal(rank, in_features)
+        stored = store_factors(up.mT, down, factor_bits)
+        factors["global_up"] = stored.up.mT.contiguous()
+        factors |= {"global_down": stored.down, "global_scale": stored.scale}
     if block is not None:
         grid = (out_features // block[0], in_features // block[1])
-        factors["local_up"] = 0.02 * normal(*grid, block[0])
-        factors["local_down"] = normal(*grid, block[1])
+        up, down = 0.02 * normal(*grid, block[0]), normal(*grid, block[1])
+        stored = store_factors(up, down, factor_bits)
+        factors |= {f"local_{side}": getattr(stored, side) for side in stored._fields}
     return QuantizedWeight(
         name=name,
         out_features=out_features,
@@ -103,7 +108,7 @@ def random_weight(
         bias=(0.02 * normal(out_features)).bfloat16(),
         signs=random_signs(in_features, SIGN_SEED) if signed else None,
         smoothing=normal(in_features).exp() if smoothing else None,
-        **{part: factor.bfloat16() for part, factor in factors.items()},
+        **factors,
     )
 
 
@@ -136,6 +141,7 @@ def make_pack(
     config: TransformerConfig = TINY,
     variant: str = "q",
     signs: bool = True,
+    factor_bits: int = 16,
     unquantized: tuple[str, ...] = (),
     modulation: str = "weights",
     companions: bool = True,
@@ -153,6 +159,7 @@ def make_pack(
         path: where to.
         config, variant: the network.
         signs: random rotation signs.
+        factor_bits: of all factors.
         unquantized: layers kept in 16 bits.
         modulation: ``table`` or ``both`` for one of the steps that the pack is sampled with.
         companions: with a VAE of random weights and a scheduler.
@@ -194,6 +201,7 @@ def make_pack(
                 bits=width,
                 rank=rank,
                 block=block,
+                factor_bits=factor_bits,
                 signs=signs,
                 smoothing=index % len(kinds) == smoothed,
                 seed=1000 * seed + index,

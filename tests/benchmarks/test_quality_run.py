@@ -51,7 +51,9 @@ def row(target, name):
 def test_the_unquantized_network_is_its_own_reference(bench):
     network = bench.pipeline.network
     values = measure.measure(bench, network, bench.pipeline.bits_at, quiet)
-    assert values == {"latent_db": [[200.0]]}
+    assert "latent_db" in values
+    assert "octave_fine_db" in values
+    assert all(found == [[200.0]] for found in values.values())
     other = bench.sample(network, bench.pipeline.bits_at, 0, 1)
     assert not torch.equal(other, bench.references[0][0])  # another noise
 

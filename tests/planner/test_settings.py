@@ -33,8 +33,8 @@ def settings(**fields):
         ({"weight_allocation": "uniform"}, "3.5 weight bits"),
         ({"weight_statistic": "x"}, "weight statistic 'x'"),
         ({"timestep_allocation": "x"}, "timestep allocation 'x'"),
-        ({"weight_scale": "x"}, "scale rule 'x'"),
-        ({"activation_scale": "max"}, "scale rule 'max'"),
+        ({"weight_scale": "x"}, "scale rule of weights 'x'"),
+        ({"activation_scale": "max"}, "scale rule of activations 'max'"),
         ({"segments": 0}, "0 segments"),
         ({"smoothing": True}, "exclude one another"),
         ({"softmax_bits": 4}, "softmax at 4 bits"),
@@ -64,21 +64,23 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
-    chosen = settings(keep=("a", "b"), softmax_bits=8, modulation="both")
+    later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations", "modulation": "both"}
+    chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
     assert (recorded["target"], recorded["keep"]) == ("W3.5A4", ["a", "b"])
     assert recorded["softmax_bits"] == 8
 
 
-def test_softmax_bits_are_recorded_where_they_quantize_anything():
+@pytest.mark.parametrize("name", ["softmax_bits", "factor_bits"])
+def test_settings_that_came_later_are_recorded_where_they_change_anything(name):
     for bits in (8, 16):
-        chosen = settings(softmax_bits=bits, variant="q")
+        chosen = settings(**{name: bits}, variant="q")
         recorded = chosen.recorded()
-        assert ("softmax_bits" in recorded) == (bits == 8)
+        assert (name in recorded) == (bits == 8)
         assert settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY) == chosen
-    recorded["softmax_bits"] = 4
-    with pytest.raises(PackError, match="softmax"):
+    recorded[name] = 4
+    with pytest.raises(PackError, match="4 bits"):
         settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY)
 
 

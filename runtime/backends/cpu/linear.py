@@ -17,7 +17,7 @@ from collections.abc import Hashable
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import relative_step
+from artifacts.codec.gaussian_quantizer import step_rule
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu.int8_weight import Int8Weight
 from runtime.backends.cpu.low_rank import FactorParts, LowRankProduct, low_rank_product
@@ -48,8 +48,10 @@ class CpuLinear(QuantizableLinear):
             "scale",
             "global_up",
             "global_down",
+            "global_scale",
             "local_up",
             "local_down",
+            "local_scale",
             "bias",
             "smoothing",
         }
@@ -116,13 +118,14 @@ class CpuLinear(QuantizableLinear):
         As `artifacts.codec.gaussian_quantizer.quantize_rows`.
         """
         z = self._rotation(x, scratch(x.numel()))
-        step = relative_step(self.activation_scale, bits)
-        if self.activation_scale == "gaussian":
-            torch.linalg.vector_norm(z, dim=1, keepdim=True, out=scale)
-            scale.mul_(step / math.sqrt(self.in_features))
-        else:
-            torch.linalg.vector_norm(z, ord=math.inf, dim=1, keepdim=True, out=scale)
-            scale.mul_(step)
+        step = step_rule(self.activation_scale, bits)
+        scale.zero_()
+        if step.of_rms:
+            norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)
+            scale.add_(norm, alpha=step.of_rms / math.sqrt(self.in_features))
+        if step.of_peak:
+            peak = torch.linalg.vector_norm(z, ord=math.inf, dim=1, keepdim=True)
+            scale.add_(peak, alpha=step.of_peak)
         lowest, highest = torch.aminmax(scale)
         if not math.isfinite(float(highest)):
             raise ValueError(

@@ -1,7 +1,8 @@
 """Both factor branches of a layer, and its bias, as one low-rank product on plain inputs.
 
-SVD-G is ``up down`` already. Block (p, q) of SVD-L is an outer product, so it is one more column of
-``up``, zero outside the rows of p, and one more row of ``down``, zero outside the columns of q.
+SVD-G is ``up down`` already, but for the scales of 8-bit factors, which go into ``up``. Block
+(p, q) of SVD-L is an outer product, so it is one more column of ``up``, zero outside the rows of p,
+and one more row of ``down``, zero outside the columns of q.
 The rows of ``down`` live in the rotated domain; rotated back they act on the layer's input as it
 comes, so the branches need no rotated input, and lose nothing where that input is bfloat16.
 
@@ -15,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from artifacts.codec.factor_pair import FactorPair
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu.rotation import CpuRotation
 
@@ -48,41 +50,38 @@ class LowRankProduct(NamedTuple):
 
 
 class FactorParts(NamedTuple):
-    """A layer's factors and bias as its record holds them, bfloat16; see `QuantizedWeight`.
+    """A layer's factors and bias as its record holds them; see `QuantizedWeight`.
 
     Small: at ranks 32 and 8 a fifth of what `low_rank_product` makes of them in float32.
     """
 
-    global_up: Tensor | None
-    global_down: Tensor | None
-    local_up: Tensor | None
-    local_down: Tensor | None
+    global_factors: FactorPair | None
+    local_factors: FactorPair | None
     bias: Tensor | None
 
     @classmethod
     def of(cls, weight: QuantizedWeight) -> "FactorParts":
         """The parts of ``weight``."""
-        return cls(
-            *(weight.global_up, weight.global_down),
-            *(weight.local_up, weight.local_down),
-            weight.bias,
-        )
+        return cls(weight.global_factors, weight.local_factors, weight.bias)
 
 
 def low_rank_product(parts: FactorParts, rotation: CpuRotation) -> LowRankProduct | None:
     """Factors and bias of a layer in float32, or None for a layer without factors."""
     ups, downs = [], []
-    if parts.global_up is not None and parts.global_down is not None:
-        ups.append(parts.global_up.float())
-        downs.append(parts.global_down.float())
-    if parts.local_up is not None and parts.local_down is not None:
-        rows, columns, height = parts.local_up.shape  # P, Q, s_o
-        width = parts.local_down.shape[2]
+    if parts.global_factors is not None:
+        up, down, scale = parts.global_factors
+        ups.append(up.float() if scale is None else up * scale)
+        downs.append(down.float())
+    if parts.local_factors is not None:
+        blocks_up, blocks_down, scale = parts.local_factors
+        blocks_up = blocks_up.float() if scale is None else blocks_up * scale[..., None]
+        rows, columns, height = blocks_up.shape  # P, Q, s_o
+        width = blocks_down.shape[2]
         # The blocks stand on the diagonals of [P, s_o, P, Q] and of [P, Q, Q, s_i].
         up = torch.zeros(rows, height, rows, columns)
-        up.diagonal(dim1=0, dim2=2).copy_(parts.local_up.permute(2, 1, 0))
+        up.diagonal(dim1=0, dim2=2).copy_(blocks_up.permute(2, 1, 0))
         down = torch.zeros(rows, columns, columns, width)
-        down.diagonal(dim1=1, dim2=2).copy_(parts.local_down.permute(0, 2, 1))
+        down.diagonal(dim1=1, dim2=2).copy_(blocks_down.permute(0, 2, 1))
         ups.append(up.view(rows * height, -1))
         downs.append(down.view(rows * columns, -1))
     if not ups:

@@ -11,6 +11,9 @@ and, for every q, its entry in block (p, q); those meet the numbers of p alone.
   blocks side by side. As small as the pack's, but rotated tokens have to be written and read again;
 - folded [r + P Q, in] on tokens as they come: every row by itself, rotated back. More memory, one
   ordinary matrix product and no rotated tokens.
+
+8-bit factors are held as bfloat16 too, which has all their integers. Their scales go with the
+low-rank activations; where ``down`` is folded, and so rounded anyway, they are in its rows.
 """
 
 from dataclasses import dataclass
@@ -19,6 +22,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from artifacts.codec.factor_pair import FactorPair
 from artifacts.codec.hadamard import Rotation
 
 _WIDTH_MULTIPLE = 8
@@ -53,40 +57,47 @@ class Factors(nn.Module):
     """SVD-G and SVD-L of one layer.
 
     Args:
-        global_up, global_down: [out, r] and [r, in], or None both.
-        local_up, local_down: [P, Q, s_o] and [P, Q, s_i], or None both.
+        global_factors: SVD-G, or None.
+        local_factors: SVD-L, or None.
         fold: how rows of the rotated domain become rows that act on plain tokens; None for the
             compact form.
     """
 
     up: Tensor
     down: Tensor
+    scale: Tensor | None
 
     def __init__(
         self,
-        global_up: Tensor | None,
-        global_down: Tensor | None,
-        local_up: Tensor | None,
-        local_down: Tensor | None,
+        global_factors: FactorPair | None,
+        local_factors: FactorPair | None,
         fold: "Fold | None",
     ) -> None:
         super().__init__()
-        ups, downs = [], []
+        ups, downs, scales = [], [], []
         rank = rows = columns = 0
-        if global_up is not None and global_down is not None:
-            rank = global_down.shape[0]
-            ups.append(global_up)
-            downs.append(global_down)
-        if local_up is not None and local_down is not None:
-            rows, columns = local_up.shape[:2]
-            ups.append(local_up.transpose(1, 2).flatten(0, 1))  # [P, s_o, Q] -> [out, Q]
-            downs.append(local_down.flatten(1) if fold is None else _spread(local_down))
+        if global_factors is not None:
+            rank = global_factors.down.shape[0]
+            ups.append(global_factors.up)
+            downs.append(global_factors.down)
+            scales.append(global_factors.scale)
+        if local_factors is not None:
+            up, down, _ = local_factors
+            rows, columns = up.shape[:2]
+            ups.append(up.transpose(1, 2).flatten(0, 1))  # [P, s_o, Q] -> [out, Q]
+            downs.append(down.flatten(1) if fold is None else _spread(down))
+            scales.append(local_factors.scale)
         self.shape = FactorShape(rank, rows, columns)
         self.folded = fold is not None
-        up, down = torch.cat(ups, 1), torch.cat(downs)
+        up, down = torch.cat(ups, 1).bfloat16(), torch.cat(downs).bfloat16()
+        found = [scale.flatten() for scale in scales if scale is not None]
+        scale = torch.cat(found) if found else None
         if fold is not None:
+            whole = down.double() if scale is None else down.double() * scale[:, None]
+            scale = None
             padding = down.new_zeros(self.shape.width - len(down), down.shape[1])
-            down = torch.cat([fold(down.double()).to(down.dtype), padding])
+            down = torch.cat([fold(whole).to(down.dtype), padding])
+        self.register_buffer("scale", scale, persistent=False)
         self.register_buffer("up", up.contiguous(), persistent=False)
         self.register_buffer("down", down.contiguous(), persistent=False)
         self._down_as: dict[torch.dtype, Tensor] = {}

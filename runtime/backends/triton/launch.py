@@ -6,7 +6,7 @@ import torch
 import triton
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import relative_step
+from artifacts.codec.gaussian_quantizer import step_rule
 from runtime.backends.triton.device import capability
 from runtime.backends.triton.factors import Factors, FactorShape
 from runtime.backends.triton.low_rank_kernel import low_rank_kernel
@@ -63,6 +63,7 @@ def prepare_tokens(
         config = config_for(level, "prepare", rows.total, size, size)
     tile = plan.padded_rows * plan.padded_columns
     tokens_per_program = max(1, config["elements"] // tile)
+    step = step_rule(rule, bits)
     prepare_kernel[(triton.cdiv(rows.total, tokens_per_program),)](
         rows.values,
         plan.gain,
@@ -80,7 +81,8 @@ def prepare_tokens(
         rows.row_stride,
         size,
         plan.norm,
-        relative_step(rule, bits),
+        step.of_rms,
+        step.of_peak,
         float(2 ** (bits - 1)),
         fault,
         L=plan.rows,
@@ -88,7 +90,8 @@ def prepare_tokens(
         LP=plan.padded_rows,
         RP=plan.padded_columns,
         BM=tokens_per_program,
-        ABSMAX=rule == "absmax",
+        RMS=step.of_rms > 0,
+        PEAK=step.of_peak > 0,
         INPUT_SPLITS=_parts(x.dtype, plan),
         SPLITS=3 if x.dtype == torch.float32 else 2,
         NATIVE=level > 0,
@@ -124,6 +127,7 @@ def low_rank_activations(values: Tensor, factors: Factors, config: Config | None
     low_rank_kernel[(triton.cdiv(rows.total, config["BM"]),)](
         rows.values,
         factors.down,
+        factors.scale,
         activations,
         rows.total,
         rows.tokens,

@@ -79,8 +79,10 @@ class TritonLinear(QuantizableLinear):
             "scale",
             "global_up",
             "global_down",
+            "global_scale",
             "local_up",
             "local_down",
+            "local_scale",
             "bias",
             "smoothing",
         }
@@ -125,15 +127,10 @@ class TritonLinear(QuantizableLinear):
         for name, value in constants.items():  # as buffers, they move with the module
             self.register_buffer(name, value, persistent=False)
         self.factors = None
-        if weight.global_up is not None or weight.local_up is not None:
+        branches = (weight.global_factors, weight.local_factors)
+        if any(branch is not None for branch in branches):
             fold = Fold(weight.rotation, weight.signs, weight.smoothing)
-            self.factors = Factors(
-                weight.global_up,
-                weight.global_down,
-                weight.local_up,
-                weight.local_down,
-                fold if residency == "int8" else None,
-            )
+            self.factors = Factors(*branches, fold if residency == "int8" else None)
 
     @property
     def resident_bytes(self) -> int:

@@ -17,6 +17,7 @@ from runtime.backends.triton.dot16_kernel import dot16
 def low_rank_kernel(
     z_ptr: tl.tensor,  # [batches, tokens, K], strides (z_batch, z_row, 1)
     down_ptr: tl.tensor,  # [RG + P, K]
+    scale_ptr: tl.tensor,  # float32 [RG + P Q], or None
     low_rank_ptr: tl.tensor,  # [M, width], written up to column RG + P Q
     M: tl.tensor,
     tokens: tl.tensor,
@@ -61,7 +62,12 @@ def low_rank_kernel(
                 sum_local = dot16(z, down, sum_local, NATIVE)
         if P:
             mask = m_ok[:, None] & (p < P)[None, :]
+            if scale_ptr is not None:
+                scale = tl.load(scale_ptr + RG + p * Q + q, mask=p < P, other=0.0)
+                sum_local *= scale[None, :]
             tl.store(low_rank_ptr + out + (RG + p * Q + q)[None, :], sum_local.to(dtype), mask)
     if RG:
         mask = m_ok[:, None] & (g < RG)[None, :]
+        if scale_ptr is not None:
+            sum_global *= tl.load(scale_ptr + g, mask=g < RG, other=0.0)[None, :]
         tl.store(low_rank_ptr + out + g[None, :], sum_global.to(dtype), mask)

@@ -61,7 +61,8 @@ def prepare_kernel(
     x_row: tl.tensor,
     size: tl.tensor,
     norm: tl.tensor,  # float
-    step: tl.tensor,  # float: scale over root mean square, or over largest magnitude
+    of_rms: tl.tensor,  # float: weight of the root mean square in a token's scale
+    of_peak: tl.tensor,  # float: weight of its largest magnitude
     half: tl.tensor,  # float: 2^(bits - 1)
     fault: tl.tensor,  # what to write to fault_ptr where a scale is not finite
     L: tl.constexpr,
@@ -69,7 +70,8 @@ def prepare_kernel(
     LP: tl.constexpr,
     RP: tl.constexpr,
     BM: tl.constexpr,
-    ABSMAX: tl.constexpr,
+    RMS: tl.constexpr,  # whether of_rms is above 0
+    PEAK: tl.constexpr,
     INPUT_SPLITS: tl.constexpr,  # parts of the input that hold all its bits
     SPLITS: tl.constexpr,
     NATIVE: tl.constexpr,
@@ -99,14 +101,16 @@ def prepare_kernel(
     else:
         z = x
 
-    # Padding is zero, so it counts in neither rule.
-    if ABSMAX:
-        strange = tl.max(tl.max((tl.abs(z) < float("inf")).to(tl.int32) ^ 1, 2), 0)
-        scale = tl.max(tl.max(tl.abs(z), 2), 0) * step
-        scale = tl.where(strange == 0, scale, float("nan"))  # a maximum passes NaN by
-    else:
+    # Padding is zero, so it counts in neither part.
+    scale = tl.zeros([BM], tl.float32)
+    if RMS:
         square = tl.sum(tl.sum(z * z, 2), 0)
-        scale = tl.sqrt_rn(tl.div_rn(square, size.to(tl.float32))) * step
+        scale += tl.sqrt_rn(tl.div_rn(square, size.to(tl.float32))) * of_rms
+    if PEAK:
+        strange = tl.max(tl.max((tl.abs(z) < float("inf")).to(tl.int32) ^ 1, 2), 0)
+        peak = tl.max(tl.max(tl.abs(z), 2), 0)
+        # A maximum passes NaN by.
+        scale += tl.where(strange == 0, peak, float("nan")) * of_peak
     finite = scale < float("inf")
     divisor = tl.where(scale > 0, scale, float("inf"))
     codes = tl.floor(tl.div_rn(z, divisor[None, :, None]) + half)

@@ -85,7 +85,7 @@ def test_ties_go_up_and_the_ends_saturate():
     assert codes[0, 3] == 15
 
 
-@pytest.mark.parametrize("rule", ["gaussian", "absmax"])
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 def test_zero_rows_decode_to_zeros_beside_others(rule):
     x = torch.tensor([[0.0, 0.0, 0.0], [1.0, -2.0, 3.0], [-0.0, 0.0, 1e-45]])
     codes, scale = quantize_rows(x, 3, rule)
@@ -97,7 +97,7 @@ def test_zero_rows_decode_to_zeros_beside_others(rule):
     assert torch.equal(decoded[2], torch.zeros(3))
 
 
-@pytest.mark.parametrize("rule", ["gaussian", "absmax"])
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf"), 1e300])
 def test_non_finite_values_are_refused(rule, value):
     with pytest.raises(ValueError, match="not finite"):
@@ -108,7 +108,7 @@ def test_non_finite_values_are_refused(rule, value):
 @given(
     st.integers(1, 8),
     st.lists(st.floats(-1e4, 1e4, width=32), min_size=1, max_size=30),
-    st.sampled_from(["gaussian", "absmax"]),
+    st.sampled_from(["gaussian", "absmax", "blend"]),
 )
 def test_absmax_error_is_at_most_half_a_step_and_any_code_decodes_nearest(bits, values, rule):
     x = torch.tensor(values)

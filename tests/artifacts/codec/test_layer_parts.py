@@ -24,7 +24,7 @@ BARE = LayerRecord(weight_bits=3, in_features=48, out_features=20)
 FIELDS = {part.record_field for part in LAYER_PARTS.values()} - {None}
 WHOLE = LayerRecord(
     **BARE.model_dump(exclude=FIELDS),
-    **{"global_rank": 7, "local_block": (5, 12)},
+    **{"global_rank": 7, "local_block": (5, 12), "factor_bits": 8},
     **dict.fromkeys(FIELDS - {"global_rank", "local_block"}, True),
 )
 SYMBOLS = {"out": 20, "in": 48, "r": 7, "P": 4, "Q": 4, "s_o": 5, "s_i": 12, "bytes": 20 * (12 + 8)}
@@ -120,11 +120,25 @@ def test_a_tensor_of_the_network_may_be_called_like_a_part():
         assert allowed_values(plain, layers) == "finite", plain
 
 
+@pytest.mark.parametrize("factor_bits", [8, 16])
+def test_parts_of_narrow_factors(factor_bits):
+    record = WHOLE.model_copy(update={"factor_bits": factor_bits})
+    parts = expected_parts(record)
+    dtypes = {part: spec.dtype for part, spec in parts.items() if part.startswith(("gl", "lo"))}
+    if factor_bits == 8:
+        expected = {side: "F32" if side == "scale" else "I8" for side in ("up", "down", "scale")}
+    else:
+        expected = {"up": "BF16", "down": "BF16"}
+    assert dtypes == {f"{k}_{side}": d for k in ("global", "local") for side, d in expected.items()}
+
+
 def page_row(part):
     """A row of the page, from the table."""
-    dtype = str(TORCH_DTYPES[part.dtype]).removeprefix("torch.")
+    words = [part.dtype] + ([part.narrow_dtype] if part.narrow_dtype else [])
+    dtype = " or ".join(str(TORCH_DTYPES[word]).removeprefix("torch.") for word in words)
     if part.record_field is not None:
         present = f"by the record's `{part.record_field}`"
+        present += ", where `factor_bits` is 8" if part.narrow_only else ""
     else:
         present = "if the network's layer has one" if part.optional else "always"
     cells = (f"`L.{part.name}`", f"{dtype} {part.dimensions}", present, part.values, part.meaning)

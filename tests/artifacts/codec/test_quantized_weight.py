@@ -20,12 +20,14 @@ def literal_decode(layer: QuantizedWeight) -> torch.Tensor:
         for i in range(layer.in_features):
             value = (int(codes[o, i]) - half) * float(layer.scale[o])
             for r in range(layer.global_rank):
-                value += float(layer.global_up[o, r]) * float(layer.global_down[r, i])
+                scale = 1 if layer.global_scale is None else float(layer.global_scale[r])
+                value += scale * float(layer.global_up[o, r]) * float(layer.global_down[r, i])
             if layer.local_block is not None:
                 rows, columns = layer.local_block
                 p, q = o // rows, i // columns
+                scale = 1 if layer.local_scale is None else float(layer.local_scale[p, q])
                 up = float(layer.local_up[p, q, o % rows])
-                value += up * float(layer.local_down[p, q, i % columns])
+                value += scale * up * float(layer.local_down[p, q, i % columns])
             rotated[o, i] = value
     weight = rotated @ layer.rotation.dense().T
     if layer.signs is not None:
@@ -38,6 +40,8 @@ def literal_decode(layer: QuantizedWeight) -> torch.Tensor:
     [
         {"bits": 4},
         {"bits": 3, "rank": 0},
+        {"bits": 4, "factor_bits": 8},
+        {"bits": 2, "factor_bits": 8, "block": None},
         {"bits": 7, "block": None},
         {"bits": 1, "rank": 0, "block": None, "signs": False},
         {"bits": 4, "smoothing": True},

@@ -29,7 +29,7 @@ def read_safetensors(path):
         if name == "__metadata__":
             continue
         first, end = entry["data_offsets"]
-        dtype = {"U8": "u1", "F32": "<f4", "BF16": "<u2"}[entry["dtype"]]
+        dtype = {"U8": "u1", "F32": "<f4", "BF16": "<u2", "I8": "i1"}[entry["dtype"]]
         values = np.frombuffer(data[start + first : start + end], dtype)
         if entry["dtype"] == "BF16":
             values = (values.astype("<u4") << 16).view("<f4")
@@ -84,10 +84,14 @@ def decode(name, record, sizes, tensors):
     weight = (codes - (2**bits - 1) / 2) * tensors[f"{name}.scale"][:, None].astype(float)
     if record["global_rank"]:
         down = tensors[f"{name}.global_down"].astype(float)
+        if record.get("factor_bits", 16) == 8:
+            down *= tensors[f"{name}.global_scale"][:, None]
         weight += tensors[f"{name}.global_up"].astype(float) @ down
     if record["local_block"]:
         height, width = record["local_block"]
         up, down = (tensors[f"{name}.local_{part}"].astype(float) for part in ("up", "down"))
+        if record.get("factor_bits", 16) == 8:
+            up *= tensors[f"{name}.local_scale"][:, :, None]
         for p in range(rows // height):
             for q in range(columns // width):
                 block = np.s_[p * height : (p + 1) * height, q * width : (q + 1) * width]
@@ -134,10 +138,10 @@ CONSTRUCTIONS = {
 }
 
 
-@pytest.mark.parametrize("signs", [True, False])
+@pytest.mark.parametrize(("signs", "factor_bits"), [(True, 16), (False, 16), (True, 8)])
 @pytest.mark.parametrize("heads", CONSTRUCTIONS)
-def test_every_weight_decodes_from_the_page(tmp_path, heads, signs):
-    make_pack(tmp_path / "a.qpack", config=of_width(*heads), signs=signs)
+def test_every_weight_decodes_from_the_page(tmp_path, heads, signs, factor_bits):
+    make_pack(tmp_path / "a.qpack", config=of_width(*heads), signs=signs, factor_bits=factor_bits)
     manifest = json.loads((tmp_path / "a.qpack/manifest.json").read_text())
     tensors = read_safetensors(tmp_path / "a.qpack/transformer.safetensors")
     sizes = manifest["rotation"]["sizes"]

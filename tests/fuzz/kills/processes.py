@@ -109,5 +109,6 @@ def _said_file(workspace: Workspace) -> Path:
 
 
 def _end(code: int, started: float, workspace: Workspace) -> End:
-    said = _said_file(workspace).read_text(errors="replace")
+    file = _said_file(workspace)  # not there where the process was killed before anything else
+    said = file.read_text(errors="replace") if file.is_file() else ""
     return End(code, time.monotonic() - started, said)

@@ -16,7 +16,7 @@ from planner.inspect.inspection import render_pack
 from runtime.load import load_pack
 from runtime.sampling.settings import SamplingOptions
 from runtime.upscale import upscale
-from schemas.errors import CheckpointError, PackError
+from schemas.errors import CheckpointError, PackError, UsageError
 from schemas.manifest import Manifest, SamplingDefaults
 from tests.artifacts.make_pack import TINY, make_pack
 from tests.fuzz.case import CHANGED, EQUAL, Case, WrongResultError
@@ -62,7 +62,8 @@ class Packs:
     """A tiny pack; verified, shown, loaded, and used to enlarge a picture of 8 x 8 px."""
 
     name = "packs"
-    errors = (PackError, CheckpointError)
+    # A manifest that lists no prompts, or no VAE, is that of a pack that needs them by options.
+    errors = (PackError, CheckpointError, UsageError)
 
     def prepare(self, folder: Path) -> None:
         torch.set_num_threads(1)

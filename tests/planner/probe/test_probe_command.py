@@ -6,6 +6,8 @@ import numpy as np
 import pytest
 
 from artifacts.pack.reader import open_pack, verify_pack
+from planner.probe import run
+from planner.probe.kept_pictures import kept_folder
 from planner.probe.sensitivity_file import read_sensitivity
 from tests.planner.calibration_setup import CROP_PX, SAMPLING, make_setup
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
@@ -156,3 +158,68 @@ def test_the_pack_can_be_given_another_grid(shared, tmp_path):
     )
     assert done.exit_code == 0, done.stderr
     assert open_pack(new).manifest.recipe.name == "standard"
+
+
+@pytest.fixture
+def stopped(monkeypatch):
+    """Whatever runs probes is interrupted in the second picture, once; counts pictures."""
+    probed = []
+    probe_image = run.probe_image
+
+    def interrupted(*arguments, **options):
+        probed.append(options["seed"])
+        if len(probed) == 2:
+            raise KeyboardInterrupt
+        return probe_image(*arguments, **options)
+
+    monkeypatch.setattr(run, "probe_image", interrupted)
+    return probed
+
+
+def test_an_interrupted_probe_goes_on_to_the_same_file(shared, tmp_path, stopped):
+    setup, file = shared
+    out = tmp_path / "again.json"
+    command = ("probe", setup.checkpoint, "--base", setup.base, "-o", out)
+    done = run_qplan(*command)
+    assert done.exit_code == 130
+    assert "1 of 2 pictures of the probe are kept" in done.stderr
+    assert not out.exists()
+    done = run_qplan(*command)
+    assert done.exit_code == 0, done.stderr
+    assert stopped == [0, 1, 1]
+    assert out.read_bytes() == file.read_bytes()
+    assert [path.name for path in tmp_path.iterdir()] == ["again.json"]
+
+
+def test_pictures_of_another_probe_or_damaged_ones_are_made_anew(shared, tmp_path, stopped):
+    setup, file = shared
+    out = tmp_path / "again.json"
+    command = ("probe", setup.checkpoint, "--base", setup.base, "-o", out)
+    assert run_qplan(*command, "--cotangents", 3).exit_code == 130
+    (kept,) = kept_folder(out).glob("picture-*")
+    damaged = bytearray(kept.read_bytes())
+    damaged[-1] ^= 1
+    kept.with_name("picture-00001.safetensors").write_bytes(damaged)
+    assert run_qplan(*command).exit_code == 0
+    assert stopped == [0, 1, 0, 1]
+    assert out.read_bytes() == file.read_bytes()
+
+
+def test_a_build_goes_on_with_its_probe(shared, tmp_path, stopped):
+    setup, _ = shared
+    out = tmp_path / "a.qpack"
+    command = ("build", setup.checkpoint, "--base", setup.base, "--recipe", "standard", "-o", out)
+    assert run_qplan(*command).exit_code == 130
+    done = run_qplan(*command)
+    assert done.exit_code == 0, done.stderr
+    assert stopped == [0, 1, 1]
+    assert [path.name for path in tmp_path.iterdir()] == ["a.qpack"]
+
+
+def test_what_is_left_of_a_finished_probe_is_swept_by_the_next(shared, tmp_path):
+    setup, file = shared
+    kept_folder(tmp_path / "done.json").mkdir()
+    (tmp_path / "done.json").write_bytes(file.read_bytes())
+    done = run_qplan("probe", setup.checkpoint, "--base", setup.base, "-o", tmp_path / "done.json")
+    assert_fails(done, 2, "exists")
+    assert [path.name for path in tmp_path.iterdir()] == ["done.json"]

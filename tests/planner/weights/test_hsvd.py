@@ -5,8 +5,9 @@ import math
 import pytest
 import torch
 
+from artifacts.codec.factor_pair import global_product, local_product
 from planner.weights import hsvd
-from planner.weights.hsvd import STORED_DTYPE, Effort, decompose, top_factors
+from planner.weights.hsvd import Effort, decompose, top_factors
 from tests.planner.diverging_eigh import diverging_eigh
 
 LOST = 1e-3
@@ -99,16 +100,16 @@ def test_global_factors_do_not_depend_on_orientation():
 
 def test_a_budget_below_one_block_leaves_the_local_branch_out():
     factors = decompose(gaussian(1, 1), global_rank=0, local_rank=1)
-    assert factors.local_up is None
+    assert factors.local_factors is None
     assert factors.note == ""
 
 
 def local_blocks(weight, factors):
     """The residual that SVD-L saw, in the chosen blocks [P, Q, s_o, s_i]."""
-    rows, columns = factors.local_up.shape[-1], factors.local_down.shape[-1]
+    rows, columns = factors.local_factors.up.shape[-1], factors.local_factors.down.shape[-1]
     rest = weight
-    if factors.global_up is not None:
-        rest = weight - factors.global_up.float() @ factors.global_down.float()
+    if factors.global_factors is not None:
+        rest = weight - factors.global_factors.up.float() @ factors.global_factors.down.float()
     return rest.unflatten(1, (-1, columns)).unflatten(0, (-1, rows)).transpose(1, 2)
 
 
@@ -120,7 +121,7 @@ def test_local_factors_are_each_blocks_top_singular_triple(rows, columns, global
     weight = gaussian(rows, columns)
     factors = decompose(weight, global_rank=global_rank, local_rank=local_rank)
     blocks = local_blocks(weight, factors).double()
-    up, down = factors.local_up.double(), factors.local_down.double()
+    up, down = factors.local_factors.up.double(), factors.local_factors.down.double()
     left, values, right = torch.linalg.svd(blocks, full_matrices=False)
     # bfloat16 rounds each number by at most 2^-9 of itself.
     sigma = up.norm(dim=-1)
@@ -132,7 +133,8 @@ def test_local_factors_are_each_blocks_top_singular_triple(rows, columns, global
     cosine_right = (right[..., 0, :] * down).sum(-1).abs()
     assert bool((cosine_left[clear] > 0.99).all())
     assert bool((cosine_right[clear] > 0.99).all())
-    assert factors.local_up.numel() + factors.local_down.numel() <= local_rank * (rows + columns)
+    numbers = factors.local_factors.up.numel() + factors.local_factors.down.numel()
+    assert numbers <= local_rank * (rows + columns)
 
 
 def test_local_vectors_match_where_blocks_have_a_clear_top():
@@ -141,7 +143,9 @@ def test_local_vectors_match_where_blocks_have_a_clear_top():
     blocks = local_blocks(weight, factors)
     left, values, right = torch.linalg.svd(blocks.double(), full_matrices=False)
     top = values[..., :1, None] * left[..., :, :1] @ right[..., :1, :]
-    ours = torch.einsum("pqo,pqi->pqoi", factors.local_up.double(), factors.local_down.double())
+    ours = torch.einsum(
+        "pqo,pqi->pqoi", factors.local_factors.up.double(), factors.local_factors.down.double()
+    )
     assert energy(ours - top) < 1e-4 * energy(top)
 
 
@@ -159,7 +163,7 @@ def test_local_vectors_match_where_blocks_have_a_clear_top():
 def test_the_chosen_block_shape_is_the_best_affordable_one(weight):
     rows, columns = weight.shape
     factors = decompose(weight, global_rank=0, local_rank=8)
-    chosen = factors.local_up.shape[-1], factors.local_down.shape[-1]
+    chosen = factors.local_factors.up.shape[-1], factors.local_factors.down.shape[-1]
 
     def captured(shape):
         blocks = weight.unflatten(1, (-1, shape[1])).unflatten(0, (-1, shape[0])).transpose(1, 2)
@@ -179,20 +183,18 @@ def test_the_chosen_block_shape_is_the_best_affordable_one(weight):
 def assert_adds_up(weight, factors):
     """weight = SVD-G + SVD-L + residual, to the rounding of two float32 subtractions."""
     total = factors.residual.double()
-    if factors.global_up is not None:
-        assert factors.global_up.dtype == factors.global_down.dtype == STORED_DTYPE
-        total = total + factors.global_up.double() @ factors.global_down.double()
-    if factors.local_up is not None:
-        assert factors.local_up.dtype == factors.local_down.dtype == STORED_DTYPE
-        up, down = factors.local_up.double(), factors.local_down.double()
-        total = total + torch.einsum("pqo,pqi->poqi", up, down).reshape(weight.shape)
+    if factors.global_factors is not None:
+        total = total + global_product(factors.global_factors, torch.float64)
+    if factors.local_factors is not None:
+        total = total + local_product(factors.local_factors, torch.float64)
     error = (total - weight.double()).abs().max()
     # Products of rank r are summed in float32: r roundings of numbers no larger than this.
     largest = float(weight.abs().max()) + float(factors.residual.abs().max())
-    rank = 0 if factors.global_up is None else factors.global_up.shape[1]
+    rank = 0 if factors.global_factors is None else factors.global_factors.up.shape[1]
     assert float(error) <= (rank + 3) * 2**-23 * largest
 
 
+@pytest.mark.parametrize("factor_bits", [8, 16])
 @pytest.mark.parametrize(
     ("rows", "columns", "global_rank", "local_rank"),
     [
@@ -208,14 +210,18 @@ def assert_adds_up(weight, factors):
         (13, 17, 3, 2),
     ],
 )
-def test_the_parts_add_up_to_the_weight(rows, columns, global_rank, local_rank):
+def test_the_parts_add_up_to_the_weight(rows, columns, global_rank, local_rank, factor_bits):
     weight = gaussian(rows, columns)
-    factors = decompose(weight, global_rank=global_rank, local_rank=local_rank)
-    assert (factors.global_up is None) == (global_rank == 0)
+    factors = decompose(
+        weight, global_rank=global_rank, local_rank=local_rank, factor_bits=factor_bits
+    )
+    for pair in (factors.global_factors, factors.local_factors):
+        assert pair is None or pair.bits == factor_bits
+    assert (factors.global_factors is None) == (global_rank == 0)
     if global_rank:
-        assert factors.global_up.shape == (rows, min(global_rank, rows, columns))
+        assert factors.global_factors.up.shape == (rows, min(global_rank, rows, columns))
     if local_rank == 0:
-        assert factors.local_up is None
+        assert factors.local_factors is None
     assert_adds_up(weight, factors)
     shares = (
         factors.global_energy + factors.local_energy + energy(factors.residual) / energy(weight)
@@ -234,8 +240,8 @@ def test_a_full_rank_leaves_nothing_but_rounding(shape):
 
 def test_a_zero_weight_gets_no_factors():
     factors = decompose(torch.zeros(32, 48), global_rank=4, local_rank=4)
-    assert factors.global_up is None
-    assert factors.local_up is None
+    assert factors.global_factors is None
+    assert factors.local_factors is None
     assert not factors.residual.any()
     assert (factors.global_energy, factors.local_energy, factors.note) == (0, 0, "")
 
@@ -284,8 +290,18 @@ def test_a_decomposition_that_never_converges_is_left_out_and_noted(monkeypatch)
     weight = gaussian(96, 128)
     monkeypatch.setattr(torch.linalg, "eigh", diverging_eigh(torch.float32, torch.float64))
     factors = decompose(weight, global_rank=8, local_rank=4)
-    assert factors.global_up is None
-    assert factors.local_up is None
+    assert factors.global_factors is None
+    assert factors.local_factors is None
     assert torch.equal(factors.residual, weight)
     assert "global factors left out" in factors.note
     assert "local factors left out" in factors.note
+
+
+def test_8_bit_factors_of_twice_the_rank_leave_less_for_the_same_bytes():
+    weight = with_spectrum(192, 384, lambda k: 1 / k) + 0.002 * gaussian(192, 384, 7)
+    wide = decompose(weight, global_rank=4, local_rank=2)
+    narrow = decompose(weight, global_rank=8, local_rank=4, factor_bits=8)
+    assert energy(narrow.residual) < 0.8 * energy(wide.residual)
+    stored = sum(tensor.nbytes for tensor in narrow.parts().values() if tensor is not None)
+    # Both budgets are 2 (4 + 2) (192 + 384) bytes; the scales of SVD-G come on top.
+    assert stored <= 12 * (192 + 384) + 8 * 4

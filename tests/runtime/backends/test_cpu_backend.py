@@ -95,7 +95,7 @@ def test_layer_equals_the_reference_for_every_bit_pair(weight_bits, bits):
 
 @needs_kernels
 @pytest.mark.parametrize("size", [48, 192, 320, 640, 768, 1536, 96 * 11, 24, 15])
-@pytest.mark.parametrize("rule", ["gaussian", "absmax"])
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 def test_codes_are_the_references(size, rule):
     """But where a value lies within float32 rounding of a border: one in 10^4 is a wide margin."""
     fast, slow = both(random_weight("layer", 8, size, block=None), rule)
@@ -280,3 +280,12 @@ def test_the_kernels_layout_can_be_undone(bits):
     codes = torch.randint(2**bits, (6, 33), generator=torch.Generator().manual_seed(bits))
     weight = Int8Weight(codes.to(torch.uint8), bits, torch.ones(6))
     assert torch.equal(weight.odd_integers(torch.float32), 2 * codes.float() - (2**bits - 1))
+
+
+@needs_kernels
+@pytest.mark.parametrize("bits", [4, 8, 16])
+@pytest.mark.parametrize("block", [None, (4, 8)])
+def test_8_bit_factors_equal_the_references(bits, block):
+    fast, slow = both(random_weight("layer", 40, 96, factor_bits=8, block=block))
+    x = normal(9, 96)
+    torch.testing.assert_close(fast(x, bits), slow(x, bits), rtol=1e-4, atol=1e-4)

@@ -121,3 +121,14 @@ def test_a_backend_the_machine_lacks_is_refused_by_name_and_passed_over_by_auto(
     with pytest.raises(UsageError, match="no such unit"):
         select_backend("fast", cpu)
     assert select_backend("auto", cpu).name == "reference"
+
+
+@pytest.mark.parametrize("bits", [4, 16])
+def test_8_bit_factors_add_what_they_decode_to(bits):
+    weight = random_weight("layer", 40, 96, factor_bits=8)
+    layer, x = ReferenceLinear(weight, "gaussian"), torch.randn(7, 96)
+    z = layer.rotation.apply(x, layer.signs)
+    expected = z @ weight.low_rank().T
+    torch.testing.assert_close(layer.factor_product(z), expected, rtol=1e-4, atol=1e-5)
+    whole = layer.residual_product(layer.prepare(x, bits)) + expected + weight.bias.float()
+    torch.testing.assert_close(layer(x, bits), whole, rtol=1e-4, atol=1e-5)

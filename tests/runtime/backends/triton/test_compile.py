@@ -22,7 +22,7 @@ from runtime.backends.triton.low_rank_kernel import low_rank_kernel
 POINTERS = {"x": "bf16", "z": "bf16", "left": "bf16", "right": "bf16", "codes": "i8", "sum": "i32",
             "fault": "i32", "high": "u8", "low": "u8", "offset": "i32", "low_rank": "bf16",
             "down": "bf16", "up": "bf16", "bias": "bf16", "y": "bf16"}
-FLOATS = {"norm", "step", "half"}
+FLOATS = {"norm", "of_rms", "of_peak", "half"}
 
 def ptx(kernel, capability, **constants):
     signature, attributes = {}, {}
@@ -45,15 +45,17 @@ def ptx(kernel, capability, **constants):
 capability = int(sys.argv[1])
 tensor_cores = "wgmma.mma_async" if capability == 90 else "mma.sync"
 text = ptx(prepare_kernel, capability, divisor_ptr=None, L=12, R=16, LP=16, RP=16, BM=8,
-           ABSMAX=False, INPUT_SPLITS=1, SPLITS=2, NATIVE=True)
+           RMS=True, PEAK=True, INPUT_SPLITS=1, SPLITS=2, NATIVE=True)
 assert "mma" in text and "div.rn.f32" in text
 for high, low in ((4, 0), (4, 1)):
     text = ptx(product_kernel, capability, **({} if low else {"low_ptr": None}),
                HIGH=high, LOW=low, SUM_FACTOR=-30, RG=8, Q=3, RGP=16, QP=16, EVEN=True,
                NATIVE=True, RAW=False, BN=64, BM=16, BK=64, GROUP=8)
     assert tensor_cores in text and ".s32.s8.s8" in text
-text = ptx(low_rank_kernel, capability, RG=8, P=4, Q=3, RGP=16, PP=16, NATIVE=True, BM=16, BK=64)
-assert "mma" in text
+for scale in ({"scale_ptr": None}, {}):
+    text = ptx(low_rank_kernel, capability, **scale, RG=8, P=4, Q=3, RGP=16, PP=16, NATIVE=True,
+               BM=16, BK=64)
+    assert "mma" in text
 """
 
 

@@ -97,6 +97,14 @@ def test_every_dtype(out_features, in_features, count, residency, dtype):
     assert_ragged_tokens_equal_the_reference(weight, residency, dtype, count)
 
 
+@pytest.mark.parametrize("dtype", RELATIVE)
+@pytest.mark.parametrize("residency", ["int8", "packed"])
+@pytest.mark.parametrize("block", [None, (4, 8)])
+def test_8_bit_factors(block, residency, dtype):
+    weight = random_weight("layer", 40, 96, factor_bits=8, block=block)
+    assert_ragged_tokens_equal_the_reference(weight, residency, dtype, 9)
+
+
 @pytest.mark.parametrize("weight_bits", range(1, 9))
 @pytest.mark.parametrize(
     ("out_features", "in_features", "count"), [(40, 96, 9), full_width(1536, 1536, 237)]

@@ -107,7 +107,7 @@ def test_rotated_tokens_in_16_bits(dtype):
     assert (codes.int() - quantize_rows(z, 8)[0].int()).abs().max() <= 1
 
 
-@pytest.mark.parametrize("rule", ["gaussian", "absmax"])
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 @pytest.mark.parametrize("bits", range(1, 9))
 @pytest.mark.parametrize(("count", "size"), [(9, 70), full_width(333, 200)])
 def test_codes_follow_the_rule_exactly(count, size, bits, rule):
@@ -156,7 +156,7 @@ def test_strides_of_the_input():
 
 
 @pytest.mark.filterwarnings("ignore::RuntimeWarning")  # numpy's, inside the interpreter
-@pytest.mark.parametrize("rule", ["gaussian", "absmax"])
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_what_is_not_finite_is_seen_and_spreads(rule, value):
     x = torch.randn(40, 32, generator=seeded(6))
