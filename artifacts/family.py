@@ -77,6 +77,26 @@ class RebuiltTensor:
     equals: Callable[[Tensor, Config], bool]
 
 
+@dataclass(frozen=True)
+class Modulations:
+    """Linear layers that read nothing but the timestep and the pooled prompt, as those of AdaLN do.
+
+    What they give can be tabled: it takes as many values as there are pairs of the two.
+
+    Attributes:
+        layers: name -> shape of the weight, in network order; each layer has a bias.
+        tensors: the parameters of these layers, and of the modules that make what they read, as far
+            as nothing else reads that. A network with the table does without all of them.
+    """
+
+    layers: Mapping[str, LinearShape]
+    tensors: frozenset[str]
+
+
+NO_MODULATIONS = Modulations({}, frozenset())
+"""Of a network that has none."""
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """One architecture.
@@ -101,6 +121,7 @@ class Family:
         quantizable: configuration -> shape of every linear layer that can be quantized, by name, in
             network order.
         unread_tensors: configuration, variant -> tensors that no forward pass reads.
+        modulations: configuration -> layers whose results can be tabled; all of them are read.
         rebuilt: tensors that need not be stored.
         latent_size: configuration -> the latents that the network takes.
         prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part.
@@ -127,6 +148,7 @@ class Family:
     tensor_shapes: Callable[[Config], dict[str, Shape]]
     quantizable: Callable[[Config], dict[str, LinearShape]]
     unread_tensors: Callable[[Config, str], frozenset[str]]
+    modulations: Callable[[Config], Modulations]
     rebuilt: Mapping[str, RebuiltTensor]
     latent_size: Callable[[Config], LatentSize]
     prompt_shapes: Callable[[Config, int], dict[str, Shape]]
@@ -184,6 +206,11 @@ class Architecture:
     def unread_tensors(self) -> frozenset[str]:
         """Tensors that no forward pass reads."""
         return self.family.unread_tensors(self.config, self.variant)
+
+    @cached_property
+    def modulations(self) -> Modulations:
+        """Layers whose results can be tabled."""
+        return self.family.modulations(self.config)
 
     @cached_property
     def parameter_shapes(self) -> Mapping[str, Shape]:

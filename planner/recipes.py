@@ -39,8 +39,10 @@ RECIPES: dict[str, Recipe] = {
         {"weight_statistic": "residual"},
     ),
     "standard": Recipe(
-        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps",
+        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps;"
+        " a table of modulations",
         {
+            "modulation": "table",
             "global_rank": 64,
             "local_rank": 16,
             "factor_bits": 8,

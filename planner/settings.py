@@ -1,7 +1,7 @@
 """Everything about a build that a user may choose, checked in one place."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:  # it brings torch, and settings are read before anything heav
 Allocator = Literal["greedy", "exact"]
 WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
+Modulation = Literal["weights", "table", "both"]
 BitBudget = Literal["bytes", "bit-operations"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
@@ -32,6 +33,7 @@ _LATER: dict[str, SettingOrList] = {
     "softmax_bits": UNQUANTIZED,
     "factor_bits": UNQUANTIZED,
     "budget": "bytes",
+    "modulation": "weights",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
 EDITED_GRID = "edited_grid"
@@ -82,6 +84,9 @@ class BuildSettings:
             weights (SmoothQuant, SVDQuant); needs a calibration.
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
         softmax_bits: of attention probabilities: 8, as the paper has them, or 16, unquantized.
+        modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
+            ``weights``, quantized like any; the ``table`` of what they give at the pack's own
+            steps and prompts; or ``both``.
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
@@ -109,6 +114,7 @@ class BuildSettings:
     weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     softmax_bits: int = UNQUANTIZED
+    modulation: Modulation = "weights"
     keep: tuple[str, ...] = ()
     seed: int = 0
 
@@ -125,6 +131,7 @@ class BuildSettings:
             ("weight statistic", self.weight_statistic, WeightStatistic),
             ("budget", self.budget, BitBudget),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
+            ("choice of modulation", self.modulation, Modulation),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
         ):
@@ -197,8 +204,18 @@ class BuildSettings:
         """Whether a calibration would change anything."""
         return self.wants_vatmp or self.smoothing
 
-    def kept_layers(self, names: Sequence[str]) -> frozenset[str]:
+    @property
+    def makes_table(self) -> bool:
+        """Whether the pack has a table of modulations."""
+        return self.modulation != "weights"
+
+    def kept_layers(self, names: Sequence[str], tabled: Collection[str] = ()) -> frozenset[str]:
         """Layers among ``names`` that stay in 16 bits.
+
+        Args:
+            names: of the layers that a forward pass reads.
+            tabled: those whose results are stored instead; a pattern may find them, which changes
+                nothing.
 
         Raises:
             UsageError: a pattern finds no layer, or they leave no layer to quantize.
@@ -212,7 +229,8 @@ class BuildSettings:
                     hint=f"a layer's name looks like {names[0]}",
                 )
             kept.update(found)
-        if kept.issuperset(names):
+        kept.difference_update(tabled)
+        if kept.issuperset(set(names) - set(tabled)):
             raise UsageError(
                 "the patterns keep every layer in 16 bits: nothing is left to quantize"
             )

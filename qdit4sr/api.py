@@ -30,6 +30,7 @@ def load(
     prompt: str | None = None,
     negative_prompt: str | None = None,
     variant: str | None = None,
+    checkpoint: PathLike | None = None,
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
@@ -42,7 +43,9 @@ def load(
         base: a Stable Diffusion 3.5 folder or file, for a pack without autoencoder or prompts.
         prompt: positive prompt instead of the pack's; ``base`` must have the text encoders.
         negative_prompt: negative prompt instead of the pack's.
-        variant: which published network the checkpoint is.
+        variant: which published network the ``full_precision`` checkpoint is.
+        checkpoint: the pack's source, for other steps and prompts than a pack's with a table of
+            modulations.
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         backend: ``auto``, or one that ``qrun doctor`` lists.
@@ -61,6 +64,7 @@ def load(
         variant=variant,
         base=BaseFiles(_path(base)),
         texts=PromptTexts(prompt, negative_prompt),
+        checkpoint=_path(checkpoint),
         device=device,
         dtype=dtype,
         backend=backend,
@@ -167,6 +171,7 @@ def build(
     from artifacts.checkpoint.reader import open_checkpoint
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
+    from planner.build.modulation import settle_modulation
     from planner.recipes import recipe_settings
     from planner.target import parse_target
     from runtime.base.files import BaseFiles
@@ -178,6 +183,11 @@ def build(
         logger.info("%s", note)
     with base_folder(BaseFiles(_path(base))) as folder:
         parts = find_base_model(opened, folder)
+        chosen, notes = settle_modulation(
+            chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
+        )
+        for note in notes:
+            logger.info("%s", note)
         return build_pack(opened, Path(output), chosen, parts, force=force).manifest
 
 

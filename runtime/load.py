@@ -11,18 +11,23 @@ from torch import Tensor, nn
 from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
+from artifacts.checkpoint.source import check_is_source
 from artifacts.family import Architecture
+from artifacts.pack.modulation import tabled_tensors
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.trial import trial_of
 from runtime.network.attention import set_softmax_bits
 from runtime.network.family import LatentNetwork, empty_network
+from runtime.network.modulation import TableIndex, install_table
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
 from runtime.prompts.find import find_prompts
+from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
 from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
 from runtime.sampling.settings import UpscaleSettings
+from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
 
 logger = logging.getLogger(__name__)
@@ -33,6 +38,7 @@ def load_pack(
     *,
     base: Path | None = None,
     texts: PromptTexts | None = None,
+    checkpoint: Path | None = None,
     device: torch.device,
     dtype: torch.dtype,
     backend: str = "auto",
@@ -44,15 +50,18 @@ def load_pack(
         base: a folder with VAE and prompts or text encoders, for packs that hold the transformer
             alone.
         texts: prompts that replace the pack's.
+        checkpoint: the pack's source, for modulation layers that the pack leaves out.
         device: where to run.
         dtype: of everything in the network that is not quantized.
         backend: how quantized layers are computed.
 
     Raises:
+        CheckpointError: the checkpoint is damaged.
         PackError: the pack is damaged, or lacks a part that no ``base`` provides.
-        UsageError: the backend cannot run here.
+        UsageError: the backend cannot run here, or the checkpoint is not the pack's source.
     """
     pack = open_pack(path)
+    source = _source_of(pack, checkpoint)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
     vae = _vae(vae_folders, device, pack.architecture, _pack_hint(path))
     # Before the network: text encoders may be larger, and are gone again when it comes.
@@ -63,14 +72,20 @@ def load_pack(
         pack.architecture,
         hint=_pack_hint(path),
     )
+    table = table_alone(pack.manifest, with_source=source is not None)
+    if table is not None:
+        prompts, captions, changed = with_own_pooled(prompts, captions, pack.prompts() or {})
+        if changed:
+            logger.info("%s", POOLED_KEPT)
     return Pipeline(
         architecture=pack.architecture,
-        network=network_from_pack(pack, device=device, dtype=dtype, backend=backend),
+        network=network_from_pack(pack, device=device, dtype=dtype, backend=backend, source=source),
         vae=vae,
         prompts=prompts.to(device, dtype),
         captions=captions,
         bits_at=BitSchedule(pack.bit_grid),
         sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
+        table=table,
         device=device,
         dtype=dtype,
     )
@@ -168,25 +183,46 @@ def network_from_checkpoint(
 
 
 def network_from_pack(
-    pack: Pack, *, device: torch.device, dtype: torch.dtype, backend: str = "auto"
+    pack: Pack,
+    *,
+    device: torch.device,
+    dtype: torch.dtype,
+    backend: str = "auto",
+    source: Checkpoint | None = None,
+    look_up: bool = True,
 ) -> LatentNetwork:
     """Build the network of a pack: quantized layers on ``backend``, the rest in ``dtype``.
 
     Tensors are read one at a time; memory holds the network and one tensor more.
 
+    Args:
+        pack: the pack.
+        device: where to run.
+        dtype: of everything that is not quantized.
+        backend: how quantized layers are computed.
+        source: has the modulation layers that the pack leaves out; None does without them.
+        look_up: take modulations from the pack's table where it has one; False computes them, for
+            whoever watches the layers.
+
     Raises:
+        CheckpointError: a tensor of ``source`` is damaged.
         PackError: the pack changed, or does not fill the network.
         UsageError: the backend cannot run here.
     """
     chosen = select_backend(backend, device, trial_of(pack, dtype))
     network = empty_network(pack.architecture)
     set_softmax_bits(network, pack.manifest.quantizer.softmax_bits)
+    tabled = tabled_tensors(pack.manifest, pack.architecture)
     _leave_out(network, pack.manifest.omitted)
+    if source is None:
+        _leave_out(network, tabled)
     for name in pack.layer_names:
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
         network.set_submodule(name, layer.to(device))
     state = {name: pack.tensor(name).to(device, dtype) for name in pack.tensor_names}
     state |= _rebuilt(pack.architecture, pack.manifest.rebuilt, device, dtype)
+    if source is not None:
+        state |= {name: source.tensor(name).to(device, dtype) for name in sorted(tabled)}
     network.load_state_dict(state, strict=False, assign=True)
     empty = [name for name, tensor in network.state_dict().items() if tensor.is_meta]
     unknown = sorted(set(state) - set(network.state_dict()))
@@ -195,7 +231,41 @@ def network_from_pack(
             f"{pack.path}: does not fill the network: missing {', '.join(empty[:3]) or 'nothing'};"
             f" unknown {', '.join(unknown[:3]) or 'nothing'}"
         )
+    complete = source is not None or not tabled
+    record = pack.manifest.modulation
+    if record is not None and (look_up or not complete):
+        index = TableIndex(
+            torch.tensor(record.timesteps),
+            pack.pooled_prompts().to(dtype),
+            complete=complete,
+        )
+        layers = pack.architecture.modulations.layers
+        tables = {name: _rows(pack, name, dtype).to(device) for name in layers}
+        install_table(network, index.to(device), tables)
     return network.eval().requires_grad_(False)
+
+
+def _source_of(pack: Pack, checkpoint: Path | None) -> Checkpoint | None:
+    """The pack's source, where something is to be read from it.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged.
+        UsageError: it is not the pack's source.
+    """
+    if checkpoint is None:
+        return None
+    if not tabled_tensors(pack.manifest, pack.architecture):
+        logger.info("%s has all its layers, nothing is read from %s", pack.path, checkpoint)
+        return None
+    source = open_checkpoint(checkpoint)
+    check_is_source(source, pack.manifest)
+    return source
+
+
+def _rows(pack: Pack, layer: str, dtype: torch.dtype) -> Tensor:
+    """A layer's rows, in the network's dtype where that takes no more room."""
+    rows = pack.modulation_rows(layer)
+    return rows.to(dtype) if dtype.itemsize <= rows.dtype.itemsize else rows
 
 
 def _rebuilt(
@@ -206,7 +276,7 @@ def _rebuilt(
     return {name: rebuilt[name].build(architecture.config).to(device, dtype) for name in names}
 
 
-def _leave_out(network: nn.Module, omitted: tuple[str, ...]) -> None:
+def _leave_out(network: nn.Module, omitted: Iterable[str]) -> None:
     """Put `Unread` in place of the modules whose parameters the pack left out."""
     for name in sorted({tensor.rpartition(".")[0] for tensor in omitted}):
         network.set_submodule(name, Unread(name))

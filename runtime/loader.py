@@ -23,6 +23,7 @@ class Loader(Protocol):
         variant: str | None,
         base: BaseFiles | None,
         texts: PromptTexts | None = None,
+        checkpoint: Path | None = None,
         device: str,
         dtype: str,
         backend: str,
@@ -37,6 +38,7 @@ def load_pipeline(
     variant: str | None = None,
     base: BaseFiles | None = None,
     texts: PromptTexts | None = None,
+    checkpoint: Path | None = None,
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
@@ -49,6 +51,7 @@ def load_pipeline(
         variant: which published network the checkpoint is.
         base: what has VAE and prompts, or text encoders.
         texts: prompts that replace the model's own.
+        checkpoint: source of a pack that is run, for modulation layers that it leaves out.
         device: as `device_and_dtype` takes it.
         dtype: as `device_and_dtype` takes it.
         backend: how quantized layers are computed.
@@ -76,5 +79,11 @@ def load_pipeline(
             )
         assert pack is not None
         return load_pack(
-            pack, base=folder, texts=texts, device=chosen, dtype=number_format, backend=backend
+            pack,
+            base=folder,
+            texts=texts,
+            checkpoint=checkpoint,
+            device=chosen,
+            dtype=number_format,
+            backend=backend,
         )

@@ -16,6 +16,7 @@ from runtime.prompts.encoders import TextEmbedding
 from runtime.sampling.bit_schedule import BitsAt, constant_bits
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
+from schemas.manifest import ModulationRecord
 
 Network = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, ActivationBits | None], Tensor]
 """`LatentNetwork.forward`: noisy latent, control latent, prompt, pooled prompt, timestep, bits."""
@@ -77,6 +78,7 @@ class Pipeline:
         bits_at: the bit grid, looked up by timestep.
         sampling: the defaults of this model.
         device, dtype: where the network computes, and what its inputs are cast to.
+        table: the timesteps and prompts that the network has modulations for; None for all.
     """
 
     architecture: Architecture = field(repr=False)
@@ -88,6 +90,7 @@ class Pipeline:
     device: torch.device
     dtype: torch.dtype
     captions: Mapping[str, TextEmbedding] = field(default_factory=dict, repr=False)
+    table: ModulationRecord | None = field(default=None, repr=False)
 
     def prompts_for(self, caption: str | None) -> Prompts:
         """The prompts of one image, on `device` in `dtype`; None for those of all.

@@ -32,6 +32,7 @@ from runtime.pipeline import Pipeline
 from runtime.sampling.autoencoder import decode, encode
 from runtime.sampling.sampler import TOKENS_AT_ONCE, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
+from runtime.sampling.table_steps import check_table_steps
 
 TILE_FLOOR = 16
 """Smallest network tile tried when memory runs out, in latent pixels (128 px of the image)."""
@@ -170,7 +171,9 @@ def sample_latent(
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
+        UsageError: the pipeline has no modulations for a step.
     """
+    check_table_steps(pipeline.table, settings)
     prompts = pipeline.prompts_for(caption)
     # A tile that no side needs would have to be halved in vain before anything shrinks.
     largest = min(settings.tile, max(control.shape[-2:]))

@@ -8,7 +8,6 @@ from pydantic import (
     FailFast,
     Field,
     WithJsonSchema,
-    field_validator,
     model_validator,
 )
 
@@ -39,12 +38,25 @@ Bits = Annotated[
 VersionOne = Annotated[int, Field(ge=1, le=1)]
 # Both types, so that a plain 4 is written back as 4 and a mean such as 3.98 is possible.
 MeanBits = Annotated[int | float, Field(ge=1, le=UNQUANTIZED)]
+
+
+def _descending(timesteps: tuple[float, ...]) -> tuple[float, ...]:
+    for index, (before, after) in enumerate(itertools.pairwise(timesteps)):
+        if after >= before:
+            raise ValueError(
+                f"timesteps must descend, but step {index} is {before} and step"
+                f" {index + 1} is {after}"
+            )
+    return timesteps
+
+
 # JSON has no tuples: lists are let through, then held as tuples. Their items stay strict.
 Timesteps = Annotated[
     tuple[Annotated[float, Field(ge=0, le=LAST_TIMESTEP)], ...],
     FailFast(),
     at_most(MAX_TIMESTEPS),
     Field(strict=False, min_length=1),
+    AfterValidator(_descending),
 ]
 BitsPerTimestep = Annotated[
     tuple[Bits, ...], FailFast(), at_most(MAX_TIMESTEPS), Field(strict=False)
@@ -79,17 +91,6 @@ class BitGrid(StrictModel):
     target: MeanBitWidths
     timesteps: Timesteps
     layers: Annotated[dict[str, LayerBits], at_most(MAX_LAYERS)]
-
-    @field_validator("timesteps")
-    @classmethod
-    def _descending(cls, timesteps: tuple[float, ...]) -> tuple[float, ...]:
-        for index, (before, after) in enumerate(itertools.pairwise(timesteps)):
-            if after >= before:
-                raise ValueError(
-                    f"timesteps must descend, but step {index} is {before} and step"
-                    f" {index + 1} is {after}"
-                )
-        return timesteps
 
     @model_validator(mode="after")
     def _one_entry_per_timestep(self) -> Self:

@@ -12,14 +12,17 @@ from pydantic import (
     model_validator,
 )
 
-from schemas.bit_grid import MAX_LAYERS, MAX_TIMESTEPS, Bits, MeanBitWidths, VersionOne
+from schemas.bit_grid import MAX_LAYERS, MAX_TIMESTEPS, Bits, MeanBitWidths, Timesteps
 from schemas.bit_widths import UNQUANTIZED
 from schemas.bounds import at_most, plain_or_list
 from schemas.json_io import dump_json
 from schemas.strict import StrictModel
 
-FORMAT_VERSION = 1
-"""The version of the pack format that this code writes, and the newest it reads."""
+FORMAT_VERSION = 2
+"""The newest version of the pack format: what this code reads up to. A pack has the oldest version
+that says all of it."""
+MODULATION_VERSION = 2
+"""The version that brought modulation tables."""
 
 MAX_FILES = 10_000
 """Bound on everything else that there are several of: files, settings, rotated sizes."""
@@ -36,6 +39,7 @@ grow with its square, whatever the image. Published models have 512."""
 MAX_SIDE_PX = 65536
 
 Count = Annotated[int, Field(ge=0, lt=2**63)]
+Version = Annotated[int, Field(ge=1, le=FORMAT_VERSION)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 # Parts of letters, digits, dot, dash, underscore; no empty part, none that starts with a dot.
 RelativePath = Annotated[
@@ -290,6 +294,23 @@ class LayerRecord(StrictModel):
         return self
 
 
+class ModulationRecord(StrictModel):
+    """A table of what the network's modulation layers give, one row per prompt and timestep.
+
+    Attributes:
+        timesteps: of the rows, strictly descending.
+        prompts: SHA-256 of every pooled prompt that has rows, over its bytes in the file of
+            prompts; the positive one first, the negative one where it is another.
+        weights: whether the pack holds the layers themselves as well.
+    """
+
+    timesteps: Timesteps
+    prompts: Annotated[
+        tuple[Sha256, ...], FailFast(), at_most(2), Field(strict=False, min_length=1)
+    ]
+    weights: bool
+
+
 class FileRecord(StrictModel):
     """What one file of the pack must be."""
 
@@ -310,6 +331,7 @@ class Manifest(StrictModel):
             nothing.
         target, reached: mean bits asked for, and mean bits of the result.
         layers: name -> record of every linear layer that a forward pass reads.
+        modulation: what the table of modulations holds; null, and not written, where there is none.
         omitted: tensors of the full network that no forward pass reads, left out; sorted.
         rebuilt: tensors computed at load instead of stored.
         files: relative path -> size and hash of every file but this one.
@@ -318,8 +340,8 @@ class Manifest(StrictModel):
     """
 
     format: Literal["qpack"] = "qpack"
-    format_version: VersionOne = 1
-    min_reader_version: VersionOne = 1
+    format_version: Version = 1
+    min_reader_version: Version = 1
     producer: Producer
     source: Source
     model: ModelRecord
@@ -332,6 +354,7 @@ class Manifest(StrictModel):
     reached: MeanBitWidths
     transformer_bytes: TransformerBytes
     layers: Annotated[dict[str, LayerRecord], at_most(MAX_LAYERS)]
+    modulation: ModulationRecord | None = None
     omitted: Names = ()
     rebuilt: Names = ()
     files: Annotated[dict[RelativePath, FileRecord], at_most(MAX_FILES)] = Field(
@@ -354,6 +377,22 @@ class Manifest(StrictModel):
         if list(names) != sorted(set(names)):
             raise ValueError("names are not sorted, or one appears twice")
         return names
+
+    @model_serializer(mode="wrap")
+    def _leave_out_what_is_not_there(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        values: dict[str, Any] = dump(self)
+        if self.modulation is None:
+            del values["modulation"]
+        return values
+
+    @model_validator(mode="after")
+    def _version_knows_the_content(self) -> Self:
+        if self.modulation is not None and self.min_reader_version < MODULATION_VERSION:
+            raise ValueError(
+                f"a table of modulations needs min_reader_version {MODULATION_VERSION}, not"
+                f" {self.min_reader_version}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _rotations_match_layers(self) -> Self:

@@ -7,7 +7,7 @@ import the network; a test holds the two equal.
 from collections.abc import Iterator
 
 from artifacts.dit4sr.config import TransformerConfig
-from artifacts.family import LatentSize, LinearShape, Shape
+from artifacts.family import LatentSize, LinearShape, Modulations, Shape
 
 POSITION_TABLE = "pos_embed.pos_embed"
 """A buffer, not a parameter: sin-cos values that can be rebuilt at load."""
@@ -15,6 +15,9 @@ POSITION_TABLE = "pos_embed.pos_embed"
 _TIMESTEP_CHANNELS = 256
 """Width of the sinusoidal timestep embedding, a constant of Stable Diffusion 3."""
 _FEED_FORWARD_GROWTH = 4
+_CONDITIONER = "time_text_embed."
+_MODULATION = (".norm1.linear", ".norm1_context.linear")
+_FINAL_MODULATION = "norm_out.linear"
 
 
 def tensor_shapes(config: TransformerConfig) -> dict[str, Shape]:
@@ -74,6 +77,20 @@ def unread_tensors(config: TransformerConfig, variant: str) -> frozenset[str]:
         )
 
     return frozenset(filter(unread, tensor_shapes(config)))
+
+
+def modulations(config: TransformerConfig) -> Modulations:
+    """The AdaLN layers of the blocks and of the output, and the embedding that they alone read."""
+    shapes = tensor_shapes(config)
+    layers = {
+        layer: LinearShape(*shape)
+        for name, shape in shapes.items()
+        if (layer := name.removesuffix(".weight")) != name
+        and (layer.endswith(_MODULATION) or layer == _FINAL_MODULATION)
+    }
+    tensors = {f"{layer}.{part}" for layer in layers for part in ("weight", "bias")}
+    tensors.update(name for name in shapes if name.startswith(_CONDITIONER))
+    return Modulations(layers, frozenset(tensors))
 
 
 def latent_size(config: TransformerConfig) -> LatentSize:

@@ -3,20 +3,18 @@
 Everything here is decided from the manifest and the grid alone, before a tensor file is opened.
 """
 
-from collections.abc import Iterable
-
 from artifacts.codec.hadamard import Rotation
 from artifacts.codec.layer_parts import expected_tensors
 from artifacts.family import Architecture, family_names, find_family
 from artifacts.files.safetensors_io import TensorSpec
+from artifacts.pack.difference import check_difference
 from artifacts.pack.file_names import MANIFEST
+from artifacts.pack.modulation import tabled_tensors
 from schemas.bit_grid import BitGrid
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError
 from schemas.json_io import validate
 from schemas.manifest import Manifest
-
-_NAMES_SHOWN = 5
 
 
 def signs_name(size: int | str) -> str:
@@ -64,8 +62,8 @@ def check_agreement(manifest: Manifest, architecture: Architecture, grid: BitGri
         grid.layers, manifest.layers, "bit_grid.json", "manifest.json", "quantized layers"
     )
     linears = architecture.quantizable
-    omitted = set(manifest.omitted)
-    read = {name for name in linears if f"{name}.weight" not in omitted}
+    absent = {*manifest.omitted, *tabled_tensors(manifest, architecture)}
+    read = {name for name in linears if f"{name}.weight" not in absent}
     check_difference(manifest.layers, read, "manifest.json", "the network", "layers")
     for name, record in manifest.layers.items():
         bits = grid.layers[name]
@@ -120,7 +118,7 @@ def pack_tensors(manifest: Manifest, architecture: Architecture) -> dict[str, Te
     """
     shapes = dict(architecture.tensor_shapes)
     _check_omitted(manifest, architecture)
-    for name in (*manifest.omitted, *manifest.rebuilt):
+    for name in (*manifest.omitted, *manifest.rebuilt, *tabled_tensors(manifest, architecture)):
         del shapes[name]
     quantized = {name: r for name, r in manifest.layers.items() if r.is_quantized}
     specs: dict[str, TensorSpec] = {}
@@ -133,27 +131,6 @@ def pack_tensors(manifest: Manifest, architecture: Architecture) -> dict[str, Te
         for key in manifest.rotation.sizes:
             specs[signs_name(key)] = TensorSpec("U8", (-(-int(key) // 8),))
     return specs
-
-
-def check_difference(
-    left: Iterable[str], right: Iterable[str], left_side: str, right_side: str, what: str
-) -> None:
-    """Check that two sets of names are equal.
-
-    Raises:
-        PackError: the message names both sides and the first names that only one of them has.
-    """
-    left_names, right_names = set(left), set(right)
-    problems = [
-        f"{side} alone has {len(names)}: {', '.join(name[:200] for name in names[:_NAMES_SHOWN])}"
-        for side, names in (
-            (left_side, sorted(left_names - right_names)),
-            (right_side, sorted(right_names - left_names)),
-        )
-        if names
-    ]
-    if problems:
-        raise PackError(f"{what} of {left_side} and {right_side} differ: {'; '.join(problems)}")
 
 
 def _check_omitted(manifest: Manifest, architecture: Architecture) -> None:

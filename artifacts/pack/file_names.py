@@ -9,6 +9,7 @@ README = "README.md"
 PROMPTS = "prompts.safetensors"
 TRANSFORMER = "transformer.safetensors"
 TRANSFORMER_INDEX = "transformer.safetensors.index.json"
+MODULATION = "modulation.safetensors"
 VAE_FOLDER = "vae"
 SCHEDULER_FOLDER = "scheduler"
 VAE_FILES = ("vae/config.json", "vae/diffusion_pytorch_model.safetensors")
@@ -52,9 +53,19 @@ def transformer_files(names: Collection[str]) -> list[str]:
     return shards
 
 
+def network_files(names: Collection[str]) -> list[str]:
+    """Files among ``names`` that hold the network: the transformer's, and the modulation table.
+
+    Raises:
+        ValueError: as `transformer_files`.
+    """
+    return [*transformer_files(names), *([MODULATION] if MODULATION in names else [])]
+
+
 def is_known_file(name: str) -> bool:
     """Whether ``name`` is a file of the format, the manifest excepted."""
-    fixed = {BIT_GRID, README, PROMPTS, TRANSFORMER, TRANSFORMER_INDEX, *COMPANION_FILES}
+    fixed = {BIT_GRID, README, PROMPTS, TRANSFORMER, TRANSFORMER_INDEX, MODULATION}
+    fixed.update(COMPANION_FILES)
     return name in fixed or _SHARD.fullmatch(name) is not None
 
 

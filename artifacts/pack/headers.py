@@ -8,9 +8,7 @@ from artifacts.codec.layer_parts import allowed_values
 from artifacts.codec.values import Values, wrong_value
 from artifacts.family import Architecture
 from artifacts.files.safetensors_io import Header, TensorSpec, read_header
-from artifacts.pack.contents import (
-    check_difference,
-)
+from artifacts.pack.difference import check_difference
 from artifacts.pack.file_names import (
     COMPANION_FILES,
     MANIFEST,
@@ -18,6 +16,7 @@ from artifacts.pack.file_names import (
     SCHEDULER_FILES,
     TRANSFORMER_INDEX,
     VAE_FOLDER,
+    network_files,
     transformer_files,
 )
 from schemas.errors import PackError
@@ -60,7 +59,7 @@ def read_transformer_headers(
             )
     if len(names) > 1 or TRANSFORMER_INDEX in manifest.files:
         _check_index(path, file_of, sum(spec.nbytes for spec in expected.values()))
-    total = sum(manifest.files[name].bytes for name in names)
+    total = sum(manifest.files[name].bytes for name in network_files(manifest.files))
     if manifest.transformer_bytes.pack != total:
         raise PackError(
             f"{MANIFEST}: transformer_bytes.pack is {manifest.transformer_bytes.pack}, the files"

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from artifacts.codec.hadamard import Rotation, unpack_signs
@@ -21,6 +22,7 @@ from artifacts.pack.file_names import (
     VAE_FILES,
     VAE_FOLDER,
 )
+from artifacts.pack.modulation import pooled_prompts, table_name
 from schemas.bit_grid import BitGrid
 from schemas.errors import PackError
 from schemas.manifest import Manifest
@@ -39,6 +41,7 @@ class Pack:
         rotations: size as text -> rotation, of every size that occurs.
         headers: tensor file -> its checked header; the transformer's files.
         prompt_header: header of ``prompts.safetensors``, or None when the pack has none.
+        table_header: header of ``modulation.safetensors``, or None when the pack has none.
     """
 
     path: Path
@@ -48,6 +51,7 @@ class Pack:
     rotations: Mapping[str, Rotation]
     headers: Mapping[str, Header]
     prompt_header: Header | None
+    table_header: Header | None = None
 
     @property
     def config(self) -> Config:
@@ -142,6 +146,28 @@ class Pack:
         """
         header = self.prompt_header
         return None if header is None else {name: header.read(name) for name in header.tensors}
+
+    def modulation_rows(self, layer: str) -> Tensor:
+        """What a modulation layer gives: 16-bit floats [prompts, timesteps, out].
+
+        Rows are in the order of the manifest's `modulation`, and of `pooled_prompts`.
+
+        Raises:
+            KeyError: the pack has no table, or the network no such layer.
+            PackError: the file changed since the pack was opened.
+        """
+        if self.table_header is None:
+            raise KeyError(f"{self.path} has no table of modulations")
+        return self.table_header.read(table_name(layer))
+
+    def pooled_prompts(self) -> Tensor:
+        """The pooled prompts that the table has rows of, [prompts, pooled_projection_dim].
+
+        Raises:
+            KeyError: the pack has no prompts.
+            PackError: the file changed since the pack was opened.
+        """
+        return torch.stack(list(pooled_prompts(self.prompts() or {}).values()))
 
     @cached_property
     def _places(self) -> dict[str, Header]:

@@ -23,6 +23,7 @@ from artifacts.pack.headers import (
     read_prompt_header,
     read_transformer_headers,
 )
+from artifacts.pack.modulation import read_table_header
 from artifacts.pack.opened import Pack
 from schemas.bit_grid import BitGrid, LayerBits
 from schemas.bit_widths import UNQUANTIZED
@@ -56,7 +57,8 @@ def open_pack(path: Path, *, verify_hashes: bool = False, own_grid: bool = True)
     prompt_header = read_prompt_header(path, manifest, architecture)
     check_companions(path, manifest, architecture)
     check_values(headers, manifest)
-    pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header)
+    table = read_table_header(path, manifest, architecture, prompt_header)
+    pack = Pack(path, manifest, grid, architecture, rotations, headers, prompt_header, table)
     for size in rotations:
         pack.signs(int(size))
     return pack

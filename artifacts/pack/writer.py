@@ -54,14 +54,16 @@ from artifacts.pack.file_names import (
     GIT,
     MANIFEST,
     MAX_SHARDS,
+    MODULATION,
     PROMPTS,
     README,
     TRANSFORMER,
     TRANSFORMER_INDEX,
     is_litter,
+    network_files,
     shard_name,
-    transformer_files,
 )
+from artifacts.pack.modulation import table_name
 from artifacts.pack.reader import Pack, open_pack
 from schemas.bit_grid import BitGrid
 from schemas.errors import ResourceError, UsageError
@@ -96,6 +98,7 @@ class PackWriter:
         self._shard_bytes = shard_bytes
         self._folder: Path | None = None
         self._entries: dict[str, Entry] = {}
+        self._table: dict[str, Entry] = {}
         self._rotations: dict[int, Rotation] = {}
         self._signs: dict[int, Tensor | None] = {}
         self._adopted: list[str] = []
@@ -172,6 +175,17 @@ class PackWriter:
         with self._disk_errors():
             write_safetensors(self._open_folder / PROMPTS, entries, _FILE_METADATA)
 
+    def add_modulation(self, layer: str, rows: Tensor) -> None:
+        """Add what a modulation layer gives, 16-bit floats [prompts, timesteps, out].
+
+        Raises:
+            ValueError: the layer was added before, or a value is not finite.
+        """
+        wrong = wrong_value(rows)
+        if wrong:
+            raise ValueError(f"the table of {layer} has {wrong}")
+        self._spool(table_name(layer), rows, of=self._table)
+
     def add_file(self, name: str, source: bytes | Path) -> None:
         """Add a file of the base model: its bytes, or the path of a file to copy.
 
@@ -208,7 +222,7 @@ class PackWriter:
                     target.hardlink_to(sources[name])
                 except OSError:  # another file system, or one without links
                     shutil.copyfile(sources[name], target)
-        self._adopted = transformer_files(kept)
+        self._adopted = network_files(kept)
 
     def finish(
         self, manifest: Manifest, bit_grid: BitGrid, readme: str | Callable[[Manifest], str]
@@ -230,9 +244,9 @@ class PackWriter:
         """
         folder = self._open_folder
         with self._disk_errors():
-            transformer = self._adopted or self._write_transformer(folder)
+            network = self._adopted or self._write_network(folder)
             shutil.rmtree(folder / _PARTS)
-            pack_bytes = sum((folder / name).stat().st_size for name in transformer)
+            pack_bytes = sum((folder / name).stat().st_size for name in network)
             sizes = manifest.transformer_bytes.model_copy(update={"pack": pack_bytes})
             manifest = manifest.model_copy(update={"transformer_bytes": sizes, "files": {}})
             text = readme if isinstance(readme, str) else readme(manifest)
@@ -269,16 +283,33 @@ class PackWriter:
         if self._rotations[size] != layer.rotation or not same_signs:
             raise ValueError(f"{layer.name}: another rotation than that of size {size} before it")
 
-    def _spool(self, name: str, tensor: Tensor, stored: Header | None = None) -> None:
-        if name in self._entries:
+    def _spool(
+        self,
+        name: str,
+        tensor: Tensor,
+        stored: Header | None = None,
+        *,
+        of: dict[str, Entry] | None = None,
+    ) -> None:
+        """Keep a tensor for the transformer's files, or for those that ``of`` collects."""
+        entries = self._entries if of is None else of
+        if name in entries:
             raise ValueError(f"{name}: added twice")
         if stored is not None:
-            self._entries[name] = _stored_entry(stored, name)
+            entries[name] = _stored_entry(stored, name)
             return
-        part = self._open_folder / _PARTS / f"{len(self._entries):06d}"
+        part = self._open_folder / _PARTS / f"{len(self._entries) + len(self._table):06d}"
         with self._disk_errors(), part.open("wb") as file:
             file.write(tensor_bytes(tensor))
-        self._entries[name] = _part_entry(TensorSpec.of(tensor), part)
+        entries[name] = _part_entry(TensorSpec.of(tensor), part)
+
+    def _write_network(self, folder: Path) -> list[str]:
+        """Write the transformer's files and the modulation table; returns their names."""
+        names = self._write_transformer(folder)
+        if self._table:
+            write_safetensors(folder / MODULATION, self._table, _FILE_METADATA)
+            names.append(MODULATION)
+        return names
 
     def _write_transformer(self, folder: Path) -> list[str]:
         """Join the parts into one file, or into shards with an index; the parts are gone then."""

@@ -158,7 +158,7 @@ def content_of(pack: Pack, sampling: Mapping[str, Any]) -> str:
     decisive = [
         f"{name} {record.sha256}"
         for name, record in sorted(manifest.files.items())
-        if name.startswith("transformer") or name == "bit_grid.json"
+        if name.startswith(("transformer", "modulation")) or name == "bit_grid.json"
     ]
     decisive += [repr(manifest.quantizer), repr(manifest.rotation), repr(sorted(sampling.items()))]
     return hashlib.sha256("\n".join(decisive).encode()).hexdigest()

@@ -5,7 +5,7 @@
 3. VaSMP: weight bits from the variances, without data (Sec. 3.3); or by sensitivity (ours).
 4. H-SVD and quantization of the residual, layer by layer (Sec. 3.2).
 5. VaTMP: activation bits per timestep, where there is a calibration (Sec. 3.4); or by sensitivity.
-6. Everything else in 16 bits; base model, bit grid, manifest.
+6. Everything else in 16 bits, modulations as a table if so asked; base model, bit grid, manifest.
 
 Weights are read twice, for 2 and for 4, because the bits of the first layer depend on the variance
 of the last (and factorised twice where that variance is the residual's); in return memory never
@@ -30,6 +30,7 @@ from planner.build.inventory import take_inventory
 from planner.build.layers import LayerMaker
 from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
+from planner.build.modulation import check_modulation, table_record, table_rows
 from planner.build.progress import Progress, Silent
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
@@ -87,7 +88,8 @@ def build(
 
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
-            calibration is missing where the settings need one, or is of another network.
+            calibration is missing where the settings need one, or is of another network, or there
+            are no prompts to table modulations for.
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
@@ -106,6 +108,7 @@ def build(
         if not settings.uses_sensitivity:
             sensitivity = None
         check_sensitivity(sensitivity, checkpoint, names, settings)
+        check_modulation(settings, architecture, base)
 
         counts_work = settings.budget == "bit-operations"
         work_of = layer_work(architecture, base) if counts_work else None
@@ -135,6 +138,10 @@ def build(
         # 6. The rest, and what describes it.
         for name in inventory.plain:
             writer.add_tensor(name, checkpoint.tensor(name))
+        table = table_record(settings, base)
+        if table is not None:
+            for name, rows in table_rows(checkpoint, architecture, table, base, maker.progress):
+                writer.add_modulation(name, rows)
         base.add_to(writer)
         manifest = make_manifest(
             architecture,
@@ -147,6 +154,7 @@ def build(
             rotations=writer.rotation_sizes,
             sampling=base.sampling,
             calibration=calibration,
+            modulation=table,
         )
         written = writer.finish(manifest, grid, model_card)
     return BuildResult(written, [*grid_warnings, *layer_warnings(records), *base.warnings])

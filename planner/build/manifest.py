@@ -11,8 +11,10 @@ from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, MeanBitWidths
 from schemas.calibration import Calibration
 from schemas.manifest import (
+    MODULATION_VERSION,
     LayerRecord,
     Manifest,
+    ModulationRecord,
     Producer,
     QuantizerRecord,
     RecipeRecord,
@@ -36,6 +38,7 @@ def make_manifest(
     rotations: Mapping[str, RotationSize],
     sampling: SamplingDefaults,
     calibration: Calibration | None,
+    modulation: ModulationRecord | None = None,
 ) -> Manifest:
     """The manifest, complete but for what the writer fills in.
 
@@ -50,8 +53,12 @@ def make_manifest(
         rotations: of every size that a layer refers to, by size.
         sampling: defaults of an upscale.
         calibration: what decided something, or None.
+        modulation: the table of modulations, or None.
     """
+    version_needed = 1 if modulation is None else MODULATION_VERSION
     return Manifest(
+        format_version=version_needed,
+        min_reader_version=version_needed,
         producer=Producer(name="qplan", version=version("qdit4sr")),
         source=source,
         model=architecture.record(),
@@ -76,6 +83,7 @@ def make_manifest(
         ),
         transformer_bytes=TransformerBytes(source=source_bytes),
         layers=dict(records),
+        modulation=modulation,
         omitted=inventory.omitted,
         rebuilt=inventory.rebuilt,
     )

@@ -50,7 +50,10 @@ def quantized_pipeline(
     Raises:
         UsageError: ``base`` lacks VAE or prompts.
     """
-    network = network_from_pack(pack, device=device, dtype=dtype, backend="reference")
+    # Layers are watched: those that the pack has are computed, also where it has a table.
+    network = network_from_pack(
+        pack, device=device, dtype=dtype, backend="reference", look_up=False
+    )
     return _pipeline(pack.architecture, network, base, device, dtype)
 
 

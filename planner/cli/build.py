@@ -109,6 +109,7 @@ def build(
         with cleared_when_refused(output):
             check_output(output, force=force)  # before any weight is read
         with claimed(output), base.found(opened) as model:
+            settings, fallen_back = quantizer.settled(settings, opened, model)
             known = None if calibration is None else read_calibration(calibration)
             if (calib or calibration) and not (
                 settings.uses_calibration or settings.uses_sensitivity
@@ -154,6 +155,8 @@ def build(
                         opened, output, settings, model, run, force=force, progress=progress
                     )
             remove_kept(output)
+        notes += fallen_back
+        show_notes(fallen_back)
         for warning in result.warnings:
             _warn(warning)
         if json_output:
@@ -213,6 +216,7 @@ def calibrate(
         notes = opened.notes(settings.variant)
         show_notes(notes)
         with claimed(out), base.found(opened) as model:
+            settings, fallen_back = quantizer.settled(settings, opened, model)
             with BarProgress(enabled=not json_output) as progress:
                 run = calibration_pass.run(calib, unfinished, progress.say)
                 work = run.work(work_folder(out))
@@ -221,6 +225,8 @@ def calibrate(
                 )
             write_calibration(out, measured.calibration)
             work.remove()
+        notes += fallen_back
+        show_notes(fallen_back)
         for warning in measured.warnings:
             _warn(warning)
         images, layers = len(measured.calibration.images), len(measured.calibration.mean_squares)

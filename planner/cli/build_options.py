@@ -23,6 +23,7 @@ from planner.cli.options import (
     LocalRank,
     MaximumBits,
     MinimumBits,
+    Modulation,
     RotationOption,
     RotationSigns,
     Seed,
@@ -83,6 +84,7 @@ class QuantizerOptions:
     weight_scale: WeightScale = None
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
+    modulation: Modulation = None
     keep: Keep = None
     seed: Seed = 0
 
@@ -102,6 +104,20 @@ class QuantizerOptions:
             **chosen,
             **more,
         )
+
+    def settled(
+        self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
+    ) -> "tuple[BuildSettings, list[str]]":
+        """Settings that can be built with ``model``, and notes where they are not the recipe's.
+
+        Raises:
+            UsageError: these options ask for what cannot be built.
+        """
+        from planner.build.modulation import settle_modulation
+
+        architecture = checkpoint.architecture(settings.variant)
+        asked = self.modulation is not None
+        return settle_modulation(settings, architecture, model, asked=asked)
 
 
 @dataclass(frozen=True)

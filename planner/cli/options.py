@@ -67,6 +67,13 @@ SoftmaxBits = Annotated[
     int | None,
     typer.Option(help="Bits of attention probabilities: 8, or 16 for unquantized (default)."),
 ]
+Modulation = Annotated[
+    str | None,
+    typer.Option(
+        help="Of layers that read timestep and pooled prompt alone: weights, the table of what they"
+        " give at the pack's steps and prompts, or both (default: weights; standard: table)."
+    ),
+]
 Budget = Annotated[
     str | None,
     typer.Option(

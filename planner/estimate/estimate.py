@@ -4,14 +4,16 @@
 them out.
 """
 
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, TypedDict
+from collections.abc import Collection, Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from math import prod
+from typing import Any, TypedDict, get_args
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
 from artifacts.family import Architecture, AttentionWork
 from planner.allocate.vasmp import LayerStatistics
 from planner.allocate.weight_bits import uniform_bits, weight_bits
+from planner.build.inventory import left_to_table
 from planner.build.network_probe import find_active_tensors
 from planner.estimate.accounting import (
     FULL_PRECISION_BITS,
@@ -33,8 +35,9 @@ from planner.estimate.stored_bytes import (
     PackBytes,
     checkpoint_bytes,
     pack_bytes,
+    table_bytes,
 )
-from planner.settings import BuildSettings
+from planner.settings import BuildSettings, Modulation
 from planner.target import Target
 from schemas.errors import UsageError
 
@@ -145,6 +148,9 @@ class Estimate:
 
     ``size``, ``work`` and ``attention`` are those of the whole network, ``own`` of the settings',
     ``layers`` the quantized ones, ``kept`` those that the settings keep in 16 bits.
+    ``modulation_layers`` block linears are left out because their results are tabled, which saves
+    ``modulation_macs`` multiply-accumulates of a pass; ``modulation_choices`` has the pack's bytes
+    for every choice of what is stored of modulations, at the same mean bits.
     """
 
     settings: BuildSettings
@@ -161,6 +167,9 @@ class Estimate:
     distortion: Distortion
     layers: dict[str, LayerEstimate]
     kept: tuple[str, ...] = ()
+    modulation_layers: int = 0
+    modulation_macs: int = 0
+    modulation_choices: Mapping[str, int] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
         """Give the estimate as JSON values, with totals that the dataclasses compute.
@@ -176,6 +185,9 @@ class Estimate:
         values["kept"] = list(self.kept)
         if not self.kept:
             del values["kept"]
+        for name in ("modulation_layers", "modulation_macs", "modulation_choices"):
+            if not values[name]:
+                del values[name]
         return values
 
     def _shown_settings(self) -> dict[str, Any]:
@@ -277,10 +289,11 @@ def estimate(
     active_tensors = find_active_tensors(architecture)
     linears = architecture.quantizable
     active = [name for name in linears if f"{name}.weight" in active_tensors]
-    kept = settings.kept_layers(active)
+    tabled = left_to_table(architecture, settings).layers.keys() & linears.keys()
+    kept = settings.kept_layers(active, tabled)
     statistics = []
     for name in active:
-        if name in kept:
+        if name in kept or name in tabled:
             continue
         if variances is not None and name not in variances:
             raise ValueError(f"no variance for the quantized layer {name}")
@@ -297,13 +310,14 @@ def estimate(
     size, work = network_size(architecture), network_work(architecture, tokens)
     attention = architecture.family.attention_work(architecture.config, tokens)
     whole = _Counter(size, work, attention, image.steps)
-    own_work = network_work(architecture, tokens, kept)
+    own_work = network_work(architecture, tokens, {*kept, *tabled})
+    tabled_macs = work.dense - network_work(architecture, tokens, tabled).dense
     own = _Counter(
-        network_size(architecture, kept),
+        _own_size(architecture, settings, kept, image.steps),
         own_work,
         attention,
         image.steps,
-        kept_macs=work.dense - own_work.dense,
+        kept_macs=work.dense - own_work.dense - tabled_macs,
     )
     rank = settings.global_rank + settings.local_rank
     return Estimate(
@@ -321,7 +335,7 @@ def estimate(
             {"bits": HALF_PRECISION_BITS, "probability_bits": settings.softmax_bits},
         ),
         checkpoint=checkpoint_bytes(architecture),
-        pack=pack_bytes(architecture, bits, active_tensors, settings),
+        pack=pack_bytes(architecture, bits, active_tensors, settings, image.steps),
         distortion=predict_distortion(
             statistics, bits, settings.target.activation_bits, from_weights=variances is not None
         ),
@@ -334,4 +348,46 @@ def estimate(
             for layer in sorted(statistics, key=lambda layer: layer.name)
         },
         kept=tuple(sorted(kept)),
+        modulation_layers=len(tabled),
+        modulation_macs=tabled_macs,
+        modulation_choices=_choices(architecture, active_tensors, settings, kept, image.steps),
     )
+
+
+def _own_size(
+    architecture: Architecture, settings: BuildSettings, kept: Collection[str], steps: int
+) -> NetworkSize:
+    """Parameters with those of a table of modulations, in 16 bits, for those that it replaces."""
+    tabled = left_to_table(architecture, settings)
+    size = network_size(architecture, {*kept, *tabled.layers})
+    absent = sum(prod(architecture.tensor_shapes[name]) for name in tabled.tensors)
+    stored = table_bytes(architecture, steps) if settings.makes_table else 0
+    in_fp32 = stored // (FULL_PRECISION_BITS // 8)
+    return replace(size, parameters=size.parameters - absent + in_fp32)
+
+
+def _choices(
+    architecture: Architecture,
+    active_tensors: Collection[str],
+    settings: BuildSettings,
+    kept: Collection[str],
+    steps: int,
+) -> dict[str, int]:
+    """Bytes of a pack by what is stored of modulations, all layers at the target's bits."""
+    found = {}
+    for choice in get_args(Modulation) if architecture.modulations.layers else ():
+        changed = replace(settings, modulation=choice)
+        absent = {*kept, *left_to_table(architecture, changed).layers}
+        quantized = [
+            LayerStatistics(name, shape.out_features * shape.in_features, 1.0)
+            for name, shape in architecture.quantizable.items()
+            if f"{name}.weight" in active_tensors and name not in absent
+        ]
+        bits = (
+            uniform_bits((layer.name for layer in quantized), changed)
+            if settings.weight_allocation == "uniform"
+            else weight_bits(quantized, replace(changed, weight_allocation="vasmp"))
+        )
+        sizes = pack_bytes(architecture, bits, active_tensors, changed, steps)
+        found[choice] = sizes.total
+    return found

@@ -14,12 +14,15 @@ from artifacts.codec.block_shapes import local_budget
 from artifacts.codec.hadamard import Rotation
 from artifacts.codec.layer_parts import expected_parts
 from artifacts.family import Architecture
+from planner.build.inventory import left_to_table
 from planner.estimate.accounting import network_size
 from planner.settings import BuildSettings
 from planner.weights.layer import planned_record
 
 UNQUANTIZED_BYTES = 2
 """Of a bfloat16 number, as checkpoints are published and packs keep what they do not quantize."""
+PROMPTS = 2
+"""That a table of modulations has rows of: the positive and the negative one."""
 _KINDS = {
     "codes": "codes",
     **dict.fromkeys(("global_up", "global_down", "global_scale"), "global_factors"),
@@ -63,6 +66,7 @@ class PackBytes:
         unquantized: every other active tensor in bf16, biases of quantized layers included. The
             position table is rebuilt by the reader and takes no room.
         rotation_signs: one bit per input feature, for every input width that is rotated.
+        modulation_table: 16 bits for every result of a modulation layer, prompt and step.
     """
 
     codes: int
@@ -71,6 +75,7 @@ class PackBytes:
     local_factors: int
     unquantized: int
     rotation_signs: int
+    modulation_table: int = 0
 
     @property
     def total(self) -> int:
@@ -82,6 +87,7 @@ class PackBytes:
             + self.local_factors
             + self.unquantized
             + self.rotation_signs
+            + self.modulation_table
         )
 
 
@@ -90,6 +96,7 @@ def pack_bytes(
     weight_bits: Mapping[str, int],
     active_tensors: Collection[str],
     settings: BuildSettings,
+    steps: int = 0,
 ) -> PackBytes:
     """Size the transformer of a pack before it is built.
 
@@ -97,7 +104,8 @@ def pack_bytes(
         architecture: the network.
         weight_bits: layer name -> bits of every quantized layer.
         active_tensors: parameters that the pack must hold (``network_probe``).
-        settings: ranks, rotation and smoothing.
+        settings: ranks, rotation, smoothing, and what is stored of modulations.
+        steps: of the table of modulations, where there is one.
     """
     linears = architecture.quantizable
     sizes = {"codes": 0, "scales": 0, "global_factors": 0}
@@ -110,17 +118,25 @@ def pack_bytes(
             sizes[_KINDS.get(part, "scales")] += spec.nbytes
         local_numbers += local_budget(out_features, in_features, settings.local_rank)
     shapes = architecture.parameter_shapes
+    tabled = left_to_table(architecture, settings)
     plain = sum(
         prod(shapes[name])
         for name in active_tensors
-        if name.removesuffix(".weight") not in weight_bits
+        if name.removesuffix(".weight") not in weight_bits and name not in tabled.tensors
     )
     return PackBytes(
         **sizes,
         local_factors=settings.factor_bits // 8 * local_numbers,
         unquantized=UNQUANTIZED_BYTES * plain,
         rotation_signs=_sign_bytes({linears[name].in_features for name in weight_bits}, settings),
+        modulation_table=table_bytes(architecture, steps) if settings.makes_table else 0,
     )
+
+
+def table_bytes(architecture: Architecture, steps: int) -> int:
+    """Size of a table of modulations for both prompts and so many steps."""
+    outputs = sum(shape.out_features for shape in architecture.modulations.layers.values())
+    return UNQUANTIZED_BYTES * outputs * PROMPTS * steps
 
 
 def _sign_bytes(widths: Collection[int], settings: BuildSettings) -> int:

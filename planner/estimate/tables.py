@@ -16,6 +16,7 @@ from planner.estimate.estimate import (
     Estimate,
     ladder_key,
 )
+from planner.estimate.stored_bytes import PROMPTS
 from planner.recipes import DEFAULT_RECIPE
 from planner.settings import BuildSettings
 from schemas.bit_widths import UNQUANTIZED
@@ -181,14 +182,34 @@ def _bytes_section(result: Estimate) -> Group:
     table.add_row(f"pack: {vectors}", _millions(pack.scales + pack.rotation_signs))
     table.add_row("pack: global factors", _millions(pack.global_factors))
     table.add_row("pack: local factors, at most", _millions(pack.local_factors))
-    table.add_row("pack: unquantized tensors", _millions(pack.unquantized), end_section=True)
+    table.add_row("pack: unquantized tensors", _millions(pack.unquantized))
+    if pack.modulation_table:
+        table.add_row("pack: table of modulations", _millions(pack.modulation_table))
+    table.rows[-1].end_section = True
     table.add_row("pack in total, at most", _millions(pack.total))
+    choices = result.modulation_choices
+    for choice, total in choices.items():
+        table.add_row(f"with --modulation {choice}", _millions(total))
     return _section(
         "True bytes on disk (tensor data)",
         table,
         "Local factors: the whole budget of Eq. 7; the blocks chosen may take less.",
         "Left out: inactive tensors, and the position table, which can be rebuilt.",
+        *_modulation_notes(result),
     )
+
+
+def _modulation_notes(result: Estimate) -> list[str]:
+    if not result.modulation_choices:
+        return []
+    steps = result.image.steps
+    notes = [f"A table of modulations holds {PROMPTS} prompts at {steps} steps."]
+    if result.modulation_layers:
+        notes.append(
+            f"It replaces {result.modulation_layers} block linears, which saves"
+            f" {result.modulation_macs / 1e9:,.2f} G of a pass."
+        )
+    return notes
 
 
 def _bits_section(result: Estimate) -> Group:
@@ -202,7 +223,7 @@ def _bits_section(result: Estimate) -> Group:
             _millions(sum(layer.parameters for layer in same)),
             f"{same[0].snr_db:.2f}",
         )
-    active = len(result.layers) + len(result.kept)
+    active = len(result.layers) + len(result.kept) + result.modulation_layers
     kept = (f"{len(result.kept)} of them stay in 16 bits, as asked.",) if result.kept else ()
     return _section(
         f"Predicted bits and distortion: {active} of {result.size.linears} block"

@@ -8,6 +8,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from artifacts.pack.file_names import MODULATION
 from artifacts.pack.reader import Pack
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
@@ -49,6 +50,7 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         "quantized_layers": len(quantized),
         "kept_layers": len(manifest.layers) - len(quantized),
         "omitted_tensors": len(manifest.omitted),
+        "modulation": _modulation(manifest),
         "transformer_bytes": sizes.model_dump(),
         "share_of_source": round(sizes.pack / sizes.source, 6) if sizes.source else None,
         "pack_bytes": sum(file.bytes for file in manifest.files.values()),
@@ -62,6 +64,19 @@ def summary(manifest: Manifest) -> dict[str, Any]:
         }
         if errors
         else None,
+    }
+
+
+def _modulation(manifest: Manifest) -> dict[str, Any] | None:
+    """What the table of modulations holds; None where there is none."""
+    record = manifest.modulation
+    if record is None:
+        return None
+    return {
+        "prompts": len(record.prompts),
+        "steps": len(record.timesteps),
+        "weights": record.weights,
+        "bytes": manifest.files[MODULATION].bytes,
     }
 
 
@@ -89,6 +104,13 @@ def render_pack(pack: Pack, names: Sequence[str]) -> RenderableType:
         "layers by weight bits: "
         + ", ".join(f"{count} of {bits}" for bits, count in facts["layers_by_weight_bits"].items()),
     ]
+    table = facts["modulation"]
+    if table is not None:
+        layers = "beside" if table["weights"] else "instead of"
+        lines.append(
+            f"table of modulations {layers} their layers: {table['prompts']} prompts x"
+            f" {table['steps']} steps, {table['bytes']:,} bytes"
+        )
     if facts["softmax_bits"] != UNQUANTIZED:
         lines.append(f"attention probabilities: {facts['softmax_bits']} bits")
     if facts["error_db"] is not None:
@@ -97,19 +119,19 @@ def render_pack(pack: Pack, names: Sequence[str]) -> RenderableType:
             f"decoding error: {error['lowest']:.1f} to {error['highest']:.1f} dB, mean"
             f" {error['mean']:.1f} dB (signal to noise; more is better)"
         )
-    table = Table(box=None, pad_edge=False)
-    table.add_column("layer", no_wrap=True)
+    rows = Table(box=None, pad_edge=False)
+    rows.add_column("layer", no_wrap=True)
     for column in ("shape", "bits", "A bits", "global", "local", "dB"):
-        table.add_column(column, justify="right", no_wrap=True)
+        rows.add_column(column, justify="right", no_wrap=True)
     for name in names:
         activations = pack.bit_grid.layers[name].activation_bits
-        table.add_row(name, *_cells(pack.manifest.layers[name], activations))
+        rows.add_row(name, *_cells(pack.manifest.layers[name], activations))
     notes = [
         Text(f"{name}: {pack.manifest.layers[name].note}")
         for name in names
         if pack.manifest.layers[name].note
     ]
-    return Group(*map(Text, lines), Text(), table, *notes)
+    return Group(*map(Text, lines), Text(), rows, *notes)
 
 
 def size_text(manifest: Manifest) -> str:

@@ -164,20 +164,25 @@ def _also(changed: Mapping[str, Any], shown: Sequence[str]) -> str:
 
 def _settings(manifest: Manifest) -> dict[str, Any]:
     """All that was chosen or given: name -> value. The recipe's settings go before the rest."""
-    model, calibration = manifest.model, manifest.calibration
+    model, calibration, table = manifest.model, manifest.calibration, manifest.modulation
     sections: dict[str, Mapping[str, Any]] = {
         "network": {"variant": model.variant, **model.config},
         "source": {"sha256": [file.sha256 for file in manifest.source.files]},
         "rotation": {"enabled": manifest.rotation.enabled, "signs": manifest.rotation.signs},
         "quantizer": manifest.quantizer.model_dump(mode="json"),
         "sampling": manifest.sampling.model_dump(mode="json"),
+        "modulation": {} if table is None else table.model_dump(mode="json"),
         "calibration": {} if calibration is None else calibration.model_dump(mode="json"),
         "producer": manifest.producer.model_dump(mode="json"),
         "recipe": {"name": manifest.recipe.name},
     }
-    # A pack says nothing of softmax bits where they are 16.
+    # A pack says nothing of softmax bits where they are 16, nor of modulations without a table.
     softmax_bits = manifest.quantizer.softmax_bits
-    settings = {"softmax_bits": softmax_bits, **manifest.recipe.settings}
+    settings = {
+        "softmax_bits": softmax_bits,
+        "modulation": "weights",
+        **manifest.recipe.settings,
+    }
     found = {f"settings.{key}": value for key, value in settings.items()}
     for part, facts in sections.items():
         for key, value in facts.items():

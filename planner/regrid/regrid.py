@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.checkpoint.source import check_is_source
 from artifacts.pack.file_names import COMPANION_FILES
 from artifacts.pack.reader import Pack
 from artifacts.pack.writer import PackWriter
@@ -146,10 +147,7 @@ def _source(pack: Pack, checkpoint: Checkpoint | None, names: tuple[str, ...]) -
             " their weights",
             hint="give --checkpoint with the pack's source; activation bits alone need none",
         )
-    wanted = {file.sha256 for file in pack.manifest.source.files}
-    if {file.sha256 for file in checkpoint.source_files()} != wanted:
-        files = ", ".join(file.name for file in pack.manifest.source.files)
-        raise UsageError(f"{checkpoint.path}: the pack was made from another checkpoint ({files})")
+    check_is_source(checkpoint, pack.manifest)
     return checkpoint
 
 
@@ -212,6 +210,9 @@ def _add_unchanged(writer: PackWriter, pack: Pack, changed: tuple[str, ...]) -> 
     for name in pack.tensor_names:
         if name not in gone:
             writer.add_tensor(name, pack.tensor(name))
+    if pack.table_header is not None:
+        for name in pack.architecture.modulations.layers:
+            writer.add_modulation(name, pack.modulation_rows(name))
     for name in COMPANION_FILES:
         if name in pack.manifest.files:
             writer.add_file(name, pack.path / name)

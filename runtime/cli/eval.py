@@ -103,6 +103,8 @@ def evaluate(
         full_precision, max_pixels = network.full_precision, network.max_pixels
         if network.activation_bits is not None and not packs:
             raise UsageError("--activation-bits: there is no --pack to apply it to")
+        if network.checkpoint is not None and not packs:
+            raise UsageError("--checkpoint: there is no --pack whose source it could be")
         if csv_file is not None and csv_file.is_dir():
             raise UsageError(f"{csv_file} is a folder", hint="--csv takes a file")
         datasets = open_datasets(folders, truths, limit=limit)
@@ -138,6 +140,7 @@ def evaluate(
             device=network.device,
             dtype=network.dtype,
             backend=network.backend,
+            checkpoint=network.checkpoint,
             activation_bits=network.activation_bits,
             max_pixels=max_pixels,
         )

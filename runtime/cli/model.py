@@ -21,6 +21,7 @@ from runtime.cli.options import (
     MaxPixels,
     Overlap,
     Seed,
+    Source,
     Steps,
     Tile,
     Variant,
@@ -43,6 +44,7 @@ class NetworkOptions:
     """Options of every command that samples: which network beside packs, how, and where."""
 
     full_precision: FullPrecision = None
+    checkpoint: Source = None
     variant: Variant = None
     steps: Steps = None
     guidance: Guidance = None

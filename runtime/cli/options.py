@@ -24,6 +24,16 @@ FullPrecision = Annotated[
         rich_help_panel=MODEL,
     ),
 ]
+Source = Annotated[
+    Path | None,
+    typer.Option(
+        "--checkpoint",
+        metavar="CHECKPOINT",
+        help="The pack's source: has the modulation layers that a pack with a table leaves out,"
+        " for other --steps and prompts.",
+        rich_help_panel=MODEL,
+    ),
+]
 Variant = Annotated[
     str | None,
     typer.Option(

@@ -50,8 +50,9 @@ def common_record(
         "prompt": prompts.prompt,
         "negative_prompt": prompts.negative_prompt,
     }
-    for name in ("base", "clip_l", "clip_g", "t5xxl"):
-        file = getattr(base, name)
+    files = {"checkpoint": network.checkpoint}
+    files |= {name: getattr(base, name) for name in ("base", "clip_l", "clip_g", "t5xxl")}
+    for name, file in files.items():
         record[name] = None if file is None else file.name
     return {name: value for name, value in record.items() if value is not None}
 

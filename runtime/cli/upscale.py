@@ -70,6 +70,8 @@ def upscale(
     with exit_on_error(debug=debug):
         if pack is None and network.full_precision is None:
             raise UsageError("no model: give --pack or --full-precision")
+        if pack is None and network.checkpoint is not None:
+            raise UsageError("--checkpoint: there is no --pack whose source it could be")
         network.check()
         notes: list[str] = []
         jobs = plan_jobs(inputs, out, note=notes.append)
@@ -81,12 +83,15 @@ def upscale(
             notes.append(f"{len(jobs) - len(captions)} of {len(jobs)} images have no caption")
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
+            from runtime.sampling.table_steps import check_table_steps
+
             pipeline = load_pipeline(
                 pack=pack,
                 full_precision=network.full_precision,
                 variant=network.variant,
                 base=base.files,
                 texts=prompts.texts(captions.values()),
+                checkpoint=network.checkpoint,
                 device=network.device,
                 dtype=network.dtype,
                 backend=network.backend,
@@ -98,6 +103,7 @@ def upscale(
                 patch_size=pipeline.patch_size,
                 largest_tile=pipeline.largest_tile,
             )
+            check_table_steps(pipeline.table, settings)
             return pipeline, settings
 
         # Asked for only when there are results, or a model has been loaded: it reads the pack.

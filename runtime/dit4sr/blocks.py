@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.network.attention import SoftmaxAttention
+from runtime.network.modulation import Conditioning, project_modulations
 from runtime.network.projection import ActivationBits, modulate, project, project_all
 
 NORM_EPS = 1e-6
@@ -29,7 +30,7 @@ CONTROL_CONV_GAIN = 1.2
 
 
 class Modulation(nn.Module):
-    """AdaLN: ``SiLU -> linear`` from the conditioning vector to ``parts`` vectors of width C."""
+    """AdaLN: a linear layer from the conditioning vector to ``parts`` vectors of width C."""
 
     def __init__(self, hidden_size: int, parts: int) -> None:
         super().__init__()
@@ -38,10 +39,14 @@ class Modulation(nn.Module):
 
 
 def modulations(
-    norms: Sequence[Modulation], temb: Tensor, bits: ActivationBits | None
+    norms: Sequence[Modulation],
+    conditioning: Conditioning,
+    bits: ActivationBits | None,
+    dtype: torch.dtype,
 ) -> list[tuple[Tensor, ...]]:
-    """Map ``temb`` [B, C] to the ``parts`` vectors [B, C] of every norm of a block at once."""
-    vectors = project_all([norm.linear for norm in norms], F.silu(temb), bits)
+    """The ``parts`` vectors [B, C] of every norm of a block at once, in ``dtype``."""
+    layers: list[nn.Module] = [norm.linear for norm in norms]
+    vectors = project_modulations(layers, conditioning, bits, dtype)
     return [x.chunk(norm.parts, dim=-1) for norm, x in zip(norms, vectors, strict=True)]
 
 
@@ -225,7 +230,7 @@ class ControlBlock(nn.Module):
         self,
         latent: Tensor,
         text: Tensor,
-        temb: Tensor,
+        conditioning: Conditioning,
         grid: tuple[int, int],
         bits: ActivationBits | None,
     ) -> tuple[Tensor, Tensor]:
@@ -233,7 +238,8 @@ class ControlBlock(nn.Module):
 
         The last block returns ``text`` unchanged, and only the image half of ``latent`` matters.
         """
-        own, context = modulations((self.norm1, self.norm1_context), temb, bits)
+        norms = (self.norm1, self.norm1_context)
+        own, context = modulations(norms, conditioning, bits, latent.dtype)
         shift, scale, gate, shift_ff, scale_ff, gate_ff, *second = own
         normed = self._norm(latent)
 

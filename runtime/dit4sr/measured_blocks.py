@@ -8,6 +8,7 @@ from artifacts.dit4sr.config import TransformerConfig
 from artifacts.family import Shape
 from runtime.dit4sr.blocks import ControlBlock
 from runtime.network.blocks import BlockFamily, BlockKind, Streams
+from runtime.network.modulation import Conditioning
 from runtime.network.projection import ActivationBits
 
 CONTROL_KEYS = "keys of the control stream, which the published code overwrites"
@@ -57,7 +58,8 @@ def run_block(
     block: nn.Module, inputs: Sequence[Tensor], streams: Streams, bits: ActivationBits | None
 ) -> Tensor:
     """The block's image and control tokens [B, 2n, C]."""
-    latent: Tensor = block(*inputs, streams.grid, bits)[0]
+    tokens, text, vector = inputs
+    latent: Tensor = block(tokens, text, Conditioning(vector), streams.grid, bits)[0]
     return latent
 
 

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.blocks import NORM_EPS, ControlBlock
 from runtime.network.family import LatentNetwork
+from runtime.network.modulation import Conditioning, project_modulations
 from runtime.network.projection import ActivationBits, modulate
 
 
@@ -24,9 +25,10 @@ class FinalNorm(nn.Module):
         super().__init__()
         self.linear = nn.Linear(hidden_size, 2 * hidden_size)
 
-    def forward(self, x: Tensor, temb: Tensor) -> Tensor:
-        """Modulate ``x`` [B, n, C] by ``temb`` [B, C]."""
-        scale, shift = self.linear(F.silu(temb)).chunk(2, dim=-1)
+    def forward(self, x: Tensor, conditioning: Conditioning) -> Tensor:
+        """Modulate ``x`` [B, n, C]."""
+        (vector,) = project_modulations([self.linear], conditioning, None, x.dtype)
+        scale, shift = vector.chunk(2, dim=-1)
         return modulate(F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), shift, scale)
 
 
@@ -72,6 +74,10 @@ class DiT4SR(LatentNetwork):
         """The transformer blocks."""
         return list(self.transformer_blocks)
 
+    def modulation_input(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        """SiLU of the embedded timesteps [B] and pooled prompts [B, P]: [B, C]."""
+        return F.silu(self.time_text_embed(timestep, pooled))
+
     def forward(
         self,
         hidden_states: Tensor,
@@ -111,11 +117,12 @@ class DiT4SR(LatentNetwork):
 
         latent = torch.cat([self.pos_embed(hidden_states), self.pos_embed(control)], dim=1)
         text = self.context_embedder(prompt_embeds)
-        temb = self.time_text_embed(timestep, pooled)
+        conditioning = self.condition(timestep, pooled)
         for block in self.transformer_blocks:
-            latent, text = block(latent, text, temb, grid, activation_bits)
+            latent, text = block(latent, text, conditioning, grid, activation_bits)
 
         image = latent[:, : grid[0] * grid[1]]
-        patches = self.proj_out(self.norm_out(image, temb))  # [B, n, patch * patch * channels]
+        # [B, n, patch * patch * channels]
+        patches = self.proj_out(self.norm_out(image, conditioning))
         patches = patches.unflatten(1, grid).unflatten(3, (patch, patch, -1))
         return patches.permute(0, 5, 1, 3, 2, 4).flatten(4, 5).flatten(2, 3)

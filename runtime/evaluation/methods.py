@@ -27,6 +27,7 @@ from runtime.images.resizing import SCALE, resize
 from runtime.loader import Loader
 from runtime.sampling.sampler import StepCallback
 from runtime.sampling.settings import SamplingOptions, UpscaleSettings, check_activation_bits
+from runtime.sampling.table_steps import check_table_steps, table_alone
 from runtime.upscale import upscale_file
 from schemas.bit_grid import MeanBitWidths
 from schemas.errors import UsageError
@@ -67,6 +68,7 @@ class ModelOptions:
         base: files with VAE and prompts or text encoders.
         device, dtype, backend: by name, as the loader takes them.
         activation_bits: one width for all activations of packs, or None for their bit grids.
+        checkpoint: source of all packs, for modulation layers that they leave out; or None.
         max_pixels: inputs with more are refused.
     """
 
@@ -77,6 +79,7 @@ class ModelOptions:
     dtype: str = "auto"
     backend: str = "auto"
     activation_bits: int | None = None
+    checkpoint: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
     def settings(self, defaults: UpscaleSettings, size: LatentSize) -> UpscaleSettings:
@@ -138,6 +141,8 @@ def _pack_method(path: Path, name: str, options: ModelOptions) -> Method:
         check_activation_bits(options.activation_bits)
     size = pack.architecture.latent_size
     settings = options.settings(UpscaleSettings.from_manifest(manifest.sampling), size)
+    # The source does not decide a picture: with the pack's own steps the table does all the same.
+    check_table_steps(table_alone(manifest, with_source=options.checkpoint is not None), settings)
     device, dtype = device_and_dtype(options.device, options.dtype, backend=options.backend)
     with base_folder(options.base) as base:
         parts = lent_parts(pack, [base], f"{path} holds the transformer alone")
@@ -223,6 +228,7 @@ def _loader(
             full_precision=full_precision,
             variant=variant,
             base=options.base,
+            checkpoint=None if full_precision is not None else options.checkpoint,
             device=options.device,
             dtype=options.dtype,
             backend=options.backend,

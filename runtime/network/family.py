@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from artifacts.family import Architecture, Config, Family
 from runtime.network.blocks import BlockFamily
+from runtime.network.modulation import Conditioning, TableIndex
 from schemas.errors import UsageError
 
 
@@ -21,7 +22,28 @@ class LatentNetwork(nn.Module):
     Its ``forward`` takes the noisy latent and the control latent [B, C, h, w], prompt tokens
     [B, m, J], pooled prompts [B, P], timesteps [B] (0 ... 1000) and the activation bits of every
     quantized layer (None leaves activations unquantized); it returns [B, C, h, w].
+
+    Attributes:
+        table_index: finds the results of modulation layers in their tables; None where all of them
+            are computed.
     """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.table_index: TableIndex | None = None
+
+    def modulation_input(self, timestep: Tensor, pooled: Tensor) -> Tensor:
+        """What modulation layers read [B, C], of timesteps [B] and pooled prompts [B, P]."""
+        raise TypeError(f"{type(self).__name__} has no modulation layers")
+
+    def condition(self, timestep: Tensor, pooled: Tensor) -> Conditioning:
+        """What `project_modulations` takes, of timesteps [B] and pooled prompts [B, P]."""
+        if self.table_index is None:
+            return Conditioning(self.modulation_input(timestep, pooled))
+        rows = self.table_index(timestep, pooled)
+        if not self.table_index.complete:
+            return Conditioning(None, rows)
+        return Conditioning(self.modulation_input(timestep, pooled), rows)
 
     @property
     def recomputable(self) -> Sequence[nn.Module]:

@@ -17,14 +17,24 @@ from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.family import FAMILY
-from artifacts.dit4sr.layout import POSITION_TABLE, block_linears, tensor_shapes, unread_tensors
+from artifacts.dit4sr.layout import (
+    POSITION_TABLE,
+    block_linears,
+    modulations,
+    tensor_shapes,
+    unread_tensors,
+)
 from artifacts.family import Architecture
 from artifacts.files.safetensors_io import Entry, write_safetensors
+from artifacts.pack.modulation import pooled_prompts
 from artifacts.pack.writer import SHARD_BYTES, PackWriter
+from planner.timesteps import sampling_timesteps
 from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
 from schemas.manifest import (
+    MODULATION_VERSION,
     LayerRecord,
     Manifest,
+    ModulationRecord,
     Producer,
     QuantizerRecord,
     RecipeRecord,
@@ -133,6 +143,7 @@ def make_pack(
     signs: bool = True,
     factor_bits: int = 16,
     unquantized: tuple[str, ...] = (),
+    modulation: str = "weights",
     companions: bool = True,
     prompts: bool = True,
     force: bool = False,
@@ -150,6 +161,7 @@ def make_pack(
         signs: random rotation signs.
         factor_bits: of all factors.
         unquantized: layers kept in 16 bits.
+        modulation: ``table`` or ``both`` for one of the steps that the pack is sampled with.
         companions: with a VAE of random weights and a scheduler.
         prompts: with prompt embeddings.
         force, shard_bytes: of the writer.
@@ -158,12 +170,19 @@ def make_pack(
     """
     generator = torch.Generator().manual_seed(seed)
     omitted = unread_tensors(config, variant)
+    sampling = SamplingDefaults(
+        steps=4, guidance=3.0, shift=3.0, tile_latent=16, overlap_latent=4, min_side_px=64
+    )
     kinds = [(4, 2, (4, 4)), (3, 0, (2, 4)), (5, 3, None), (8, 0, None), (2, 1, (4, 2))]
     smoothed = len(kinds) - 2
     records: dict[str, LayerRecord] = {}
     bits: dict[str, LayerBits] = {}
     stored = {n: s for n, s in tensor_shapes(config).items() if n not in omitted}
     del stored[POSITION_TABLE]
+    tabled = modulations(config)
+    if modulation == "table":
+        stored = {name: shape for name, shape in stored.items() if name not in tabled.tensors}
+    table = None
     with PackWriter(path, force=force, shard_bytes=shard_bytes) as writer:
         for index, (name, (out_features, in_features)) in enumerate(block_linears(config).items()):
             if f"{name}.weight" not in stored:
@@ -196,13 +215,21 @@ def make_pack(
         if prompts:
             shapes = {"embeds": (PROMPT_TOKENS, config.joint_attention_dim)}
             shapes["pooled"] = (config.pooled_projection_dim,)
-            writer.add_prompts(
-                {
-                    f"{prompt}.{part}": torch.randn(shape, generator=generator).bfloat16()
-                    for prompt in ("positive", "negative")
-                    for part, shape in shapes.items()
-                }
-            )
+            embeddings = {
+                f"{prompt}.{part}": torch.randn(shape, generator=generator).bfloat16()
+                for prompt in ("positive", "negative")
+                for part, shape in shapes.items()
+            }
+            writer.add_prompts(embeddings)
+            if modulation != "weights":
+                table = ModulationRecord(
+                    timesteps=sampling_timesteps(sampling.steps, sampling.shift),
+                    prompts=tuple(pooled_prompts(embeddings)),
+                    weights=modulation == "both",
+                )
+                for name, shape in tabled.layers.items():
+                    rows = (len(table.prompts), len(table.timesteps), shape.out_features)
+                    writer.add_modulation(name, 0.1 * torch.randn(rows, generator=generator).half())
         if companions:
             writer.add_file("scheduler/scheduler_config.json", b'{"shift": 3.0}\n')
             autoencoder = path.with_name(f"{path.name}.vae")
@@ -211,7 +238,11 @@ def make_pack(
                 writer.add_file(f"vae/{file.name}", file)
             shutil.rmtree(autoencoder)
         target = MeanBitWidths(weight_bits=4, activation_bits=4.5)
+        version = 1 if table is None else MODULATION_VERSION
         manifest = Manifest(
+            format_version=version,
+            min_reader_version=version,
+            modulation=table,
             producer=Producer(name="tests", version="0"),
             source=Source(files=(SourceFile(name="a.safetensors", sha256="0" * 64, bytes=8),)),
             model=Architecture(FAMILY, config, variant).record(),
@@ -219,14 +250,7 @@ def make_pack(
                 enabled=True, signs=signs, seed=SIGN_SEED, sizes=writer.rotation_sizes
             ),
             quantizer=QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian"),
-            sampling=SamplingDefaults(
-                steps=4,
-                guidance=3.0,
-                shift=3.0,
-                tile_latent=16,
-                overlap_latent=4,
-                min_side_px=64,
-            ),
+            sampling=sampling,
             recipe=RecipeRecord(
                 name="q-dit4sr", settings={"global_rank": 2, "layers": ["a", 1, None]}
             ),

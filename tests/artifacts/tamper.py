@@ -25,6 +25,7 @@ def reseal(pack: Path) -> None:
         if path.is_file() and path not in (manifest, pack / "README.md")
     }
     names = [n for n in content["files"] if n.startswith("transformer") and n.endswith("tensors")]
+    names += [n for n in content["files"] if n == "modulation.safetensors"]
     content["transformer_bytes"]["pack"] = sum(content["files"][n]["bytes"] for n in names)
     manifest.write_text(format_json(content))
     seal(pack)

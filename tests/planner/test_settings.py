@@ -64,7 +64,7 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
-    later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations"}
+    later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations", "modulation": "both"}
     chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
@@ -112,3 +112,20 @@ def test_the_checkpoint_decides_on_variants(tmp_path):
     named = open_checkpoint(write_file(tmp_path / "dit4sr_r1.safetensors", random_state()))
     assert BuildSettings(Target(4, 4)).resolved(named).variant == "r1"
     assert BuildSettings(Target(4, 4), variant="f").resolved(named).variant == "f"
+
+
+def test_modulation_is_recorded_where_it_is_not_weights():
+    for choice in ("weights", "table", "both"):
+        chosen = settings(modulation=choice, variant="q")
+        recorded = chosen.recorded()
+        assert ("modulation" in recorded) == (choice != "weights")
+        assert settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY) == chosen
+    with pytest.raises(UsageError, match="modulation"):
+        settings(modulation="curve")
+
+
+def test_patterns_may_find_tabled_layers():
+    chosen = settings(keep=("norm1", r"to_q$"))
+    assert chosen.kept_layers(NAMES, NAMES[2:]) == {NAMES[0]}
+    with pytest.raises(UsageError, match="nothing is left"):
+        settings(keep=("transformer",)).kept_layers(NAMES, NAMES[2:])

@@ -1,6 +1,6 @@
 """What files need to know of the toy: a checkpoint of two linear layers and a gain."""
 
-from artifacts.family import AttentionWork, Family, LatentSize, LinearShape
+from artifacts.family import NO_MODULATIONS, AttentionWork, Family, LatentSize, LinearShape
 from schemas.errors import CheckpointError
 from schemas.manifest import SamplingDefaults
 from schemas.strict import StrictModel
@@ -52,6 +52,7 @@ FAMILY = Family(
         "contract": LinearShape(config.channels, config.width),
     },
     unread_tensors=lambda _config, _variant: frozenset({"unused.weight"}),
+    modulations=lambda _config: NO_MODULATIONS,
     rebuilt={},
     latent_size=lambda config: LatentSize(1, 64, config.channels),
     prompt_shapes=lambda _config, tokens: {"embeds": (tokens, 4), "pooled": (4,)},

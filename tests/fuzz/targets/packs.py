@@ -43,9 +43,16 @@ _JSON_FILES = {
     "scheduler/scheduler_config.json": 3,
     MANIFEST: 28,
 }
-_MEMBERS = {("sampling",): 14, ("model", "config"): 7, ("rotation",): 3, ("recipe",): 2}
+_MEMBERS = {
+    ("sampling",): 14,
+    ("model", "config"): 7,
+    ("modulation",): 4,
+    ("rotation",): 3,
+    ("recipe",): 2,
+}
 _HEADERS = {
     "prompts.safetensors": 3,
+    "modulation.safetensors": 3,
     "transformer.safetensors": 4,
     "vae/diffusion_pytorch_model.safetensors": 2,
 }
@@ -62,7 +69,7 @@ class Packs:
         torch.set_num_threads(1)
         self._pack = folder / "a.qpack"
         config = TINY.model_copy(update={"num_layers": 1})
-        make_pack(self._pack, config=config, changes={"sampling": SAMPLING})
+        make_pack(self._pack, config=config, modulation="both", changes={"sampling": SAMPLING})
         self._valid = {
             path.relative_to(self._pack).as_posix(): path.read_bytes()
             for path in self._pack.rglob("*")

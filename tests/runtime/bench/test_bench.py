@@ -47,6 +47,7 @@ from runtime.cli import bench as cli_bench
 from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.dit4sr.network import DiT4SR
 from runtime.network.blocks import Streams
+from runtime.network.modulation import Conditioning
 from schemas.errors import UsageError
 from tests.architectures import dit4sr
 from tests.runtime.cuda_graph_stand_in import install
@@ -247,10 +248,10 @@ def run_blocks(network, streams):
     width = network.config.hidden_size
     latent = torch.randn(streams.batch, 2 * streams.image_tokens, width)
     text = torch.randn(streams.batch, streams.text_tokens, width)
-    temb = torch.randn(streams.batch, width)
+    conditioning = Conditioning(torch.randn(streams.batch, width))
     with torch.no_grad():
         for block in network.transformer_blocks:
-            latent, text = block(latent, text, temb, streams.grid, None)
+            latent, text = block(latent, text, conditioning, streams.grid, None)
             # What the last block returns is the image half alone.
 
 

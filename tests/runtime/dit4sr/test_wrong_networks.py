@@ -150,10 +150,13 @@ WRONG = {
         "return F.conv2d(F.pad(on_grid, (1, 1, 1, 1), 'circular'), weight, conv.bias,",
     ),
     "epsilon of the norms": ("NORM_EPS = 1e-6", "NORM_EPS = 1e-5"),
-    "condition without its activation": ("F.silu(temb), bits", "temb, bits"),
+    "condition without its activation": (
+        "return F.silu(self.time_text_embed(timestep, pooled))",
+        "return self.time_text_embed(timestep, pooled)",
+    ),
     "shift and scale of the output exchanged": (
-        "scale, shift = self.linear(F.silu(temb))",
-        "shift, scale = self.linear(F.silu(temb))",
+        "scale, shift = vector.chunk",
+        "shift, scale = vector.chunk",
     ),
     "output without its norm": ("F.layer_norm(x, x.shape[-1:], eps=NORM_EPS), shift", "x, shift"),
     "image and control exchanged": (
