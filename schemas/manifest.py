@@ -1,6 +1,7 @@
 """The content of ``manifest.json``: what a pack holds, how it was made, what every file must be."""
 
 import hashlib
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import (
@@ -20,9 +21,7 @@ from schemas.strict import StrictModel
 
 FORMAT_VERSION = 2
 """The newest version of the pack format: what this code reads up to. A pack has the oldest version
-that says all of it."""
-MODULATION_VERSION = 2
-"""The version that brought modulation tables."""
+that says all of it (`oldest_version`)."""
 
 MAX_FILES = 10_000
 """Bound on everything else that there are several of: files, settings, rotated sizes."""
@@ -318,6 +317,25 @@ class FileRecord(StrictModel):
     sha256: Sha256
 
 
+def oldest_version(
+    quantizer: QuantizerRecord,
+    layers: Mapping[str, LayerRecord],
+    modulation: ModulationRecord | None,
+) -> int:
+    """The oldest version of the format that has all of this: 1, or 2.
+
+    Version 2 brought tables of modulations, 8-bit factors and the scale rules ``blend`` and
+    ``mse``.
+    """
+    is_new = (
+        modulation is not None
+        or quantizer.activation_scale == "blend"
+        or quantizer.weight_scale == "mse"
+        or any(layer.factor_bits != UNQUANTIZED for layer in layers.values())
+    )
+    return 2 if is_new else 1
+
+
 class Manifest(StrictModel):
     """The content of ``manifest.json``.
 
@@ -387,10 +405,10 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _version_knows_the_content(self) -> Self:
-        if self.modulation is not None and self.min_reader_version < MODULATION_VERSION:
+        needed = oldest_version(self.quantizer, self.layers, self.modulation)
+        if self.min_reader_version < needed:
             raise ValueError(
-                f"a table of modulations needs min_reader_version {MODULATION_VERSION}, not"
-                f" {self.min_reader_version}"
+                f"what it holds needs min_reader_version {needed}, not {self.min_reader_version}"
             )
         return self
 

@@ -11,7 +11,6 @@ from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, MeanBitWidths
 from schemas.calibration import Calibration
 from schemas.manifest import (
-    MODULATION_VERSION,
     LayerRecord,
     Manifest,
     ModulationRecord,
@@ -23,6 +22,7 @@ from schemas.manifest import (
     SamplingDefaults,
     Source,
     TransformerBytes,
+    oldest_version,
 )
 
 
@@ -55,7 +55,12 @@ def make_manifest(
         calibration: what decided something, or None.
         modulation: the table of modulations, or None.
     """
-    version_needed = 1 if modulation is None else MODULATION_VERSION
+    quantizer = QuantizerRecord(
+        weight_scale=settings.weight_scale,
+        activation_scale=settings.activation_scale,
+        softmax_bits=settings.softmax_bits,
+    )
+    version_needed = oldest_version(quantizer, records, modulation)
     return Manifest(
         format_version=version_needed,
         min_reader_version=version_needed,
@@ -68,11 +73,7 @@ def make_manifest(
             seed=settings.seed,
             sizes=dict(rotations),
         ),
-        quantizer=QuantizerRecord(
-            weight_scale=settings.weight_scale,
-            activation_scale=settings.activation_scale,
-            softmax_bits=settings.softmax_bits,
-        ),
+        quantizer=quantizer,
         sampling=sampling,
         recipe=RecipeRecord(name=settings.recipe, settings=settings.recorded()),
         calibration=None if calibration is None else calibration.sampling,

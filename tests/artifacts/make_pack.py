@@ -31,7 +31,6 @@ from artifacts.pack.writer import SHARD_BYTES, PackWriter
 from planner.timesteps import sampling_timesteps
 from schemas.bit_grid import BitGrid, LayerBits, MeanBitWidths
 from schemas.manifest import (
-    MODULATION_VERSION,
     LayerRecord,
     Manifest,
     ModulationRecord,
@@ -43,6 +42,7 @@ from schemas.manifest import (
     Source,
     SourceFile,
     TransformerBytes,
+    oldest_version,
 )
 
 TINY = TransformerConfig(
@@ -238,7 +238,8 @@ def make_pack(
                 writer.add_file(f"vae/{file.name}", file)
             shutil.rmtree(autoencoder)
         target = MeanBitWidths(weight_bits=4, activation_bits=4.5)
-        version = 1 if table is None else MODULATION_VERSION
+        quantizer = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")
+        version = oldest_version(quantizer, records, table)
         manifest = Manifest(
             format_version=version,
             min_reader_version=version,
@@ -249,7 +250,7 @@ def make_pack(
             rotation=RotationRecord(
                 enabled=True, signs=signs, seed=SIGN_SEED, sizes=writer.rotation_sizes
             ),
-            quantizer=QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian"),
+            quantizer=quantizer,
             sampling=sampling,
             recipe=RecipeRecord(
                 name="q-dit4sr", settings={"global_rank": 2, "layers": ["a", 1, None]}

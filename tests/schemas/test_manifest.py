@@ -96,3 +96,21 @@ def test_a_source_name_says_nothing_about_a_machine(manifest_bytes, name):
     content["source"]["files"][0]["name"] = name
     with pytest.raises(PackError, match=r"source\.files\.0\.name"):
         validate(Manifest, content, where="manifest.json", error=PackError)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda content: content["quantizer"].update(activation_scale="blend"),
+        lambda content: content["quantizer"].update(weight_scale="mse"),
+        lambda content: next(iter(content["layers"].values())).update(factor_bits=8),
+    ],
+)
+def test_what_version_2_brought_is_refused_in_a_pack_of_version_1(manifest_bytes, change):
+    content = json.loads(manifest_bytes)
+    assert content["min_reader_version"] == 1
+    change(content)
+    with pytest.raises(PackError, match="needs min_reader_version 2"):
+        parse(json.dumps(content).encode())
+    content["format_version"] = content["min_reader_version"] = 2
+    assert parse(json.dumps(content).encode()).format_version == 2
