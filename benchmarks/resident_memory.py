@@ -1,6 +1,7 @@
 """Memory that a network's weights take while it runs, on every backend.
 
     python -m benchmarks.resident_memory --out docs/results
+    python -m benchmarks.resident_memory --out docs/results --modulation table
 
 The published configuration, W4 with ranks 32 and 8, without the layers that no forward pass reads.
 Two layers of every shape are made, of random content: what the second adds is what each of that
@@ -15,16 +16,17 @@ import argparse
 import json
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 
 from artifacts.family import Architecture, LinearShape, preset_architecture
-from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes
+from planner.build.inventory import left_to_table
+from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes, table_bytes
 from planner.settings import BuildSettings
 from planner.target import Target
 from runtime.backends import BACKENDS
@@ -77,48 +79,76 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--preset", default="dit4sr")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--modulation", choices=("weights", "table"), default="weights")
     arguments = parser.parse_args()
-    result = measure(preset_architecture(arguments.preset, None))
-    (arguments.out / f"{NAME}.json").write_text(json.dumps(result, indent=2) + "\n")
+    result = measure(preset_architecture(arguments.preset, None), arguments.modulation)
+    name = NAME if arguments.modulation == "weights" else f"{NAME}_{arguments.modulation}"
+    (arguments.out / f"{name}.json").write_text(json.dumps(result, indent=2) + "\n")
     page = render(result)
-    (arguments.out / f"{NAME}.md").write_text(page)
+    (arguments.out / f"{name}.md").write_text(page)
     print(page)
 
 
-def measure(architecture: Architecture) -> dict[str, Any]:
-    """Bytes of every way, and of the files."""
-    read = {
-        name: shape
-        for name, shape in architecture.parameter_shapes.items()
-        if name not in architecture.unread_tensors
-    }
+@dataclass(frozen=True)
+class Held:
+    """What a network holds.
+
+    Attributes:
+        linears: its block linears, with their biases.
+        other_numbers: all others, the rebuilt ones among them.
+    """
+
+    linears: Mapping[str, LinearShape]
+    other_numbers: int
+
+
+def held(architecture: Architecture, names: Collection[str]) -> Held:
+    """What a network of the tensors ``names`` holds."""
+    shapes = architecture.tensor_shapes
     linears = {
-        name: shape for name, shape in architecture.quantizable.items() if f"{name}.weight" in read
+        name: shape for name, shape in architecture.quantizable.items() if f"{name}.weight" in names
     }
-    shapes = Counter(linears.values())
     inside = {f"{name}.{part}" for name in linears for part in ("weight", "bias")}
-    others = sum(prod(shape) for name, shape in read.items() if name not in inside)
-    others += sum(prod(architecture.tensor_shapes[name]) for name in architecture.family.rebuilt)
-    settings = BuildSettings(Target(WEIGHT_BITS, 4))
-    bits = dict.fromkeys(linears, WEIGHT_BITS)
+    others = [*(set(names) - inside), *architecture.family.rebuilt]
+    return Held(linears, sum(prod(shapes[name]) for name in others))
+
+
+def measure(
+    architecture: Architecture, modulation: Literal["weights", "table"] = "weights"
+) -> dict[str, Any]:
+    """Bytes of every way, and of the files, with what is stored of modulations."""
+    settings = BuildSettings(Target(WEIGHT_BITS, 4), modulation=modulation)
+    tabled = left_to_table(architecture, settings)
+    steps = architecture.sampling.steps
+    table = table_bytes(architecture, steps) if settings.makes_table else 0
+    active = frozenset(architecture.parameter_shapes) - architecture.unread_tensors
+    whole, stored = (
+        held(architecture, active - left_out) for left_out in (frozenset(), tabled.tensors)
+    )
+    bits = dict.fromkeys(stored.linears, WEIGHT_BITS)
     checkpoint = checkpoint_bytes(architecture)
     ways = {}
     for way in WAYS:
-        layers = layers_bytes(way, shapes)
+        quantized = way.name is not None  # an unquantized network has no table
+        parts = stored if quantized else whole
+        layers = layers_bytes(way, Counter(parts.linears.values()))
+        others = parts.other_numbers * way.dtype.itemsize
         ways[way.label] = {
             "layers_bytes": layers,
-            "other_bytes": others * way.dtype.itemsize,
-            "total_bytes": layers + others * way.dtype.itemsize,
+            "other_bytes": others,
+            "total_bytes": layers + others + (table if quantized else 0),
             "where": way.where,
         }
     return {
         "network": architecture.family.describe(architecture.config),
-        "layers": len(linears),
+        "layers": len(stored.linears),
+        "table_bytes": table,
+        "steps": steps,
         "weight_bits": WEIGHT_BITS,
         "ranks": [RANKS.global_rank, RANKS.local_rank],
         "disk": {
             "checkpoint_bytes": checkpoint.parameters + checkpoint.position_table,
-            "pack_bytes": pack_bytes(architecture, bits, frozenset(read), settings).total,
+            "pack_bytes": pack_bytes(architecture, bits, active, settings, steps).total,
         },
         "ways": ways,
         "torch": torch.__version__,
@@ -160,6 +190,7 @@ def render(result: Mapping[str, Any]) -> str:
     """The page."""
     disk, ways = result["disk"], result["ways"]
     baseline = ways["unquantized bfloat16"]["total_bytes"]
+    table = result["table_bytes"]
     rows = [
         f"| {label} | {way['where']} | {way['total_bytes'] / 1e9:.2f} GB"
         f" | {way['total_bytes'] / baseline:.2f} |"
@@ -175,7 +206,9 @@ def render(result: Mapping[str, Any]) -> str:
             " position table, as each backend holds",
             "them; without activations, autoencoder and text encoders. Random weights in the exact"
             " shapes.",
-            "Command: `python -m benchmarks.resident_memory --out docs/results`.",
+            *_table_lines(table, result["steps"]),
+            "Command: `python -m benchmarks.resident_memory --out docs/results"
+            f"{' --modulation table' if table else ''}`.",
             "",
             "| backend | runs on | weights in memory | of unquantized bfloat16 |",
             "|---|---|---|---|",
@@ -190,6 +223,15 @@ def render(result: Mapping[str, Any]) -> str:
             "",
         ]
     )
+
+
+def _table_lines(table: int, steps: int) -> list[str]:
+    if not table:
+        return []
+    return [
+        f"Modulations are a table of 2 prompts at {steps} steps, {table / 1e6:.0f} MB; their layers"
+        " are not loaded."
+    ]
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ from planner.build.inventory import take_inventory
 from planner.build.layers import LayerMaker
 from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
-from planner.build.modulation import check_modulation, table_record, table_rows
+from planner.build.modulation import check_modulation, in_16_bits, table_record, table_rows
 from planner.build.progress import Progress, Silent
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
@@ -141,7 +141,7 @@ def build(
         table = table_record(settings, base)
         if table is not None:
             for name, rows in table_rows(checkpoint, architecture, table, base, maker.progress):
-                writer.add_modulation(name, rows)
+                writer.add_modulation(name, in_16_bits(rows))
         base.add_to(writer)
         manifest = make_manifest(
             architecture,

@@ -89,18 +89,18 @@ def table_rows(
     base: BaseModel,
     progress: Progress,
 ) -> Iterator[tuple[str, Tensor]]:
-    """Every modulation layer's name and rows [prompts, timesteps, out], in 16 bits.
+    """Every modulation layer's name and rows, float32 [prompts, timesteps, out].
 
     Raises:
         CheckpointError: a tensor is damaged.
     """
     pooled = torch.stack([p.float() for p in pooled_prompts(base.prompts or {}).values()])
     read = _layer_input(checkpoint, architecture, torch.tensor(record.timesteps), pooled)
-    shape = (len(record.prompts), len(record.timesteps), -1)
+    shape = (len(record.prompts), len(record.timesteps))
     for name in progress.track(tuple(architecture.modulations.layers), "table"):
         bias = checkpoint.tensor(f"{name}.bias").float()
         given = torch.nn.functional.linear(read, checkpoint.tensor(f"{name}.weight").float(), bias)
-        yield name, in_16_bits(given.unflatten(0, shape[:2]))
+        yield name, given.unflatten(0, shape)
 
 
 def in_16_bits(values: Tensor) -> Tensor:

@@ -4,7 +4,7 @@
 them out.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from math import prod
 from typing import Any, TypedDict, get_args
@@ -300,13 +300,7 @@ def estimate(
         variance = 1.0 if variances is None else variances[name]
         out_features, in_features = linears[name]
         statistics.append(LayerStatistics(name, out_features * in_features, variance))
-    if settings.weight_allocation == "uniform":
-        bits = uniform_bits((layer.name for layer in statistics), settings)
-    elif settings.weight_allocation == "sensitivity":
-        # Without a probe nothing tells layers apart; the budget is the same.
-        bits = weight_bits(statistics, replace(settings, weight_allocation="vasmp"))
-    else:
-        bits = weight_bits(statistics, settings)
+    bits = _bits(statistics, settings)
     size, work = network_size(architecture), network_work(architecture, tokens)
     attention = architecture.family.attention_work(architecture.config, tokens)
     whole = _Counter(size, work, attention, image.steps)
@@ -354,6 +348,16 @@ def estimate(
     )
 
 
+def _bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
+    """Weight bits of every layer; without a probe, where a build would go by one."""
+    if settings.weight_allocation == "uniform":
+        return uniform_bits((layer.name for layer in statistics), settings)
+    if settings.weight_allocation == "sensitivity":
+        # Nothing tells layers apart; the budget is the same.
+        settings = replace(settings, weight_allocation="vasmp")
+    return weight_bits(statistics, settings)
+
+
 def _own_size(
     architecture: Architecture, settings: BuildSettings, kept: Collection[str], steps: int
 ) -> NetworkSize:
@@ -383,11 +387,7 @@ def _choices(
             for name, shape in architecture.quantizable.items()
             if f"{name}.weight" in active_tensors and name not in absent
         ]
-        bits = (
-            uniform_bits((layer.name for layer in quantized), changed)
-            if settings.weight_allocation == "uniform"
-            else weight_bits(quantized, replace(changed, weight_allocation="vasmp"))
-        )
+        bits = _bits(quantized, changed)
         sizes = pack_bytes(architecture, bits, active_tensors, changed, steps)
         found[choice] = sizes.total
     return found

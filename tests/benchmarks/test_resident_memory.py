@@ -36,3 +36,13 @@ def test_packed_codes_take_least():
     sizes = {label: way["total_bytes"] for label, way in result["ways"].items()}
     assert sizes["triton-packed bfloat16"] < sizes["triton bfloat16"] < sizes["cpu float32"]
     assert all(label in page for label in sizes)
+
+
+def test_a_table_stands_for_the_layers_of_quantized_ways():
+    weights, table = (measure(dit4sr(TINY), choice) for choice in ("weights", "table"))
+    for way in WAYS:
+        before, after = (found["ways"][way.label]["layers_bytes"] for found in (weights, table))
+        assert (after < before) == (way.name is not None)
+    assert table["table_bytes"] > 0
+    assert "--modulation table" in render(table)
+    assert "--modulation" not in render(weights)

@@ -11,6 +11,7 @@ import pytest
 
 from artifacts.pack.reader import open_pack, verify_pack
 from schemas.errors import PackError
+from schemas.manifest import FORMAT_VERSION
 from tests.artifacts.make_pack import make_pack
 from tests.artifacts.tamper import edit_grid, edit_header, edit_manifest, reseal
 from tests.faults.pack_setup import LAYER, TENSORS, drop_tensor, files, set_entry, write_values
@@ -20,8 +21,9 @@ from tests.faults.pack_setup import LAYER, TENSORS, drop_tensor, files, set_entr
 
 @pytest.mark.parametrize("key", ["format_version", "min_reader_version"])
 def test_23_newer_versions_get_a_hint(pack, key):
-    edit_manifest(pack, lambda m: m.update({key: 2, "a key of the future": []}))
-    with pytest.raises(PackError, match=rf"{key} is 2, this program reads up to 1") as caught:
+    edit_manifest(pack, lambda m: m.update({key: FORMAT_VERSION + 1, "a key of the future": []}))
+    match = rf"{key} is {FORMAT_VERSION + 1}, this program reads up to {FORMAT_VERSION}"
+    with pytest.raises(PackError, match=match) as caught:
         open_pack(pack)
     assert "upgrade" in caught.value.hint
 
