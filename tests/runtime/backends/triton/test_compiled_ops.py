@@ -10,6 +10,7 @@ from runtime.bench.random_layers import random_layer
 from runtime.bench.workload import Ranks
 from runtime.dit4sr.measured_blocks import block_kinds
 from runtime.network.blocks import Streams
+from runtime.network.modulation import Conditioning
 from tests.architectures import dit4sr
 from tests.runtime.triton_device import DEVICE, relative_error, seeded
 
@@ -42,7 +43,8 @@ def on_kernels(name, layer):
 @pytest.mark.parametrize("kind", block_kinds(CONFIG), ids=lambda kind: kind.label)
 def test_a_quantized_block_compiles_in_one_piece(kind):
     block = BenchBlock(dit4sr(CONFIG), kind, STREAMS, DEVICE, torch.float32, convert=on_kernels)
-    arguments = (*block.inputs, STREAMS.grid, block.column)
+    tokens, text, vector = block.inputs
+    arguments = (tokens, text, Conditioning(vector), STREAMS.grid, block.column)
     compiled = torch.compile(block.block, fullgraph=True, backend="aot_eager")
     with torch.inference_mode():
         found, expected = compiled(*arguments), block.block(*arguments)
