@@ -29,7 +29,7 @@ TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 SOFTMAX_BITS = (8, UNQUANTIZED)
 FACTOR_BITS = (8, UNQUANTIZED)
-_LATER: dict[str, SettingOrList] = {
+LATER_SETTINGS: dict[str, SettingOrList] = {
     "softmax_bits": UNQUANTIZED,
     "factor_bits": UNQUANTIZED,
     "budget": "bytes",
@@ -243,7 +243,7 @@ class BuildSettings:
         their bytes, and those from before there were such settings their meaning.
         """
         values = asdict(self)
-        for name, default in _LATER.items():
+        for name, default in LATER_SETTINGS.items():
             if values[name] == default:
                 del values[name]
         del values["recipe"]  # the manifest has a place of its own for it
@@ -265,7 +265,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
-    values = {**_LATER, **values}
+    values = {**LATER_SETTINGS, **values}
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(

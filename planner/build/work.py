@@ -2,6 +2,7 @@
 
 from artifacts.family import Architecture
 from planner.build.base_model import BaseModel
+from planner.estimate.accounting import layer_macs
 
 
 def layer_work(architecture: Architecture, base: BaseModel) -> dict[str, int]:
@@ -18,10 +19,4 @@ def layer_work(architecture: Architecture, base: BaseModel) -> dict[str, int]:
         (len(tensor) for name, tensor in prompts.items() if name.endswith(".embeds")),
         default=architecture.family.text_tokens,
     )
-    streams = architecture.family.streams(side**2, text_tokens)
-    return {
-        name: architecture.family.tokens_through(name, streams)
-        * shape.out_features
-        * shape.in_features
-        for name, shape in architecture.quantizable.items()
-    }
+    return layer_macs(architecture, architecture.family.streams(side**2, text_tokens))

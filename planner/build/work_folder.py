@@ -65,6 +65,22 @@ def make_plan(source: Source, settings: BuildSettings, **more: Any) -> Plan:
 
 
 @contextlib.contextmanager
+def told_of_disk_errors(folder: Path) -> Iterator[None]:
+    """Say which folder of unfinished work the block could not write, and what to do.
+
+    Raises:
+        ResourceError: for an OSError in the block.
+    """
+    try:
+        yield
+    except OSError as cause:
+        raise ResourceError(
+            f"{folder}: cannot be written: {cause.strerror or cause}",
+            hint="free disk space and repeat the command; what is finished is kept",
+        ) from cause
+
+
+@contextlib.contextmanager
 def claimed(output: Path) -> Iterator[None]:
     """Have ``output`` and its work folder for this process alone while the block runs.
 
@@ -122,7 +138,7 @@ class WorkFolder:
             if self.resume:
                 self.report("nothing to resume: starting from the beginning")
             self.remove()
-            with self._disk_errors():
+            with told_of_disk_errors(self.path):
                 self.path.mkdir()
                 write_bytes(self.path / PLAN, _sealed(plan), sole_writer=True)
             return
@@ -182,7 +198,7 @@ class WorkFolder:
             ResourceError: the disk is full or fails.
         """
         file = self._layer_file(layer.weight.name)
-        with self._disk_errors():
+        with told_of_disk_errors(self.path):
             file.parent.mkdir(exist_ok=True)
             return write_layer(file, layer.weight, layer.record)
 
@@ -196,22 +212,12 @@ class WorkFolder:
         Raises:
             ResourceError: the disk is full or fails.
         """
-        with self._disk_errors():
+        with told_of_disk_errors(self.path):
             write_bytes(self.path / VARIANCES, _sealed(values), sole_writer=True)
 
     def remove_layers(self) -> None:
         """Remove the single layers, once they are joined."""
         shutil.rmtree(self.path / LAYERS, ignore_errors=True)
-
-    @contextlib.contextmanager
-    def _disk_errors(self) -> Iterator[None]:
-        try:
-            yield
-        except OSError as cause:
-            raise ResourceError(
-                f"{self.path}: cannot be written: {cause.strerror or cause}",
-                hint="free disk space and repeat the command; what is finished is kept",
-            ) from cause
 
     def _layer_file(self, name: str) -> Path:
         return self.path / LAYERS / f"{name}.safetensors"

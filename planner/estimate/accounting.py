@@ -84,6 +84,21 @@ def paper_parameters(size: NetworkSize, weight_bits: float, rank: int) -> float:
     return size.other_parameters + quantized + rank * size.linear_sides
 
 
+def layer_macs(architecture: Architecture, streams: Mapping[str, int]) -> dict[str, int]:
+    """Multiply-accumulates of every block linear in one forward pass.
+
+    Args:
+        architecture: the network.
+        streams: tokens in every stream.
+    """
+    return {
+        name: architecture.family.tokens_through(name, streams)
+        * shape.out_features
+        * shape.in_features
+        for name, shape in architecture.quantizable.items()
+    }
+
+
 @dataclass(frozen=True)
 class NetworkWork:
     """Multiply-accumulates of one forward pass through block linears.
@@ -101,14 +116,16 @@ def network_work(
     architecture: Architecture, streams: Mapping[str, int], kept: Collection[str] = ()
 ) -> NetworkWork:
     """Count one forward pass with so many tokens in its streams, without the layers in ``kept``."""
-    dense = per_rank = 0
-    for name, shape in architecture.quantizable.items():
-        if name in kept:
-            continue
-        count = architecture.family.tokens_through(name, streams)
-        dense += count * shape.out_features * shape.in_features
-        per_rank += count * (shape.out_features + shape.in_features)
-    return NetworkWork(dense, per_rank)
+    macs = layer_macs(architecture, streams)
+    shapes = {n: shape for n, shape in architecture.quantizable.items() if n not in kept}
+    return NetworkWork(
+        dense=sum(macs[name] for name in shapes),
+        per_rank=sum(
+            architecture.family.tokens_through(name, streams)
+            * (shape.out_features + shape.in_features)
+            for name, shape in shapes.items()
+        ),
+    )
 
 
 def _operations(bit_products: float, steps: int) -> float:

@@ -13,6 +13,7 @@ from rich.text import Text
 
 from artifacts.pack.reader import Pack
 from planner.inspect.inspection import select_layers
+from planner.settings import LATER_SETTINGS
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
@@ -176,13 +177,7 @@ def _settings(manifest: Manifest) -> dict[str, Any]:
         "producer": manifest.producer.model_dump(mode="json"),
         "recipe": {"name": manifest.recipe.name},
     }
-    # A pack says nothing of softmax bits where they are 16, nor of modulations without a table.
-    softmax_bits = manifest.quantizer.softmax_bits
-    settings = {
-        "softmax_bits": softmax_bits,
-        "modulation": "weights",
-        **manifest.recipe.settings,
-    }
+    settings = {**LATER_SETTINGS, **manifest.recipe.settings}
     found = {f"settings.{key}": value for key, value in settings.items()}
     for part, facts in sections.items():
         for key, value in facts.items():

@@ -9,8 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from artifacts.files.sealed_tensors import read_sealed, write_sealed
+from planner.build.work_folder import told_of_disk_errors
 from planner.probe.image_probe import Sensitivities
-from schemas.errors import PackError, ResourceError
+from schemas.errors import PackError
 
 
 def kept_folder(output: Path) -> Path:
@@ -45,14 +46,9 @@ class KeptPictures:
             ResourceError: the disk is full or fails.
         """
         tensors = {part: getattr(found, part) for part in Sensitivities.__dataclass_fields__}
-        try:
+        with told_of_disk_errors(self.folder):
             self.folder.mkdir(exist_ok=True)
             write_sealed(self._file(number), self._subject_of(number), tensors)
-        except OSError as cause:
-            raise ResourceError(
-                f"{self.folder}: cannot be written: {cause.strerror or cause}",
-                hint="free disk space and repeat the command; finished pictures are kept",
-            ) from cause
 
     def _file(self, number: int) -> Path:
         return self.folder / f"picture-{number:05d}.safetensors"

@@ -17,8 +17,8 @@ from artifacts.codec.gaussian_quantizer import (
 )
 from schemas.manifest import WeightScaleRule
 
-CANDIDATES = (-0.25, 0.0, 0.25, 0.5, 0.75, 1.0)
-"""Exponents: 0 is the normal row's step, 1 the largest magnitude's."""
+CANDIDATES = (-0.25, 0.25, 0.5, 0.75, 1.0)
+"""Exponents beside 0, the normal row's step; 1 is the largest magnitude's."""
 
 
 def quantize_weight_rows(rows: Tensor, bits: int, rule: WeightScaleRule) -> tuple[Tensor, Tensor]:

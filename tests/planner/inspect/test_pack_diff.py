@@ -26,6 +26,7 @@ def packs(tmp_path_factory):
         "w3a5": ("--target", "W3A5"),
         "kept": ("--keep", "blocks.0.norm1.linear$"),
         "steps": ("--steps", 5),
+        "narrow": ("--factor-bits", 8),
     }
     for name, more in options.items():
         result = run_qplan("build", source, *RANKS, *more, "-o", folder / name)
@@ -47,6 +48,12 @@ def test_equal_packs(packs, tmp_path):
     assert result.exit_code == 0
     assert "equal, byte for byte" in result.stdout
     assert "none of these layers differs" in result.stdout
+
+
+def test_a_setting_that_only_one_of_the_packs_records(packs):
+    found = compare(*opened(packs, "w4a4", "narrow"))
+    changed = {name: pair for name, pair in found["settings"].items() if "settings." in name}
+    assert changed == {"settings.factor_bits": {"before": 16, "after": 8}}
 
 
 def test_another_target(packs):
