@@ -13,7 +13,9 @@ measurement, so that a run that is cut off loses little.
 
 import argparse
 import datetime
+import importlib.util
 import json
+import os
 import re
 import shlex
 import subprocess
@@ -32,6 +34,7 @@ from runtime.backends.triton.tile_table_file import user_file
 
 ROOT = Path(__file__).parents[1]
 TESTS = ("tests/runtime/backends/triton", "tests/runtime/network/test_cuda_graphs.py")
+TEST_PROCESSES = 12
 ASKED = (
     ("triton bfloat16, compiled, graph", "torch bfloat16, compiled, graph", 1.35),
     ("triton bfloat16, compiled, graph", "torch bfloat16", 1.7),
@@ -114,11 +117,16 @@ def _heading() -> dict[str, Any]:
 
 
 def run_tests() -> list[Outcome]:
-    """Run the tests of the kernels and of CUDA graphs in a process of their own."""
+    """Run the tests of the kernels and of CUDA graphs in processes of their own.
+
+    Nearly all of their time is compilation, so several share the device where pytest-xdist is.
+    """
     with tempfile.TemporaryDirectory() as folder:
         results = Path(folder) / "results.xml"
         # Warnings of a Triton that is not ours must not look like wrong kernels.
         options = ["-q", "-W", "default", "-p", "no:cacheprovider", f"--junitxml={results}"]
+        if importlib.util.find_spec("xdist") is not None:
+            options += ["-n", str(min(TEST_PROCESSES, os.cpu_count() or 1))]
         done = subprocess.run(
             [sys.executable, "-m", "pytest", *options, *TESTS], cwd=ROOT, check=False
         )

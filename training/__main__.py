@@ -8,11 +8,13 @@
     python -m training --device cuda                     # all of it, on a GPU
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
-outside the checkout. --minutes stops a run after a wall time, with its state saved.
+outside the checkout. --minutes stops a run after a wall time, with its state saved; --within plans
+the whole run of the decoder or the network for a wall time, the decay of the rate included.
 """
 
 import argparse
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import get_args
 
@@ -26,15 +28,22 @@ from training.export import write_folder
 from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS
 from training.optimizers import OptimizerName
+from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
+from training.pool import LatentPool
+from training.schedule import Schedule, WarmupStableDecay, WithinTime
 
 SEED = 0
 CPU_STEPS = {"autoencoder": (2200, 900), "decoder": (4000, 2000), "network": (60_000, 10_000)}
 """Steps in all and of the decay."""
 GPU_STEPS = {"autoencoder": (12_000, 3000), "decoder": (12_000, 6000), "network": (60_000, 10_000)}
 GPU_BATCH = 8
-"""How many times larger batches are on a GPU."""
+"""How many times larger batches of the autoencoder are on a GPU."""
+GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
+"""72 crops of 128 px or 32 of 192 px."""
+USES = 4
+"""How often a prepared sample is used on a processor."""
 
 
 def parse_arguments() -> argparse.Namespace:
@@ -53,10 +62,12 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=tuple(NETWORKS), default=MINI.name)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--optimizer", choices=get_args(OptimizerName), default="adamw")
+    parser.add_argument("--optimizer", choices=get_args(OptimizerName), help="of the network")
     parser.add_argument("--steps", type=int, help="of the stage, in all")
     parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
     parser.add_argument("--minutes", type=float, default=float("inf"))
+    parser.add_argument("--within", type=float, help="minutes, instead of --steps")
+    parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
     parser.add_argument(
         "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
     )
@@ -84,8 +95,19 @@ def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
     return arguments.steps or steps, decay if arguments.decay is None else arguments.decay
 
 
+def _on_cpu(arguments: argparse.Namespace) -> bool:
+    return bool(arguments.device.type == "cpu")
+
+
 def _batch_factor(arguments: argparse.Namespace) -> int:
-    return 1 if arguments.device.type == "cpu" else GPU_BATCH
+    return 1 if _on_cpu(arguments) else GPU_BATCH
+
+
+def _workers(arguments: argparse.Namespace) -> int:
+    """Processes that prepare pictures; a processor that trains makes its own."""
+    if _on_cpu(arguments):
+        return 0
+    return int(arguments.workers or max(1, (os.cpu_count() or 1) - 2))
 
 
 def _autoencoder(arguments: argparse.Namespace) -> bool:
@@ -102,31 +124,42 @@ def _autoencoder(arguments: argparse.Namespace) -> bool:
 
 
 def _decoder(arguments: argparse.Namespace) -> bool:
-    steps, decay = _steps(arguments, "decoder")
+    run = DecoderRun(
+        _schedule(arguments, "decoder"),
+        pixels=DecoderRun.pixels * _batch_factor(arguments),
+        workers=_workers(arguments),
+    )
     return train_decoder(
         Crops(training_photos(arguments.photos), SEED),
         arguments.out,
-        DecoderRun(steps=steps, decay=decay, pixels=DecoderRun.pixels * _batch_factor(arguments)),
+        run,
         device=arguments.device,
         minutes=arguments.minutes,
     )
 
 
+def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:
+    if arguments.within is not None:
+        return WithinTime(arguments.within)
+    steps, decay = _steps(arguments, stage)
+    return WarmupStableDecay(steps, decay=decay)
+
+
 def _network_run(arguments: argparse.Namespace) -> NetworkRun:
     named = NETWORKS[arguments.network]
-    steps, decay = _steps(arguments, "network")
-    on_cpu = arguments.device.type == "cpu"
-    return NetworkRun(
-        config=named.config,
-        seed=named.seed,
-        steps=steps,
-        decay=decay,
-        sizes=Sizes(pixels=Sizes.pixels * _batch_factor(arguments)),
-        # A GPU trains faster than a processor degrades pictures.
-        uses=NetworkRun.uses if on_cpu else 16,
-        optimizer=arguments.optimizer,
-        workers=0 if on_cpu else max(1, (os.cpu_count() or 1) - 1),
-    )
+    run = NetworkRun(named.config, named.seed, _schedule(arguments, "network"), Sizes())
+    if not _on_cpu(arguments):
+        run = replace(run, sizes=GPU_SIZES, optimizer="muon", save_every=10_000)
+    return replace(run, optimizer=arguments.optimizer or run.optimizer)
+
+
+def _samples(arguments: argparse.Namespace, run: NetworkRun) -> Samples:
+    crops = Crops(training_photos(arguments.photos), run.seed)
+    vae = load_autoencoder(arguments.out, arguments.device)
+    if not _on_cpu(arguments):
+        return LatentPool(crops, vae, workers=_workers(arguments))
+    folder = _network_folder(arguments) / "pairs"
+    return SizedShards(crops, vae, run.sizes.cycle, uses=USES, folder=folder)
 
 
 def _network_folder(arguments: argparse.Namespace) -> Path:
@@ -136,16 +169,14 @@ def _network_folder(arguments: argparse.Namespace) -> Path:
 
 def _network(arguments: argparse.Namespace) -> bool:
     run = _network_run(arguments)
-    vae = load_autoencoder(arguments.out, arguments.device)
     training = train_network(
-        vae,
-        Crops(training_photos(arguments.photos), run.seed),
+        _samples(arguments, run),
         _network_folder(arguments),
         run,
         device=arguments.device,
         minutes=arguments.minutes,
     )
-    return training.step == run.steps
+    return training.finished
 
 
 def _export(arguments: argparse.Namespace) -> None:

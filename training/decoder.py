@@ -4,12 +4,14 @@ The encoder stays as it is, so latents, and networks trained on them, stay valid
 """
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
+from training.ahead import made_ahead
 from training.autoencoder import LATENT_NOISE, load_autoencoder, reconstruction_loss
 from training.autoencoder_start import keep_anchors
 from training.averages import Averages
@@ -17,11 +19,14 @@ from training.crops import Crops
 from training.device import autocast
 from training.loop import Training
 from training.optimizers import adamw
-from training.schedule import WarmupStableDecay
+from training.schedule import Schedule
 
 AVERAGE_DECAY = 0.999
 FIRST_STEP = 500_000_000
 """Batches from here on, which stage one has not seen."""
+
+
+MOST_STEPS = 100_000_000
 
 
 @dataclass(frozen=True)
@@ -29,16 +34,16 @@ class DecoderRun:
     """How long and on what the decoder trains.
 
     Attributes:
-        steps: optimizer steps in all.
-        decay: the last steps, with a falling learning rate.
+        schedule: of the learning rate.
         pixels: image pixels in a batch of 128-px crops.
         learning_rate: its peak; it starts from trained weights.
+        workers: processes that make crops; 0 for none.
     """
 
-    steps: int = 4000
-    decay: int = 2000
+    schedule: Schedule
     pixels: int = 4 * 64 * 64
     learning_rate: float = 3e-4
+    workers: int = 0
 
 
 def train_decoder(
@@ -64,21 +69,29 @@ def train_decoder(
     training = Training(
         vae.decoder,
         [adamw(vae.decoder.parameters(), run.learning_rate, weight_decay=0.0)],
-        WarmupStableDecay(run.steps, decay=run.decay),
+        run.schedule,
         Averages(vae.decoder, [AVERAGE_DECAY]),
         out / "decoder.pt",
     )
 
-    def loss_of(step: int) -> Tensor:
-        images = crops.batch(run.pixels // 128**2, 128, FIRST_STEP + step)
+    training.resume()
+    make = partial(_images, crops, run.pixels // 128**2)
+    images = made_ahead(make, range(training.step, MOST_STEPS), run.workers)
+
+    def loss_of(_step: int) -> Tensor:
+        there = next(images).to(device, memory_format=torch.channels_last, non_blocking=True)
         with autocast(device):
-            return decoder_loss(vae, images.to(device, memory_format=torch.channels_last))
+            return decoder_loss(vae, there)
 
     finished = training.run(loss_of, minutes=minutes)
     if finished:
         training.averages.copy_to(vae.decoder, AVERAGE_DECAY)
         vae.cpu().save_pretrained(out / "vae")
     return finished
+
+
+def _images(crops: Crops, count: int, step: int) -> Tensor:
+    return crops.batch(count, 128, FIRST_STEP + step)
 
 
 def decoder_loss(vae: AutoencoderKL, images: Tensor) -> Tensor:

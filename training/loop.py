@@ -9,13 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.averages import Averages
-from training.schedule import WarmupStableDecay
+from training.schedule import Schedule
 
 SAVE_EVERY = 100
 LOG_EVERY = 25
@@ -33,21 +32,26 @@ class Training:
         optimizers: stepped together.
         schedule: factor on every optimizer's learning rate.
         averages: of the model's weights.
-        state_file: written every ``SAVE_EVERY`` steps and read back when it exists.
+        state_file: read back when it exists.
+        save_every: steps between two states.
     """
 
     def __init__(
         self,
         model: nn.Module,
         optimizers: list[Optimizer],
-        schedule: WarmupStableDecay,
+        schedule: Schedule,
         averages: Averages,
         state_file: Path,
+        *,
+        save_every: int = SAVE_EVERY,
     ) -> None:
         self.model, self.optimizers, self.schedule = model, optimizers, schedule
         self.averages, self.state_file = averages, state_file
+        self.save_every = save_every
         self.stable_file = state_file.with_suffix(".stable.pt")
         self.step = 0
+        self.finished = False
         self._peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
 
     def run(self, loss_of: Callable[[int], Tensor], *, minutes: float = float("inf")) -> bool:
@@ -58,28 +62,30 @@ class Training:
             minutes: stop, with the state saved, after this wall time.
 
         Returns:
-            Whether the schedule's end was reached.
+            Whether the schedule's end was reached, as ``finished`` says afterwards too.
         """
         self.resume()
-        first, began, losses = self.step, time.monotonic(), []
-        while self.step < self.schedule.steps:
+        began = logged = time.monotonic()
+        losses: list[Tensor] = []
+        while self.schedule(self.step) > 0:
             if time.monotonic() - began > minutes * 60:
                 self.save(self.state_file)
                 return False
-            if self.step == self.schedule.decay_start and self.schedule.decay:
+            if self.step == self.schedule.decay_start:
                 self.save(self.stable_file)
             losses.append(self._take_step(loss_of))
             if self.step % LOG_EVERY == 0:
-                pace = (time.monotonic() - began) / (self.step - first)
-                print(
-                    f"step {self.step}: loss {np.mean(losses):.5f}, {pace:.3f} s/step", flush=True
-                )
+                mean = torch.stack(losses).mean().item()  # waits for a GPU to finish
+                pace, logged = (time.monotonic() - logged) / len(losses), time.monotonic()
+                print(f"step {self.step}: loss {mean:.5f}, {pace * 1000:.1f} ms/step", flush=True)
                 losses.clear()
-            if self.step % SAVE_EVERY == 0 or self.step == self.schedule.steps:
+            if self.step % self.save_every == 0:
                 self.save(self.state_file)
+        self.save(self.state_file)
+        self.finished = True
         return True
 
-    def _take_step(self, loss_of: Callable[[int], Tensor]) -> float:
+    def _take_step(self, loss_of: Callable[[int], Tensor]) -> Tensor:
         torch.manual_seed(self.step)
         for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
             optimizer.zero_grad(set_to_none=True)
@@ -92,7 +98,8 @@ class Training:
             optimizer.step()
         self.averages.update(self.model, self.step)
         self.step += 1
-        return loss.item()
+        # A GPU would have to finish for its value, and stand idle while the next step is prepared.
+        return loss.detach()
 
     def save(self, file: Path) -> None:
         """Write the whole state to ``file``, which appears whole or not at all."""
@@ -111,7 +118,8 @@ class Training:
         """Continue from the state file, or from the stable state if the run was prolonged."""
         if self.stable_file.exists():
             decay_began = int(torch.load(self.stable_file, weights_only=True)["step"])
-            if self.schedule.decay_start > decay_began:
+            decay_begins = self.schedule.decay_start
+            if decay_begins is None or decay_begins > decay_began:
                 self.stable_file.replace(self.state_file)
         if not self.state_file.exists():
             return

@@ -56,19 +56,19 @@ class Muon(Optimizer):
 
     def _step(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
         """Update parameters of one shape."""
-        moved = []
-        for parameter in parameters:
-            state, gradient = self.state[parameter], parameter.grad
-            assert gradient is not None
+        states = [self.state[parameter] for parameter in parameters]
+        for state, parameter in zip(states, parameters, strict=True):
             if not state:
                 state["momentum"] = torch.zeros_like(parameter)
-            state["momentum"].lerp_(gradient, 1 - group["momentum"])
-            moved.append(gradient.lerp(state["momentum"], group["momentum"]))
+        momenta: list[Tensor] = [state["momentum"] for state in states]
+        gradients = [p.grad for p in parameters if p.grad is not None]
+        torch._foreach_lerp_(momenta, gradients, 1 - group["momentum"])
+        moved = torch._foreach_lerp(gradients, momenta, group["momentum"])
         # An orthogonal [m, n] has root mean square 1 / sqrt(max(m, n)).
         size = RMS * max(parameters[0].shape) ** 0.5
-        for parameter, update in zip(parameters, orthogonal(torch.stack(moved)), strict=True):
-            parameter.mul_(1 - group["lr"] * group["weight_decay"])
-            parameter.add_(update, alpha=-group["lr"] * size)
+        updates = orthogonal(torch.stack(moved)).unbind()
+        torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
+        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * size)
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -7,20 +7,18 @@ from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers import AutoencoderKL
 from diffusers.models.embeddings import PatchEmbed
 from torch import Tensor, nn
 
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.network import DiT4SR
 from training.averages import Averages
-from training.crops import Crops
 from training.device import autocast
-from training.loop import Training
+from training.loop import SAVE_EVERY, Training
 from training.optimizers import OptimizerName, network_optimizers
-from training.pairs import Pairs, PairShards, PicturesAhead
+from training.pairs import Pairs, Samples
 from training.prompts import PromptTable
-from training.schedule import WarmupStableDecay
+from training.schedule import Schedule
 
 SHIFT = 3.0
 AVERAGE_DECAYS = (0.998, 0.9995, 0.9998)
@@ -34,25 +32,33 @@ class Sizes:
     """Crops by step: small ones are cheap and come first, large ones are what is used.
 
     Attributes:
-        small_steps: steps on 64-px crops alone; afterwards every second step has 128-px crops and
-            every eighth 192-px ones.
+        small_steps: steps on the smallest crops alone.
+        cycle: sides of the crops afterwards, in pixels, again and again.
         pixels: image pixels in a batch, whatever its crops.
     """
 
     small_steps: int = 3000
+    cycle: tuple[int, ...] = (64, 128, 64, 128, 64, 128, 64, 192)
     pixels: int = 16 * 64 * 64
+
+    @property
+    def smallest(self) -> int:
+        """Side of the smallest crops in pixels."""
+        return min(self.cycle)
 
     def at(self, step: int) -> tuple[int, int]:
         """Crop side in pixels at ``step``, and which batch of that size it is."""
-        after = step - self.small_steps
-        if after < 0:
-            return 64, step
-        if after % 8 == 7:
-            return 192, after // 8
-        if after % 2:
-            # Three of eight steps: the second, fourth and sixth.
-            return 128, after // 8 * 3 + after % 8 // 2
-        return 64, self.small_steps + after // 2
+        if step < self.small_steps:
+            return self.smallest, step
+        rounds, place = divmod(step - self.small_steps, len(self.cycle))
+        size = self.cycle[place]
+        before = self.small_steps if size == self.smallest else 0
+        turn = before + rounds * self.cycle.count(size) + self.cycle[:place].count(size)
+        return size, turn
+
+    def count(self, size_px: int) -> int:
+        """Crops of ``size_px`` in a batch."""
+        return max(1, self.pixels // size_px**2)
 
 
 @dataclass(frozen=True)
@@ -62,22 +68,18 @@ class NetworkRun:
     Attributes:
         config: its shape.
         seed: of weights, prompts, noise and timesteps.
-        steps: optimizer steps; the run can be prolonged later.
-        decay: the last steps, with a falling learning rate.
+        schedule: of the learning rate; the run can be prolonged later.
         sizes: crops by step.
-        uses: how often a sample is used.
-        workers: processes that prepare pictures; 0 for none.
         optimizer: by name.
+        save_every: steps between two states.
     """
 
     config: TransformerConfig
     seed: int
-    steps: int
-    decay: int
+    schedule: Schedule
     sizes: Sizes
-    uses: int = 4
-    workers: int = 0
     optimizer: OptimizerName = "adamw"
+    save_every: int = SAVE_EVERY
 
 
 def new_network(config: TransformerConfig, seed: int) -> DiT4SR:
@@ -105,8 +107,7 @@ def prompt_table(config: TransformerConfig, seed: int) -> PromptTable:
 
 
 def train_network(
-    vae: AutoencoderKL,
-    crops: Crops,
+    samples: Samples,
     out: Path,
     run: NetworkRun,
     *,
@@ -116,9 +117,8 @@ def train_network(
     """Train the network on ``v = noise - target``; returns the training as it stands.
 
     Args:
-        vae: trained autoencoder, on ``device``.
-        crops: of training photos.
-        out: folder for the resumable state and the prepared samples.
+        samples: on ``device``.
+        out: folder for the resumable state.
         run: what to train.
         device: where.
         minutes: wall time after which to stop, to be continued later.
@@ -126,22 +126,28 @@ def train_network(
     network = new_network(run.config, run.seed).to(device)
     training = new_training(network, run, out)
     table = prompt_table(run.config, run.seed).to(device)
-    ahead = PicturesAhead(crops, run.workers) if run.workers else None
-    shards = {
-        size: PairShards(crops, vae, size, uses=run.uses, folder=out / "pairs", ahead=ahead)
-        for size in (64, 128, 192)
-    }
+    if device.type == "cuda":
+        compile_blocks(network)
 
     def loss_of(step: int) -> Tensor:
         size, turn = run.sizes.at(step)
-        pairs = shards[size].batch(max(1, run.sizes.pixels // size**2), turn)
+        pairs = samples.batch(size, run.sizes.count(size), turn)
         with shifted_positions(network.pos_embed, pairs.target.shape[-1]):
             return flow_matching_loss(network, pairs, table)
 
     training.run(loss_of, minutes=minutes)
-    if ahead is not None:
-        ahead.close()
     return training
+
+
+def compile_blocks(network: DiT4SR) -> None:
+    """Compile block by block: on a GPU what lies between the products costs as much as they do.
+
+    Blocks of one kind share their code, which the whole network at once would not.
+    """
+    # Three kinds of blocks times the sizes of crops are more than the usual limit of 8.
+    torch._dynamo.config.recompile_limit = 32
+    for block in network.transformer_blocks:
+        block.compile(dynamic=False)
 
 
 def new_training(network: DiT4SR, run: NetworkRun, out: Path) -> Training:
@@ -149,9 +155,10 @@ def new_training(network: DiT4SR, run: NetworkRun, out: Path) -> Training:
     return Training(
         network,
         network_optimizers(run.optimizer, network, network.transformer_blocks),
-        WarmupStableDecay(run.steps, decay=run.decay),
+        run.schedule,
         Averages(network, AVERAGE_DECAYS),
         out / "network.pt",
+        save_every=run.save_every,
     )
 
 

@@ -27,8 +27,13 @@ def adamw(
     parameters: Iterable[nn.Parameter], learning_rate: float, *, weight_decay: float = 0.01
 ) -> Optimizer:
     """AdamW with the betas used throughout."""
+    chosen = list(parameters)
     return torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=ADAM_BETAS, weight_decay=weight_decay
+        chosen,
+        lr=learning_rate,
+        betas=ADAM_BETAS,
+        weight_decay=weight_decay,
+        fused=all(p.is_cuda for p in chosen),
     )
 
 

@@ -6,10 +6,10 @@ of its own, make the preparation cheap. A shard depends on its number alone. Ste
 last ``WINDOW`` shards, so that the crops of a batch are mixed.
 """
 
-from collections.abc import Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -30,6 +30,13 @@ ENCODED_AT_ONCE = 16
 
 Pictures = tuple[Pixels, Pixels, list[int]]
 """A shard before encoding: targets and enlarged degraded crops [n, H, W, 3], prompts."""
+
+
+class Samples(Protocol):
+    """Where batches come from."""
+
+    def batch(self, size_px: int, count: int, turn: int) -> "Pairs":
+        """``count`` samples of ``size_px`` for the ``turn``-th batch of that size."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +67,6 @@ class PairShards:
         crop_px: side of the crops.
         uses: how many times a sample is used on average.
         folder: where finished shards are kept for a resumed run; older ones are removed.
-        ahead: makes the next shards' pictures in other processes; None to make them when needed.
     """
 
     def __init__(
@@ -71,10 +77,9 @@ class PairShards:
         *,
         uses: int,
         folder: Path,
-        ahead: "PicturesAhead | None" = None,
     ) -> None:
         self.crops, self.vae, self.crop_px, self.uses = crops, vae, crop_px, uses
-        self.folder, self.ahead = folder, ahead
+        self.folder = folder
         self.shard = max(SMALLEST_SHARD, SHARD_PIXELS // crop_px**2)
         self._window: dict[int, Pairs] = {}
 
@@ -107,9 +112,7 @@ class PairShards:
         file = self._file(index)
         if file.exists():
             return Pairs(**torch.load(file, weights_only=True))
-        make = _pictures if self.ahead is None else self.ahead.pictures
-        pictures = make(self.crops, self.crop_px, index, self.shard)
-        pairs = self._encode(*pictures)
+        pairs = self._encode(*make_pairs(self.crops, self.crop_px, index, self.shard))
         self.folder.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
         torch.save(vars(pairs), partial)
@@ -124,41 +127,27 @@ class PairShards:
         return Pairs(target, control, torch.tensor(prompts, device=target.device))
 
 
-class PicturesAhead:
-    """Makes the pictures of coming shards in other processes.
+class SizedShards:
+    """Shards of several crop sizes.
 
     Args:
-        crops: of training photos; every process gets them once, when it starts.
-        workers: number of processes.
+        crops: of training photos.
+        vae: the trained autoencoder, on the device where it is to encode.
+        sizes: in pixels.
+        uses: how many times a sample is used on average.
+        folder: where finished shards are kept for a resumed run.
     """
 
-    def __init__(self, crops: Crops, workers: int) -> None:
-        self._pool = ProcessPoolExecutor(workers, initializer=_adopt, initargs=(crops,))
-        self._coming: dict[tuple[int, int], Future[Pictures]] = {}
+    def __init__(
+        self, crops: Crops, vae: AutoencoderKL, sizes: Iterable[int], *, uses: int, folder: Path
+    ) -> None:
+        self._of_size = {
+            size: PairShards(crops, vae, size, uses=uses, folder=folder) for size in set(sizes)
+        }
 
-    def pictures(self, _crops: Crops, size: int, index: int, count: int) -> Pictures:
-        """What ``_pictures`` makes; the next ``WINDOW`` shards are ordered meanwhile."""
-        for later in range(index, index + WINDOW + 1):
-            if (size, later) not in self._coming:
-                self._coming[size, later] = self._pool.submit(_adopted, size, later, count)
-        return self._coming.pop((size, index)).result()
-
-    def close(self) -> None:
-        """Stop the processes; what was ordered is dropped."""
-        self._pool.shutdown(cancel_futures=True)
-
-
-def _adopt(crops: Crops) -> None:
-    """Keep ``crops`` in a worker process."""
-    _worker["crops"] = crops
-
-
-def _adopted(size: int, index: int, count: int) -> Pictures:
-    return _pictures(_worker["crops"], size, index, count)
-
-
-_worker: dict[str, Crops] = {}
-"""What a worker process was given when it started; empty elsewhere."""
+    def batch(self, size_px: int, count: int, turn: int) -> Pairs:
+        """``count`` samples of ``size_px`` for the ``turn``-th batch of that size."""
+        return self._of_size[size_px].batch(count, turn)
 
 
 def make_pair(crops: Crops, size: int, rng: np.random.Generator) -> tuple[Pixels, Pixels, int]:
@@ -169,6 +158,15 @@ def make_pair(crops: Crops, size: int, rng: np.random.Generator) -> tuple[Pixels
     degraded = enlarge(to_pixels(small), size)
     prompt = draw_prompt(rng)
     return to_pixels(PROMPTS[prompt].target(truth, degraded)), to_pixels(degraded), prompt
+
+
+def make_pairs(crops: Crops, size: int, index: int, count: int) -> Pictures:
+    """Shard ``index``: targets and enlarged degraded crops [count, size, size, 3], prompts."""
+    rng = crops.generator(size, index, 1)
+    targets, degraded, prompts = zip(
+        *(make_pair(crops, size, rng) for _ in range(count)), strict=True
+    )
+    return np.stack(targets), np.stack(degraded), list(prompts)
 
 
 def enlarge(small: Pixels, size: int) -> FloatImage:
@@ -191,12 +189,3 @@ def encode(vae: AutoencoderKL, images: Tensor) -> Tensor:
 def _parts(pictures: Pixels) -> Iterator[Tensor]:
     for start in range(0, len(pictures), ENCODED_AT_ONCE):
         yield to_batch(list(pictures[start : start + ENCODED_AT_ONCE]))
-
-
-def _pictures(crops: Crops, size: int, index: int, count: int) -> Pictures:
-    """Pictures of shard ``index``: targets, enlarged degraded crops [count, ...], prompts."""
-    rng = crops.generator(size, index, 1)
-    targets, degraded, prompts = zip(
-        *(make_pair(crops, size, rng) for _ in range(count)), strict=True
-    )
-    return np.stack(targets), np.stack(degraded), list(prompts)

@@ -103,8 +103,28 @@ def captured(work: Work, calls: int) -> Work:
     with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
         for _ in range(calls):
             work()
-    graph.replay()
-    return graph.replay
+    replay = Replay(graph.replay, work)
+    replay()
+    return replay
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A captured graph with the work it was captured from.
+
+    A graph holds addresses, not tensors: what the work reads has to live as long.
+
+    Attributes:
+        launch: replays the graph.
+        captured: the work.
+    """
+
+    launch: Callable[[], None]
+    captured: Work
+
+    def __call__(self) -> None:
+        """Replay."""
+        self.launch()
 
 
 def repeated(work: Work, calls: int) -> Work:

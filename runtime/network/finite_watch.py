@@ -23,9 +23,16 @@ def number_of(name: str) -> int:
     return _NUMBERS[name]
 
 
-@lru_cache(maxsize=32)
 def watch_flag(device: torch.device) -> Tensor:
     """Where kernels on ``device`` write: int32 [1], 0 while all is well."""
+    if str(device) == "cuda":
+        # A tensor on "cuda" says it is on "cuda:0", and both must mean the same flag.
+        device = torch.device("cuda", torch.cuda.current_device())
+    return _flag(device)
+
+
+@lru_cache(maxsize=32)
+def _flag(device: torch.device) -> Tensor:
     with torch.inference_mode(False):
         return torch.zeros(1, dtype=torch.int32, device=device)
 

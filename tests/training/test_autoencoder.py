@@ -21,6 +21,7 @@ from training.autoencoder_start import (
 )
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
+from training.schedule import WarmupStableDecay
 
 
 @pytest.fixture(scope="module")
@@ -100,7 +101,7 @@ def test_a_short_run_writes_a_folder_with_unit_latents(tmp_path, crops, monkeypa
 def test_training_the_decoder_on_leaves_the_encoder_as_it_is(tmp_path, crops, started):
     vae, _ = started
     vae.save_pretrained(tmp_path / "vae")
-    run = DecoderRun(steps=2, decay=1, pixels=128**2)
+    run = DecoderRun(WarmupStableDecay(2, decay=1), pixels=128**2)
     assert train_decoder(crops, tmp_path, run, device=torch.device("cpu"))
     after = load_autoencoder(tmp_path, torch.device("cpu")).state_dict()
     moved = {

@@ -4,7 +4,6 @@ import pytest
 import torch
 from torch import nn
 
-from training import loop
 from training.averages import Averages
 from training.loop import Training
 from training.optimizers import adamw
@@ -20,6 +19,7 @@ def make_training(path, steps=40, decay=10):
         WarmupStableDecay(steps, warmup=5, decay=decay),
         Averages(model, [0.5, 0.9]),
         path,
+        save_every=10,
     )
 
 
@@ -42,8 +42,7 @@ def test_it_learns(tmp_path):
     assert loss_of(training)(0).item() < first / 100
 
 
-def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
+def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
     whole = make_training(tmp_path / "whole.pt")
     whole.run(loss_of(whole))
 
@@ -58,8 +57,7 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, monkeypatch)
         assert torch.equal(resumed.averages.of_decay[decay]["weight"], average["weight"])
 
 
-def test_a_prolonged_run_starts_from_where_the_decay_began(tmp_path, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY", 10)
+def test_a_prolonged_run_starts_from_where_the_decay_began(tmp_path):
     short = make_training(tmp_path / "short.pt", steps=40)
     short.run(loss_of(short))
     for fail_at in (45, None):  # interrupted once more on the way

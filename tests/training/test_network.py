@@ -6,7 +6,6 @@ import torch
 from diffusers import AutoencoderKL
 
 from artifacts.dit4sr.config import TransformerConfig
-from training import loop
 from training import pairs as pairing
 from training.autoencoder import new_autoencoder
 from training.crops import Crops
@@ -20,8 +19,9 @@ from training.network import (
     train_network,
 )
 from training.networks import NETWORKS
-from training.pairs import Pairs, PairShards, PicturesAhead
+from training.pairs import Pairs, PairShards, SizedShards
 from training.prompts import PROMPTS
+from training.schedule import WarmupStableDecay
 
 CONFIG = TransformerConfig(
     sample_size=16,
@@ -60,7 +60,8 @@ def small_shards(monkeypatch):
 
 
 def make_run(steps):
-    return NetworkRun(CONFIG, 0, steps, 0, Sizes(small_steps=100, pixels=2 * 64 * 64))
+    sizes = Sizes(small_steps=100, pixels=2 * 64 * 64)
+    return NetworkRun(CONFIG, 0, WarmupStableDecay(steps), sizes, save_every=2)
 
 
 def test_turns_of_every_size_count_up():
@@ -89,16 +90,6 @@ def test_samples_depend_on_the_shard_alone_and_old_ones_go(tmp_path, crops, vae)
     for _ in range(2):
         torch.randint(2 * 4, (4,))
     assert torch.equal(later.batch(4, 2).control, batches[2].control)
-
-
-def test_other_processes_make_the_same_pictures(tmp_path, crops, vae):
-    ahead = PicturesAhead(crops, workers=1)
-    for folder, helper in (("a", None), ("b", ahead)):
-        PairShards(crops, vae, 64, uses=1, folder=tmp_path / folder, ahead=helper).batch(1, 0)
-    ahead.close()
-    for name in ("pairs64-0.pt", "pairs64-1.pt"):
-        one, other = (torch.load(tmp_path / folder / name) for folder in "ab")
-        assert torch.equal(one["target"], other["target"])
 
 
 def test_positions_are_shifted_inside_the_tile_and_put_back():
@@ -130,11 +121,15 @@ def test_the_loss_of_an_untrained_network_is_that_of_predicting_nothing():
     assert loss.item() == pytest.approx(2, rel=0.1)  # the variance of noise - target
 
 
-def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, crops, vae, monkeypatch):
-    monkeypatch.setattr(loop, "SAVE_EVERY", 2)
-    whole = train_network(vae, crops, tmp_path / "whole", make_run(5), device=CPU)
-    train_network(vae, crops, tmp_path / "cut", make_run(3), device=CPU)
-    resumed = train_network(vae, crops, tmp_path / "cut", make_run(5), device=CPU)
+def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, crops, vae):
+    def train(folder, steps):
+        out = tmp_path / folder
+        samples = SizedShards(crops, vae, (64, 128), uses=4, folder=out / "pairs")
+        return train_network(samples, out, make_run(steps), device=CPU)
+
+    whole = train("whole", 5)
+    train("cut", 3)
+    resumed = train("cut", 5)
     assert resumed.step == 5
     for (name, one), other in zip(
         whole.model.named_parameters(), resumed.model.parameters(), strict=True

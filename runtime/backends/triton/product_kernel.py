@@ -95,8 +95,8 @@ def _plus_factors(
     if RG:
         g = tl.arange(0, RGP)
         up = tl.load(up_rows + g[None, :], mask=(g < RG)[None, :], other=0.0).to(dtype)
-        numbers = tl.load(low_rank_rows + g[:, None], mask=(g < RG)[:, None], other=0.0)
-        y = dot16(up, numbers, y, NATIVE)
+        shared = tl.load(low_rank_rows + g[:, None], mask=(g < RG)[:, None], other=0.0)
+        y = dot16(up, shared, y, NATIVE)
     if Q:
         q = tl.arange(0, QP)
         q_ok = q < Q

@@ -182,6 +182,7 @@ def test_a_captured_run_calls_no_python(monkeypatch):
     run()
     assert float(total) == before + 3
     assert len(calls) == 5
+    assert run.captured is work  # and so lives what the graph reads
 
 
 def test_layers_are_captured_where_blocks_are(monkeypatch):

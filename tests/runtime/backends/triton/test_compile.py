@@ -47,10 +47,10 @@ tensor_cores = "wgmma.mma_async" if capability == 90 else "mma.sync"
 text = ptx(prepare_kernel, capability, divisor_ptr=None, L=12, R=16, LP=16, RP=16, BM=8,
            RMS=True, PEAK=True, INPUT_SPLITS=1, SPLITS=2, NATIVE=True)
 assert "mma" in text and "div.rn.f32" in text
-for high, low in ((4, 0), (4, 1)):
+for high, low, rank in ((4, 0, 8), (4, 1, 32)):
     text = ptx(product_kernel, capability, **({} if low else {"low_ptr": None}),
-               HIGH=high, LOW=low, SUM_FACTOR=-30, RG=8, Q=3, RGP=16, QP=16, EVEN=True,
-               NATIVE=True, RAW=False, BN=64, BM=16, BK=64, GROUP=8)
+               HIGH=high, LOW=low, SUM_FACTOR=-30, RG=rank, Q=3, RGP=max(16, rank), QP=16,
+               EVEN=True, NATIVE=True, RAW=False, BN=64, BM=16, BK=64, GROUP=8)
     assert tensor_cores in text and ".s32.s8.s8" in text
 for scale in ({"scale_ptr": None}, {}):
     text = ptx(low_rank_kernel, capability, **scale, RG=8, P=4, Q=3, RGP=16, PP=16, NATIVE=True,
