@@ -7,17 +7,19 @@ VENV := .venv
 BIN := $(VENV)/bin
 MODEL := artifacts/demo/dit4sr-mini
 OUT := out/demo
+# What the environment is made from; the kernels are compiled where there is a C++17 compiler.
+SETUP := pyproject.toml setup.py $(wildcard runtime/backends/cpu/native/*.cpp runtime/backends/cpu/native/*.h)
 
 .PHONY: demo test lint gpu-check clean
 .DEFAULT_GOAL := demo
 
-# The stamp is younger than pyproject.toml exactly when the environment matches it.
-$(VENV)/.core: pyproject.toml
+# The stamp is younger than these files exactly when the environment matches them.
+$(VENV)/.core: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable .
 	touch $@
 
-$(VENV)/.dev: pyproject.toml
+$(VENV)/.dev: $(SETUP)
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@ $(VENV)/.core
@@ -47,4 +49,4 @@ gpu-check:
 	$(or $(wildcard $(BIN)/python),$(PYTHON)) -m benchmarks.gpu_check --out docs/results $(GPU_ARGS)
 
 clean:
-	rm -rf $(VENV) out build *.egg-info
+	rm -rf $(VENV) out build *.egg-info runtime/backends/cpu/native/*.so

@@ -8,8 +8,9 @@ Two layers of every shape are made, of random content: what the second adds is w
 shape takes, what is left of the first is shared by all. All else in the network counts at two or
 four bytes a number. Activations come on top, and text encoders and autoencoder are not counted.
 
-Layers of the CUDA backends hold the same tensors on a CPU, so no GPU is needed. The backend `cpu`
-makes part of what it holds in its first pass, so each layer has one.
+Layers of the CUDA backends hold the same tensors on a CPU, so no GPU is needed. On oneDNN the
+backend `cpu` makes part of what it holds in its first pass, so each layer has one. The row `cpu`
+needs the compiled kernels, which `qrun doctor` lists.
 """
 
 import argparse
@@ -24,20 +25,27 @@ from typing import Any, Literal
 
 import torch
 
+from artifacts.codec.quantized_weight import QuantizedWeight
 from artifacts.family import Architecture, LinearShape, preset_architecture
 from planner.build.inventory import left_to_table
 from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes, table_bytes
 from planner.settings import BuildSettings
 from planner.target import Target
 from runtime.backends import BACKENDS
+from runtime.backends.cpu.linear import CpuLinear
 from runtime.bench.candidates import QUANTIZER
 from runtime.bench.memory import resident_bytes
 from runtime.bench.random_layers import random_layer
 from runtime.bench.workload import Ranks
+from schemas.manifest import QuantizerRecord
 
 WEIGHT_BITS = 4
 RANKS = Ranks(32, 8)
 NAME = "resident_memory"
+
+
+ON_ONEDNN = "cpu on oneDNN"
+"""The backend `cpu` without compiled kernels."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +53,7 @@ class Way:
     """One way to run the network.
 
     Attributes:
-        name: of the backend; None for plain torch.
+        name: of the backend; `ON_ONEDNN`; None for plain torch.
         dtype: of everything that is not quantized.
         where: what runs it so.
         runs_here: whether a layer can be called on a CPU.
@@ -67,8 +75,9 @@ WAYS = (
     Way(None, torch.bfloat16, "any device"),
     Way("reference", torch.float32, "any CPU"),
     Way("reference", torch.bfloat16, "CUDA"),
-    Way("cpu", torch.float32, "CPUs with VNNI"),
-    Way("cpu", torch.bfloat16, "CPUs with AMX or bfloat16 products"),
+    Way("cpu", torch.float32, "x86 CPUs with AVX2"),
+    Way(ON_ONEDNN, torch.float32, "CPUs with VNNI"),
+    Way(ON_ONEDNN, torch.bfloat16, "CPUs with AMX or bfloat16 products"),
     Way("triton", torch.bfloat16, "CUDA", runs_here=False),
     Way("triton-packed", torch.bfloat16, "CUDA", runs_here=False),
 )
@@ -171,19 +180,23 @@ def layers_bytes(way: Way, shapes: Mapping[LinearShape, int]) -> int:
 def _maker(way: Way, shape: LinearShape) -> Callable[[], torch.nn.Module]:
     if way.name is None:
         return lambda: torch.nn.Linear(shape.in_features, shape.out_features, dtype=way.dtype)
-    backend = BACKENDS[way.name]
+    make_layer = _onednn_layer if way.name == ON_ONEDNN else BACKENDS[way.name].make_layer
     generator = torch.Generator().manual_seed(0)
 
     def make() -> torch.nn.Module:
         record = random_layer(
             "layer", *shape, weight_bits=WEIGHT_BITS, ranks=RANKS, generator=generator
         )
-        layer = backend.make_layer(record, QUANTIZER)
+        layer = make_layer(record, QUANTIZER)
         if way.runs_here:
             layer(torch.ones(1, shape.in_features, dtype=way.dtype), 4)
         return layer
 
     return make
+
+
+def _onednn_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> torch.nn.Module:
+    return CpuLinear(weight, quantizer.activation_scale)
 
 
 def render(result: Mapping[str, Any]) -> str:

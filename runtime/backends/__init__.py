@@ -34,12 +34,15 @@ class Backend:
         missing: why the machine cannot run it on a device, or None when it can.
         self_check: why it should not be taken by itself on a device that it can run on, found out
             on a pack's layers, or None when it may; None where `missing` says all.
+        details: what it computes with on this machine, for `qrun doctor` and the log; None where
+            there is nothing to tell.
     """
 
     name: str
     factory: LayerFactory
     missing: Callable[[torch.device], str | None]
     self_check: Callable[[torch.device, Trial], str | None] | None = None
+    details: Callable[[], str] | None = None
 
     def objection(self, device: torch.device, trial: Trial | None) -> str | None:
         """Why it is not to be taken by itself on ``device``; None where it may be.
@@ -86,15 +89,35 @@ def _reference_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> Qua
 
 
 def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> QuantizableLinear:
+    from runtime.backends.cpu.kernels import native_kernels  # noqa: PLC0415
     from runtime.backends.cpu.linear import CpuLinear  # noqa: PLC0415
+    from runtime.backends.cpu.native_linear import NativeLinear  # noqa: PLC0415
 
-    return CpuLinear(weight, quantizer.activation_scale)
+    kernels = native_kernels().kernels
+    try:
+        if kernels is None:
+            return CpuLinear(weight, quantizer.activation_scale)
+        return NativeLinear(weight, quantizer.activation_scale, kernels)
+    except ValueError as cause:  # more inputs than 32-bit sums hold
+        logger.info("layer %s on the reference backend: %s", weight.name, cause)
+        return _reference_layer(weight, quantizer)
 
 
 def _cpu_missing(device: torch.device) -> str | None:
     from runtime.backends.cpu.int8_weight import inexact_reason  # noqa: PLC0415
+    from runtime.backends.cpu.kernels import native_kernels  # noqa: PLC0415
 
-    return inexact_reason() if device.type == "cpu" else "it runs on the CPU alone"
+    if device.type != "cpu":
+        return "it runs on the CPU alone"
+    choice = native_kernels()
+    reason = inexact_reason() if choice.kernels is None else None
+    return reason and f"{reason}; {choice}"
+
+
+def _cpu_details() -> str:
+    from runtime.backends.cpu.kernels import native_kernels  # noqa: PLC0415
+
+    return str(native_kernels())
 
 
 def _triton_factory(residency: Literal["int8", "packed"]) -> LayerFactory:
@@ -123,7 +146,7 @@ def _triton_self_check(device: torch.device, trial: Trial) -> str | None:
 
 
 BACKENDS: dict[str, Backend] = {
-    "cpu": Backend("cpu", _cpu_layer, _cpu_missing),
+    "cpu": Backend("cpu", _cpu_layer, _cpu_missing, details=_cpu_details),
     "triton": Backend("triton", _triton_factory("int8"), _triton_missing, _triton_self_check),
     "reference": Backend("reference", _reference_layer, lambda device: None),
     # After the reference, so only when asked for: it saves memory and takes longer.
@@ -140,12 +163,12 @@ def select_backend(name: str, device: torch.device, trial: Trial | None = None) 
         ResourceError: trying one made the device unusable.
     """
     chosen = find_backend(name, device, trial)
-    passed_over = ""
+    remark = "" if chosen.details is None else chosen.details()
     if name == "auto" and chosen.name == "reference":  # slow: say why it has to be
         before = takewhile(lambda each: each is not chosen, BACKENDS.values())
         reasons = {each.name: each.objection(device, trial) for each in before}
-        passed_over = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
-    logger.info("backend %s on %s%s", chosen.name, device, passed_over and f" ({passed_over})")
+        remark = "; ".join(f"{key}: {why}" for key, why in reasons.items() if why)
+    logger.info("backend %s on %s%s", chosen.name, device, remark and f" ({remark})")
     return chosen
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import torch
 
+from runtime.backends.cpu.kernels import native_kernels
 from runtime.processor import processor_features
 
 _EXTENSIONS = ("avx2", "avx512_f", "avx512_vnni", "avx_vnni", "avx512_bf16", "amx_bf16", "amx_int8")
@@ -32,6 +33,7 @@ def machine_facts(device: torch.device) -> dict[str, object]:
     else:
         facts["largest_isa"] = os.environ.get("ONEDNN_MAX_CPU_ISA", "all")
         features = processor_features()
+        facts["kernels"] = str(native_kernels())
         facts["extensions"] = [name for name in _EXTENSIONS if features.get(name)]
     return facts
 

@@ -2,29 +2,42 @@
 
 import contextlib
 import importlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 
+from artifacts.codec.bitpack import pack_codes
+from artifacts.codec.hadamard import Rotation
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu.int8_weight import Int8Weight, inexact_reason
+from runtime.backends.cpu.kernels import native_kernels
+from runtime.backends.cpu.packed_weight import Codes, PackedWeight
 from runtime.bench.timing import Timer, Work
 from runtime.network.blocks import Streams
 
-PARTS = (
+Part = tuple[str, str, str]
+"""Its name, and module and qualified name of a function."""
+PARTS: tuple[Part, ...] = (
+    ("rotation and codes", "runtime.backends.cpu.native_linear", "NativeLinear.prepare"),
+    ("factors", "runtime.backends.cpu.factors", "Factors.coordinates"),
+    ("integer products", "runtime.backends.cpu.packed_weight", "PackedWeight.apply"),
     ("rotation", "runtime.backends.cpu.rotation", "CpuRotation.__call__"),
     ("codes", "runtime.backends.cpu.linear", "CpuLinear._quantize"),
     ("codes", "runtime.backends.cpu.linear", "CpuLinear.prepare"),
     ("integer products", "runtime.backends.cpu.int8_weight", "Int8Weight.product"),
     ("factors", "runtime.backends.cpu.linear", "CpuLinear._add_unquantized_part"),
     ("sums", "runtime.backends.cpu.linear", "CpuLinear.apply_to"),
+    ("attention", "runtime.network.attention", "attend"),
     ("attention", "torch.nn.functional", "scaled_dot_product_attention"),
     ("gelu", "torch.nn.functional", "gelu"),
 )
-"""Part, module and function. Without one that the backend does not have, its time belongs to
-whoever calls it."""
+"""Of layers on the compiled kernels and of those on oneDNN. Without a
+function that the backend does not have, its time belongs to whoever calls it. With the compiled
+kernels the integer products include all that is done in their pass: scales, bias, the factors'
+second half, GELU."""
 INTEGER_PRODUCTS = "integer products"
 REST = "norms, convolution and the rest"
 _RATE_ROUNDS = 8
@@ -49,11 +62,16 @@ class PartTimes:
 
 
 class Clock:
-    """Time spent in named functions, without that of the named functions they call."""
+    """Time spent in named functions, without that of the named functions they call.
+
+    Attributes:
+        seconds, calls: by name.
+    """
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.seconds: dict[str, float] = {}
+        self.calls: dict[str, int] = {}
         self._inner = [0.0]
 
     def around(self, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -69,16 +87,17 @@ class Clock:
                 own = whole - self._inner.pop()
                 self._inner[-1] += whole
                 self.seconds[part] = self.seconds.get(part, 0.0) + own
+                self.calls[part] = self.calls.get(part, 0) + 1
 
         return timed
 
 
 @contextlib.contextmanager
-def clocked(clock: Clock) -> Iterator[list[str]]:
-    """All `PARTS` under ``clock``; gives the names of those that do not exist."""
+def clocked(clock: Clock, parts: Sequence[Part] = PARTS) -> Iterator[list[str]]:
+    """All ``parts`` under ``clock``; gives the names of those that do not exist."""
     missing = []
     with contextlib.ExitStack() as stack:
-        for part, module, path in PARTS:
+        for part, module, path in parts:
             *owners, name = path.split(".")
             owner: Any = importlib.import_module(module)
             for step in owners:
@@ -119,7 +138,7 @@ def part_times(work: Work, *, rounds: int, now: Callable[[], float], products: i
 def product_rates(
     width: int, streams: Streams, *, activation_bits: int, timer: Timer
 ) -> dict[str, float]:
-    """Best rate that oneDNN's products reach here: billions of operations per second.
+    """Best rate that the products reach here: billions of operations per second.
 
     Args:
         width: inputs and outputs of the product.
@@ -147,9 +166,18 @@ def product_rates(
 
 def _integer_product(rows: int, width: int, activation_bits: int) -> Work | None:
     """The product of codes alone; None where this processor's integer kernels are not exact."""
-    if inexact_reason() is not None:
-        return None
     bits = min(activation_bits, 8)
     codes = torch.randint(2**bits, (rows, width), dtype=torch.uint8)
-    weight = Int8Weight(torch.randint(16, (width, width), dtype=torch.uint8), 4, torch.ones(width))
-    return lambda: weight.product(codes, bits, torch.bfloat16)
+    weight = torch.randint(16, (width, width), dtype=torch.uint8)
+    kernels = native_kernels().kernels
+    if kernels is not None:
+        record = QuantizedWeight(
+            *("layer", width, width, 4, pack_codes(weight, 4), torch.ones(width)),
+            rotation=Rotation.identity(width),
+        )
+        packed, tokens = PackedWeight(record, kernels), Codes(codes, torch.ones(rows), bits)
+        return lambda: packed.apply(tokens, None, torch.float32)
+    if inexact_reason() is not None:
+        return None
+    prepacked = Int8Weight(weight, 4, torch.ones(width))
+    return lambda: prepacked.product(codes, bits, torch.bfloat16)

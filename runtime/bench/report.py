@@ -241,7 +241,7 @@ def _block_notes(size: SizeResult) -> list[str]:
 
 
 def _parts_title(block: BlockResult) -> str:
-    return f"where the cpu backend's time goes: bfloat16, block with {block.kind.label}"
+    return f"where the cpu backend's time goes: block with {block.kind.label}"
 
 
 def _parts_table(parts: PartTimes) -> Table:

@@ -23,9 +23,8 @@ from runtime.bench.timing import Spread, Timer, Work, interleaved, timer_for
 from runtime.bench.workload import Workload
 from runtime.network.blocks import BlockKind, Streams
 from runtime.network.family import block_family
+from runtime.processor import multiplies_bfloat16
 
-PARTS_OF = "cpu bfloat16"
-"""The candidate whose parts are told."""
 _CUDA_CALLS = 10
 """Calls of a single layer per time on CUDA, where one is as short as its launch."""
 
@@ -116,7 +115,7 @@ class SizeResult:
         blocks: of both kinds.
         layers: single layers, where they were asked for.
         saved: what the network does not compute.
-        rates: what oneDNN's products reach, on the CPU.
+        rates: what products reach, on the CPU.
     """
 
     size_px: int
@@ -160,6 +159,11 @@ class BenchResult:
     settings: Settings
     candidates: list[Candidate]
     sizes: list[SizeResult]
+
+
+def _candidate_of_parts() -> str:
+    """The candidate whose parts are told: the `cpu` backend as `qrun upscale` would take it."""
+    return "cpu bfloat16" if multiplies_bfloat16() else "cpu float32"
 
 
 def count_steps(settings: Settings, architecture: Architecture) -> int:
@@ -283,9 +287,10 @@ def _measure_block(
             timer=timer,
             after_round=lambda done: listener.step(done, settings.rounds),
         )
-        if PARTS_OF in works and settings.device.type == "cpu":
+        of_parts = _candidate_of_parts()
+        if of_parts in works and settings.device.type == "cpu":
             result.parts = part_times(
-                works[PARTS_OF],
+                works[of_parts],
                 rounds=settings.rounds,
                 now=time.process_time if settings.processor_time else time.perf_counter,
                 products=count.products,

@@ -7,8 +7,9 @@ are answered at once.
 import contextlib
 import json
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -29,6 +30,8 @@ from runtime.images.batch import check_writable
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    from rich.console import Group
+
     from artifacts.family import Architecture
     from runtime.bench.run import BenchResult, Settings
 
@@ -42,14 +45,27 @@ qrun bench
 qrun bench --size 512 --size 1024 --batch 2 --json > bench.json
 
 qrun bench --processor-time --no-peers
+
+qrun bench --pack model.qpack --backend cpu --backend reference
 """
 
+BUNDLED_PHOTO = Path(str(files("artifacts").joinpath("demo/photo.png")))
 CPU_ROUNDS, CUDA_ROUNDS = 5, 20
 CPU_BATCH, CUDA_BATCH = 1, 2
 
 
 def bench(
     *,
+    pack: Annotated[
+        Path | None,
+        typer.Option(
+            help="Time a whole upscale with this pack by stage, files, VAE and network, instead of"
+            " single blocks."
+        ),
+    ] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="What is upscaled (default: the bundled photo).")
+    ] = None,
     size: Annotated[
         list[int] | None,
         typer.Option(
@@ -106,7 +122,7 @@ def bench(
 
     Candidates are torch in bfloat16 and float32, torch.compile, every backend, SDNQ and torchao.
     They take turns; times are medians with the lowest and the highest. What cannot run here is
-    listed with the reason.
+    listed with the reason. With --pack a whole upscale is timed instead, by stage.
     """
     with exit_on_error(debug=debug):
         sizes = parse_sizes(size or SIZES_PX[:1])
@@ -118,6 +134,25 @@ def bench(
             if out.is_dir():
                 raise UsageError(f"{out} is a folder", hint="--out takes a file")
             check_writable(out.parent)
+        if pack is None and picture is not None:
+            raise UsageError("--picture: it is upscaled with a pack", hint="add --pack")
+        if pack is not None:
+            others = {"--size": size, "--batch": batch, "--compile": compiling}
+            for option, value in others.items():
+                if value is not None:
+                    raise UsageError(f"{option}: it is for blocks, and --pack times an upscale")
+            _bench_pack(
+                pack,
+                picture or BUNDLED_PHOTO,
+                backend,
+                device,
+                rounds=rounds if rounds is not None else CPU_ROUNDS,
+                threads=threads,
+                processor_time=processor_time,
+                json_output=json_output,
+                out=out,
+            )
+            return
 
         from runtime.bench.run import Settings
         from runtime.device import device_and_dtype
@@ -145,7 +180,45 @@ def bench(
         )
         with _torch_threads(1 if processor_time else threads):
             result = _run(settings, architecture, quiet=json_output)
-        _show(result, json_output=json_output, out=out)
+        from runtime.bench.report import render, to_json
+
+        _show(to_json(result), render(result), json_output=json_output, out=out)
+
+
+def _bench_pack(
+    pack: Path,
+    picture: Path,
+    backends: list[str] | None,
+    device: str,
+    *,
+    rounds: int,
+    threads: int | None,
+    processor_time: bool,
+    json_output: bool,
+    out: Path | None,
+) -> None:
+    """Time upscales of ``picture``, and print and write where the time goes."""
+    from runtime.bench.stages import measure_stages, stages_json, stages_table
+    from runtime.device import device_and_dtype
+    from runtime.loader import load_pipeline
+
+    chosen, _ = device_and_dtype(device, "auto")
+    if processor_time and chosen.type == "cuda":
+        raise UsageError("--processor-time: a GPU's work takes none", hint="--device cpu")
+    _check_backends(backends)
+    with (
+        _torch_threads(1 if processor_time else threads),
+        Screen(1, quiet=json_output, unit="measured") as screen,
+    ):
+        result = measure_stages(
+            lambda name: load_pipeline(pack=pack, device=device, backend=name),
+            backends or ["auto"],
+            picture,
+            rounds=rounds,
+            processor_time=processor_time,
+            after_round=lambda done: screen.step(done, rounds),
+        )
+    _show(stages_json(result), stages_table(result), json_output=json_output, out=out)
 
 
 def network_to_measure() -> "tuple[Architecture, int]":
@@ -191,15 +264,14 @@ def _run(settings: "Settings", architecture: "Architecture", *, quiet: bool) -> 
         return measure(settings, architecture, listener)
 
 
-def _show(result: "BenchResult", *, json_output: bool, out: Path | None) -> None:
+def _show(
+    content: "dict[str, Any]", tables: "Group", *, json_output: bool, out: Path | None
+) -> None:
     """Print the result and write the file."""
-    from runtime.bench.report import render, to_json
-
-    content = to_json(result)
     if out is not None:
         write_text(out, json.dumps(content, indent=2, ensure_ascii=False, allow_nan=False) + "\n")
     if json_output:
         print_json(content)
         return
     # A pipe or a file has no width; nothing is cut to fit one.
-    terminal(piped_width=1000).print(render(result))
+    terminal(piped_width=1000).print(tables)

@@ -43,6 +43,7 @@ def machine() -> dict[str, Any]:
     import torch
 
     from runtime.backends import BACKENDS
+    from runtime.backends.cpu.kernels import kernel_report
 
     devices = [torch.device("cpu")]
     names = [platform.processor() or platform.machine()]
@@ -66,10 +67,13 @@ def machine() -> dict[str, Any]:
             for backend in BACKENDS.values()
             for device in devices
         ],
+        "cpu_kernels": kernel_report(),
     }
 
 
 def _available(backend: "Backend") -> str:
+    if backend.details is not None:
+        return f"available, {backend.details()}"
     if backend.self_check is None:
         return "available"
     return "available; taken by itself where it passes a check on a pack's layers"

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.network.attention import SoftmaxAttention
 from runtime.network.modulation import Conditioning, project_modulations
-from runtime.network.projection import ActivationBits, modulate, project, project_all
+from runtime.network.projection import ActivationBits, modulate, project, project_all, project_gelu
 
 NORM_EPS = 1e-6
 CONTROL_CONV_GAIN = 1.2
@@ -85,7 +85,7 @@ class FeedForward(nn.Module):
             image_only: return only the image half [B, n, C], where nothing reads the other.
         """
         inner_layer: nn.Module = self.net["0"].get_submodule("proj")
-        h = F.gelu(project(inner_layer, x, bits), approximate="tanh")
+        h = project_gelu(inner_layer, x, bits)
         if self.control_conv is not None:
             if grid is None:
                 raise ValueError("a feed-forward with a control stream needs the token grid")

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from runtime.backends.cpu.attention import attend, attention_kernels
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 
@@ -48,6 +49,9 @@ class SoftmaxAttention(nn.Module):
             quantized: whether activations are; probabilities are no exception.
         """
         if not quantized or self.probability_bits == UNQUANTIZED:
+            kernels = attention_kernels(q, k, v)
+            if kernels is not None:
+                return attend(kernels, q, k, v)
             return F.scaled_dot_product_attention(q, k, v)
         return quantized_attention(q, k, v, self.probability_bits)
 

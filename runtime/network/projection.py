@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from schemas.bit_widths import UNQUANTIZED
@@ -81,6 +82,10 @@ class QuantizableLinear(nn.Module):
         """Finish the layer: -> [..., out_features] in the dtype of the input."""
         raise TypeError(f"{type(self).__name__} does not define apply_to")
 
+    def apply_gelu_to(self, prepared: PreparedInput) -> Tensor:
+        """`apply_to`, then GELU with tanh; a backend that can does both in one pass."""
+        return F.gelu(self.apply_to(prepared), approximate="tanh")
+
     def forward(self, x: Tensor, bits: int) -> Tensor:
         """Apply the layer to ``x`` [..., in_features] with activations at ``bits`` bits.
 
@@ -111,6 +116,16 @@ def project(layer: nn.Module, x: Tensor, bits: ActivationBits | None) -> Tensor:
         return quantized
     plain: Tensor = layer(x)
     return plain
+
+
+def project_gelu(layer: nn.Module, x: Tensor, bits: ActivationBits | None) -> Tensor:
+    """`project`, then GELU with tanh, in one pass where the layer's backend can.
+
+    A layer that somebody watches through a hook is called like any other module.
+    """
+    if isinstance(layer, QuantizableLinear) and not _is_watched(layer):
+        return layer.apply_gelu_to(layer.prepare(x, _bits_of(layer, bits)))
+    return F.gelu(project(layer, x, bits), approximate="tanh")
 
 
 def project_all(

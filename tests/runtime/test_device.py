@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import runtime.device
-from runtime.backends.cpu.int8_weight import inexact_reason
+from runtime.backends import BACKENDS
 from runtime.backends.cpu.scratch import scratch
 from runtime.device import device_and_dtype
 from runtime.processor import multiplies_bfloat16, processor_features
@@ -12,10 +12,12 @@ from schemas.errors import UsageError
 
 CPU = torch.device("cpu")
 
-needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inexact_reason()))
+needs_cpu_backend = pytest.mark.skipif(
+    BACKENDS["cpu"].missing(CPU) is not None, reason=str(BACKENDS["cpu"].missing(CPU))
+)
 
 
-@needs_kernels
+@needs_cpu_backend
 @pytest.mark.parametrize(
     ("able", "backend", "expected"),
     [
@@ -72,7 +74,7 @@ def test_scratch_is_used_again_and_serves_every_mode():
     assert scratch(10_000_000)[0].shape == (10_000_000,)
 
 
-@needs_kernels
+@needs_cpu_backend
 def test_the_backend_is_looked_up_in_silence(caplog):
     """Loading logs it; once is enough."""
     caplog.set_level("INFO")

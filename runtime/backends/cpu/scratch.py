@@ -1,4 +1,4 @@
-"""Memory that passes over a slice of tokens use again and again.
+"""Memory that passes over tokens use again and again.
 
 A fresh tensor of a megabyte costs more than the pass that fills it: the system hands out its pages
 one fault at a time, and takes them back when the tensor goes.

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -13,18 +14,39 @@ from hypothesis import strategies as st
 from artifacts.codec.hadamard import Rotation, random_signs
 from runtime.backends import BACKENDS, select_backend
 from runtime.backends.cpu.int8_weight import Int8Weight, inexact_reason
+from runtime.backends.cpu.kernels import SWITCH, VARIANTS, WITHOUT, Kernels, load_variant
 from runtime.backends.cpu.linear import CpuLinear
 from runtime.backends.cpu.low_rank import FactorParts, low_rank_product
+from runtime.backends.cpu.native_linear import NativeLinear
 from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.reference import ReferenceLinear, integer_product
 from runtime.processor import processor_features
 from schemas.errors import UsageError
+from schemas.manifest import QuantizerRecord
 from tests.artifacts.make_pack import random_weight
 
 CPU = torch.device("cpu")
 
-# Without exact integer kernels the backend is not offered, and there is nothing to compare.
-needs_kernels = pytest.mark.skipif(inexact_reason() is not None, reason=str(inexact_reason()))
+# Without exact integer kernels of oneDNN's there is nothing to compare.
+needs_onednn = pytest.mark.skipif(inexact_reason() is not None, reason=str(inexact_reason()))
+needs_cpu_backend = pytest.mark.skipif(
+    BACKENDS["cpu"].missing(CPU) is not None, reason=str(BACKENDS["cpu"].missing(CPU))
+)
+
+
+def implementations():
+    """How the backend can compute a layer on this machine: (weight, rule) -> layer, by name."""
+    found = {} if inexact_reason() else {WITHOUT: CpuLinear}
+    for variant in VARIANTS:
+        kernels = load_variant(variant)
+        if isinstance(kernels, Kernels):
+            found[variant] = partial(NativeLinear, kernels=kernels)
+    return found
+
+
+every_implementation = pytest.mark.parametrize(
+    "make", implementations().values(), ids=implementations().keys()
+)
 
 # float32: products of up to 1536 terms, each off by at most 2^-24 of the sum of magnitudes. The
 # integers are exact, but those above 2^24 leave the kernel rounded to float32, and 8-bit offsets
@@ -45,11 +67,11 @@ def normal(*shape, seed=0):
     return torch.randn(shape, generator=torch.Generator().manual_seed(seed))
 
 
-def both(weight, rule="gaussian"):
-    return CpuLinear(weight, rule), ReferenceLinear(weight, rule)
+def both(make, weight, rule="gaussian"):
+    return make(weight, rule), ReferenceLinear(weight, rule)
 
 
-@needs_kernels
+@needs_onednn
 @settings(deadline=None, max_examples=60)
 @given(
     a_bits=st.integers(1, 8),
@@ -68,7 +90,7 @@ def test_integer_sums_are_the_references(a_bits, w_bits, tokens, inner, seed):
     assert torch.equal(weight.doubled_product(a, a_bits), expected)
 
 
-@needs_kernels
+@needs_onednn
 @pytest.mark.parametrize("tokens", [1, 2, 17, 333])
 @pytest.mark.parametrize("level", [0, 255])
 def test_the_worst_sums_of_the_widest_layer_do_not_saturate(tokens, level):
@@ -81,11 +103,11 @@ def test_the_worst_sums_of_the_widest_layer_do_not_saturate(tokens, level):
     torch.testing.assert_close(y + sums * channels, torch.full_like(y, expected), rtol=3e-7, atol=0)
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("bits", [*range(1, 9), 16])
 @pytest.mark.parametrize("weight_bits", range(1, 9))
-def test_layer_equals_the_reference_for_every_bit_pair(weight_bits, bits):
-    fast, slow = both(random_weight("layer", 40, 96, bits=weight_bits))
+def test_layer_equals_the_reference_for_every_bit_pair(make, weight_bits, bits):
+    fast, slow = both(make, random_weight("layer", 40, 96, bits=weight_bits))
     x = normal(7, 96, seed=bits)
     assert snr_db(fast(x, bits), slow(x, bits)) > FLOAT32_DB
     narrow = fast(x.bfloat16(), bits)
@@ -93,12 +115,12 @@ def test_layer_equals_the_reference_for_every_bit_pair(weight_bits, bits):
     assert snr_db(narrow, slow(x.bfloat16().float(), bits)) > BFLOAT16_DB
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("size", [48, 192, 320, 640, 768, 1536, 96 * 11, 24, 15])
 @pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
-def test_codes_are_the_references(size, rule):
+def test_codes_are_the_references(make, size, rule):
     """But where a value lies within float32 rounding of a border: one in 10^4 is a wide margin."""
-    fast, slow = both(random_weight("layer", 8, size, block=None), rule)
+    fast, slow = both(make, random_weight("layer", 8, size, block=None), rule)
     x = normal(64, size)
     a, b = fast.prepare(x, 4), slow.prepare(x, 4)
     assert a.codes.float().std() > 1
@@ -107,11 +129,11 @@ def test_codes_are_the_references(size, rule):
     torch.testing.assert_close(a.scale, b.scale, rtol=1e-5, atol=0)
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("size", [1e-41, 1e-38, 1e30])
-def test_tiny_and_huge_rows_have_the_references_codes(size):
+def test_tiny_and_huge_rows_have_the_references_codes(make, size):
     """A scale below 10^-38 has no finite reciprocal in float32."""
-    fast, slow = both(random_weight("layer", 8, 96, block=None), "absmax")
+    fast, slow = both(make, random_weight("layer", 8, 96, block=None), "absmax")
     x = normal(32, 96)
     x[3] = 0
     x *= size
@@ -152,31 +174,31 @@ def test_the_low_rank_product_adds_both_branches_and_the_bias():
     assert low_rank_product(FactorParts.of(plain), rotation) is None
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("changes", [{}, {"bias": None}, {"smoothing": normal(96).exp()}])
 @pytest.mark.parametrize(("rank", "block"), [(0, None), (2, None), (0, (4, 8)), (2, (4, 8))])
 @pytest.mark.parametrize("bits", [4, 16])
-def test_layers_with_and_without_their_parts(changes, rank, block, bits):
+def test_layers_with_and_without_their_parts(make, changes, rank, block, bits):
     weight = replace(random_weight("layer", 24, 96, rank=rank, block=block), **changes)
-    fast, slow = both(weight)
+    fast, slow = both(make, weight)
     x = normal(9, 96)
     assert snr_db(fast(x, bits), slow(x, bits)) > FLOAT32_DB
 
 
-@needs_kernels
-def test_a_layer_without_rotation():
+@every_implementation
+def test_a_layer_without_rotation(make):
     weight = random_weight("layer", 24, 96, signs=False)
-    fast, slow = both(replace(weight, rotation=Rotation.identity(96)))
+    fast, slow = both(make, replace(weight, rotation=Rotation.identity(96)))
     x = normal(9, 96)
     before = x.clone()
     assert snr_db(fast(x, 4), slow(x, 4)) > FLOAT32_DB
     assert torch.equal(x, before)
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16])
-def test_shapes_dtypes_and_strides_of_the_input(dtype):
-    fast = CpuLinear(random_weight("layer", 24, 96), "gaussian")
+def test_shapes_dtypes_and_strides_of_the_input(make, dtype):
+    fast = make(random_weight("layer", 24, 96), "gaussian")
     x = normal(2, 3, 96).to(dtype)
     y = fast(x, 4)
     assert y.dtype == dtype
@@ -189,7 +211,7 @@ def test_shapes_dtypes_and_strides_of_the_input(dtype):
     assert fast(x[:, :0], 4).shape == (2, 0, 24)
 
 
-@needs_kernels
+@needs_onednn
 def test_inputs_longer_than_a_slice(monkeypatch):
     """Slices are for speed: the codes are the same, whatever their size."""
     fast = CpuLinear(random_weight("layer", 24, 96), "gaussian")
@@ -204,20 +226,20 @@ def test_inputs_longer_than_a_slice(monkeypatch):
     torch.testing.assert_close(whole.scale, sliced.scale)
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("factors", [{"rank": 0, "block": None}, {}])
-def test_a_zero_token_gives_the_bias(dtype, factors):
+def test_a_zero_token_gives_the_bias(make, dtype, factors):
     weight = random_weight("layer", 24, 96, **factors)
     x = normal(3, 96).to(dtype)
     x[1] = 0
-    assert torch.equal(CpuLinear(weight, "gaussian")(x, 4)[1].float(), weight.bias.float())
+    assert torch.equal(make(weight, "gaussian")(x, 4)[1].float(), weight.bias.float())
 
 
-@needs_kernels
-def test_tiny_and_huge_tokens():
+@every_implementation
+def test_tiny_and_huge_tokens(make):
     """Scales down to the smallest normal float32, beside tokens of usual size."""
-    fast, slow = both(random_weight("layer", 24, 96))
+    fast, slow = both(make, random_weight("layer", 24, 96))
     x = normal(4, 96) * torch.tensor([1e-17, 1e-8, 1.0, 1e15])[:, None]
     for row in range(4):
         a, b = fast.prepare(x, 4), slow.prepare(x, 4)
@@ -225,10 +247,10 @@ def test_tiny_and_huge_tokens():
         assert snr_db(fast(x, 4)[row], slow(x, 4)[row]) > FLOAT32_DB
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
-def test_a_value_that_is_not_finite_names_the_layer(value):
-    layer = CpuLinear(random_weight("blocks.3.ff", 24, 96), "gaussian")
+def test_a_value_that_is_not_finite_names_the_layer(make, value):
+    layer = make(random_weight("blocks.3.ff", 24, 96), "gaussian")
     x = normal(2, 96)
     x[1, 5] = value
     with pytest.raises(ValueError, match=r"layer blocks\.3\.ff: .*not finite"):
@@ -240,14 +262,21 @@ def test_more_inputs_than_32_bits_hold_are_refused():
         Int8Weight(torch.zeros(1, 70_000, dtype=torch.uint8), 4, torch.ones(1))
 
 
-@needs_kernels
+@needs_cpu_backend
+def test_a_layer_with_more_inputs_is_left_to_the_reference():
+    weight = random_weight("layer", 1, 70_000, bits=1, rank=0, block=None)
+    record = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")
+    assert isinstance(BACKENDS["cpu"].make_layer(weight, record), ReferenceLinear)
+
+
+@needs_cpu_backend
 def test_it_comes_first_on_the_cpu_and_is_refused_elsewhere():
     assert select_backend("auto", CPU).name == "cpu"
     with pytest.raises(UsageError, match="on the CPU alone"):
         select_backend("cpu", torch.device("cuda"))
 
 
-@needs_kernels
+@needs_onednn
 @pytest.mark.skipif(
     not processor_features().get("avx2"), reason="kernels without VNNI are an x86 matter"
 )
@@ -260,7 +289,7 @@ def test_kernels_that_saturate_are_found_out():
     )
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2"},
+        env={**os.environ, "ONEDNN_MAX_CPU_ISA": "AVX2", SWITCH: WITHOUT},
         capture_output=True,
         text=True,
         check=True,
@@ -274,7 +303,7 @@ def test_the_fast_backend_stands_before_the_reference():
     assert names.index("cpu") < names.index("reference")
 
 
-@needs_kernels
+@needs_onednn
 @pytest.mark.parametrize("bits", [1, 4, 7, 8])
 def test_the_kernels_layout_can_be_undone(bits):
     codes = torch.randint(2**bits, (6, 33), generator=torch.Generator().manual_seed(bits))
@@ -282,10 +311,10 @@ def test_the_kernels_layout_can_be_undone(bits):
     assert torch.equal(weight.odd_integers(torch.float32), 2 * codes.float() - (2**bits - 1))
 
 
-@needs_kernels
+@every_implementation
 @pytest.mark.parametrize("bits", [4, 8, 16])
 @pytest.mark.parametrize("block", [None, (4, 8)])
-def test_8_bit_factors_equal_the_references(bits, block):
-    fast, slow = both(random_weight("layer", 40, 96, factor_bits=8, block=block))
+def test_8_bit_factors_equal_the_references(make, bits, block):
+    fast, slow = both(make, random_weight("layer", 40, 96, factor_bits=8, block=block))
     x = normal(9, 96)
     torch.testing.assert_close(fast(x, bits), slow(x, bits), rtol=1e-4, atol=1e-4)

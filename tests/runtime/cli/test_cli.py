@@ -196,11 +196,15 @@ def test_cli_imports_nothing_heavy(command, said):
 def test_doctor_names_what_runs_here(qrun):
     import torch
 
+    from runtime.backends.cpu.kernels import VARIANTS
+
     result = qrun("doctor", "--json")
     assert result.exit_code == 0, result.stderr
     facts = json.loads(result.stdout)
     assert facts["torch"] == torch.__version__
     assert any("reference on cpu: available" in line for line in facts["backends"])
+    assert any(line.startswith("cpu on cpu: ") and "kernels" in line for line in facts["backends"])
+    assert [line.split(":")[0] for line in facts["cpu_kernels"]][:3] == list(VARIANTS)
     assert facts["devices"][0].startswith("cpu")
     table = qrun("doctor")
     assert torch.__version__ in table.stdout

@@ -137,7 +137,7 @@ WRONG = {
         "modulate(self._norm(latent), shift_ff",
         "modulate(latent, shift_ff",
     ),
-    "exact GELU": ('approximate="tanh"', 'approximate="none"'),
+    "exact GELU": ("project_gelu(inner_layer, x, bits)", "F.gelu(project(inner_layer, x, bits))"),
     "convolution of the image": ("on_grid = control.transpose", "on_grid = image.transpose"),
     "convolution without its gain": ("CONTROL_CONV_GAIN = 1.2", "CONTROL_CONV_GAIN = 1.0"),
     "convolution on the grid turned over": (
