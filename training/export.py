@@ -20,8 +20,8 @@ POSITIVE, NEGATIVE = "natural", "low quality"
 NAMED_PROMPTS = "named-prompts.safetensors"
 """All prompts, ``NAME.embeds`` and ``NAME.pooled``; the folder's own are a pair of them."""
 SAMPLING = SamplingDefaults(
-    steps=10,
-    guidance=1.5,
+    steps=8,
+    guidance=1.0,
     shift=SHIFT,
     tile_latent=48,
     overlap_latent=16,

@@ -116,12 +116,12 @@ def test_upscale_makes_a_picture_near_the_unquantized_one(pack, photo, tmp_path)
     images = {"quantized": read(quantized), "full": read(full)}
     height, width = read(source).shape[:2]
     assert images["full"].shape == truth.shape == (SCALE * height, SCALE * width, 3)
-    # 24.5 both. A network that had learnt nothing, or a broken pack, ends near 10 dB.
+    # 25.4 and 25.2. A network that had learnt nothing, or a broken pack, ends near 10 dB.
     assert psnr_db(images["full"], truth) > 24
     assert psnr_db(images["quantized"], truth) > 24
-    # 47.8 to 48.8 by machine. The rows of one feed-forward weight shifted by one give 41.5, one
-    # modulation without its SVD-G 28.4; a layer whose error shows less is the next test's.
-    assert psnr_db(images["quantized"], images["full"]) > 46
+    # 38.4. The rows of one feed-forward weight shifted by one give 33.1, one modulation without its
+    # factors 29.0; a layer whose error shows less is the next test's.
+    assert psnr_db(images["quantized"], images["full"]) > 37
 
 
 def test_every_layer_of_the_running_network_is_the_decoded_one(pack):
@@ -145,7 +145,7 @@ def test_every_layer_of_the_running_network_is_the_decoded_one(pack):
     inputs = (noisy, control, embeds, pooled, torch.full((2,), 600.0))
     with torch.inference_mode():
         found, expected = network(*inputs), decoded(*inputs)
-    # Float32 gives 2.7e-7. The least that any layer costs is 5.9e-6, without its bias, and 1.3e-4
+    # Float32 gives 5.9e-7. The least that any layer costs is 3.4e-5, without its bias, and 3.0e-3
     # with the rows of its codes shifted by one.
     assert float((found - expected).norm() / expected.norm()) < 2e-6
 

@@ -79,7 +79,7 @@ def test_the_command(loaded, picture, tmp_path):
 
 def test_the_bundled_photo_is_there(loaded):
     result = runner.invoke(cli.app, ["bench", "--pack=m", "--rounds=1", "--json"])
-    assert json.loads(result.stdout)["picture"] == "photo.png, 96x72 px", result.stderr
+    assert json.loads(result.stdout)["picture"] == "photo.png, 180x120 px", result.stderr
 
 
 @pytest.mark.parametrize(
