@@ -1,6 +1,8 @@
 """A photo enlarged by bicubic interpolation, and by a pack, side by side.
 
     python -m benchmarks.before_after SMALL ENLARGED -o out/demo/before_after.jpg
+
+SMALL is what was given to ``qrun upscale``, ENLARGED what it wrote.
 """
 
 import argparse
