@@ -22,9 +22,9 @@ from torch import Tensor
 from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline, Prompts
+from runtime.prompts.named import NAMED_PROMPTS
 from runtime.upscale import upscale
 from training.evaluation_set import KINDS, Case, evaluation_set
-from training.export import NAMED_PROMPTS
 from training.metrics import measure, upper_octave_power
 from training.photos.gather import default_cache
 from training.prompts import NAMES

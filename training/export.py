@@ -10,6 +10,7 @@ from safetensors.torch import save_file
 
 from artifacts.dit4sr.layout import POSITION_TABLE
 from runtime.dit4sr.network import DiT4SR
+from runtime.prompts.named import NAMED_PROMPTS
 from schemas.json_io import dump_json
 from schemas.manifest import SamplingDefaults
 from training.network import SHIFT, prompt_table
@@ -17,8 +18,6 @@ from training.networks import NamedNetwork
 from training.prompts import NAMES
 
 POSITIVE, NEGATIVE = "natural", "low quality"
-NAMED_PROMPTS = "named-prompts.safetensors"
-"""All prompts, ``NAME.embeds`` and ``NAME.pooled``; the folder's own are a pair of them."""
 SAMPLING = SamplingDefaults(
     steps=8,
     guidance=1.0,

@@ -20,7 +20,8 @@ from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS, SCHEDULER_FILES, VAE_FOLDER
 from artifacts.pack.writer import PackWriter
 from runtime.prompts.encoders import has_text_encoders
-from runtime.prompts.find import encode_prompts
+from runtime.prompts.find import encode_prompts, replace_sides
+from runtime.prompts.named import find_by_name
 from runtime.prompts.texts import PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from schemas.json_io import read_json_file
@@ -151,6 +152,12 @@ def _find_prompts(
             check_embeddings(prompts, checkpoint, str(folder))
             return prompts
     if texts is not None:
+        by_name = find_by_name(folders, texts.all)
+        ready = next((f / PROMPTS for f in folders if (f / PROMPTS).is_file()), None)
+        if by_name and ready is not None:
+            prompts = replace_sides(read_embeddings(ready, checkpoint), texts, by_name)
+            check_embeddings(prompts, checkpoint, str(ready.parent))
+            return prompts
         raise UsageError(
             "a prompt was given, but there are no text encoders to encode it",
             hint="name a Stable Diffusion 3.5 folder with --base, or a file with --prompts",

@@ -12,6 +12,7 @@ from artifacts.pack.file_names import PROMPTS
 from runtime.pipeline import Prompts
 from runtime.prompts.embedding_cache import encode_cached
 from runtime.prompts.encoders import TextEmbedding, has_text_encoders
+from runtime.prompts.named import find_by_name
 from runtime.prompts.texts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
 from schemas.errors import CheckpointError, UsageError
 
@@ -50,7 +51,8 @@ def find_prompts(
 ) -> tuple[Prompts, Mapping[str, TextEmbedding]]:
     """The prompts of a run, and the embeddings of its captions.
 
-    Where nothing gives a side's prompt but there are text encoders, it is the default text.
+    Where nothing gives a side's prompt but there are text encoders, it is the default text. Where
+    there are none, a text may be the name of a prompt that a folder has ready.
 
     Args:
         own: embeddings of the pack under a pack's names, or None.
@@ -74,26 +76,40 @@ def find_prompts(
     if model_prompts is not None and not texts.all:
         return model_prompts, {}
     encoders = next((folder for folder in folders if has_text_encoders(folder)), None)
+    encoded: Mapping[str, TextEmbedding]
     if encoders is None:
         if not texts.all:
             raise UsageError("there are no prompt embeddings", hint=hint)
-        raise UsageError(
-            "a prompt was given, but there are no text encoders to encode it", hint=ENCODER_HINT
-        )
-    if own is None:
-        texts = PromptTexts(
-            DEFAULT_POSITIVE if texts.positive is None else texts.positive,
-            DEFAULT_NEGATIVE if texts.negative is None else texts.negative,
-            texts.captions,
-        )
-    encoded = encode_cached(encoders, texts.all)
-    sides = dict(own or {})
+        encoded = find_by_name(folders, texts.all)
+        if not encoded:
+            raise UsageError(
+                "a prompt was given, but there are no text encoders to encode it",
+                hint=ENCODER_HINT,
+            )
+    else:
+        if own is None:
+            texts = PromptTexts(
+                DEFAULT_POSITIVE if texts.positive is None else texts.positive,
+                DEFAULT_NEGATIVE if texts.negative is None else texts.negative,
+                texts.captions,
+            )
+        encoded = encode_cached(encoders, texts.all)
+    sides = replace_sides(own or {}, texts, encoded)
+    first = encoded[texts.all[0]]
+    _check_fit(first, architecture)
+    _check_lengths(sides, first)
+    return prompts_from(sides), encoded
+
+
+def replace_sides(
+    own: Mapping[str, Tensor], texts: PromptTexts, found: Mapping[str, TextEmbedding]
+) -> dict[str, Tensor]:
+    """``own`` under a pack's names, with what ``found`` has for the sides of ``texts``."""
+    sides = dict(own)
     for side, text in (("positive", texts.positive), ("negative", texts.negative)):
         if text is not None:
-            sides |= _side(side, encoded[text])
-    _check_fit(encoders, encoded[texts.all[0]], architecture)
-    _check_lengths(sides, encoded[texts.all[0]])
-    return prompts_from(sides), encoded
+            sides |= _side(side, found[text])
+    return sides
 
 
 def prompts_from(tensors: Mapping[str, Tensor]) -> Prompts:
@@ -135,15 +151,15 @@ def _side(side: str, embedding: TextEmbedding) -> dict[str, Tensor]:
     return {f"{side}.embeds": embedding.embeds, f"{side}.pooled": embedding.pooled}
 
 
-def _check_fit(folder: Path, embedding: TextEmbedding, architecture: Architecture) -> None:
-    """Make sure that the network reads what the encoders give."""
+def _check_fit(embedding: TextEmbedding, architecture: Architecture) -> None:
+    """Make sure that the network reads what the encoders, or the named prompts, give."""
     expected = architecture.prompt_shapes(embedding.embeds.shape[0])
     for part, tensor in (("embeds", embedding.embeds), ("pooled", embedding.pooled)):
         shape = expected[f"positive.{part}"]
         if tuple(tensor.shape) != shape:
             raise UsageError(
-                f"{folder}: its text encoders give {part} {list(tensor.shape)}, but the network"
-                f" reads {list(shape)}",
+                f"the prompts have {part} {list(tensor.shape)}, but the network reads"
+                f" {list(shape)}",
                 hint="--base must be the model that the network was trained with",
             )
 

@@ -1,6 +1,5 @@
 """The autoencoder's start, its anchors, and a few steps of training."""
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -19,16 +18,8 @@ from training.autoencoder_start import (
     keep_anchors,
     start_as_transform_code,
 )
-from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.schedule import WarmupStableDecay
-
-
-@pytest.fixture(scope="module")
-def crops():
-    from skimage.data import chelsea
-
-    return Crops([np.ascontiguousarray(chelsea())], seed=0)
 
 
 @pytest.fixture

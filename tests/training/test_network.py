@@ -1,6 +1,5 @@
 """The network's training: crop sizes, samples, positions, resumption."""
 
-import numpy as np
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -8,7 +7,6 @@ from diffusers import AutoencoderKL
 from artifacts.dit4sr.config import TransformerConfig
 from training import pairs as pairing
 from training.autoencoder import new_autoencoder
-from training.crops import Crops
 from training.network import (
     NetworkRun,
     Sizes,
@@ -35,21 +33,6 @@ CONFIG = TransformerConfig(
     dual_attention_layers=(0,),
 )
 CPU = torch.device("cpu")
-
-
-@pytest.fixture(scope="module")
-def crops():
-    from skimage.data import chelsea
-
-    return Crops([np.ascontiguousarray(chelsea())], seed=0)
-
-
-@pytest.fixture(scope="module")
-def vae():
-    torch.manual_seed(0)
-    model = new_autoencoder()
-    model.register_to_config(shift_factor=0.1, scaling_factor=0.5)
-    return model.eval().requires_grad_(False)
 
 
 @pytest.fixture(autouse=True)

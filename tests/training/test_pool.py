@@ -1,30 +1,12 @@
 """Samples on a device: what other processes make, the ring of latents, the windows."""
 
 import numpy as np
-import pytest
 import torch
 
 from training.ahead import made_ahead
-from training.autoencoder import new_autoencoder
-from training.crops import Crops
 from training.pairs import encode, make_pairs
 from training.pool import LatentPool
 from training.prompts import PROMPTS
-
-
-@pytest.fixture(scope="module")
-def crops():
-    from skimage.data import chelsea
-
-    return Crops([np.ascontiguousarray(chelsea())], seed=0)
-
-
-@pytest.fixture(scope="module")
-def vae():
-    torch.manual_seed(0)
-    model = new_autoencoder()
-    model.register_to_config(shift_factor=0.1, scaling_factor=0.5)
-    return model.eval().requires_grad_(False)
 
 
 def test_other_processes_make_the_same_in_order():

@@ -141,6 +141,18 @@ def test_text_that_nothing_can_encode(checkpoint, pipeline):
         find_base_model(open_checkpoint(pipeline), None, texts=TEXTS)
 
 
+def test_a_prompt_by_its_name(pipeline):
+    ready = load_file(make_embeddings(pipeline / "prompts.safetensors"))
+    sharp = {part: ready[f"positive.{part}"] + 1 for part in ("embeds", "pooled")}
+    named = {f"sharp.{part}": tensor for part, tensor in sharp.items()}
+    save_file(named, pipeline / "named-prompts.safetensors")
+    model = find_base_model(open_checkpoint(pipeline), None, texts=PromptTexts("sharp"))
+    expected = ready | {f"positive.{part}": tensor for part, tensor in sharp.items()}
+    assert same(model.prompts, expected)
+    with pytest.raises(UsageError, match="'soft' is no prompt"):
+        find_base_model(open_checkpoint(pipeline), None, texts=PromptTexts(negative="soft"))
+
+
 def test_text_and_embeddings_together(checkpoint, tmp_path):
     given = make_embeddings(tmp_path / "mine.safetensors")
     with pytest.raises(UsageError, match="both as text and as embeddings"):

@@ -74,6 +74,31 @@ def test_texts_without_encoders(tmp_path):
     assert error.value.hint == "give some"
 
 
+def test_names_in_place_of_encoders(tmp_path):
+    named = {}
+    for value, name in enumerate(("sharp", "low quality"), start=2):
+        named[f"{name}.embeds"] = torch.full((TOKENS, TINY.joint_attention_dim), float(value))
+        named[f"{name}.pooled"] = torch.full((TINY.pooled_projection_dim,), float(value))
+    save_file(named, tmp_path / "named-prompts.safetensors")
+    texts = PromptTexts("sharp", captions=frozenset(["low quality"]))
+    prompts, captions = find_prompts(stored(0.5), [tmp_path], texts, NETWORK, hint="")
+    assert float(prompts.positive_embeds[0, 0]) == float(prompts.positive_pooled[0]) == 2
+    assert float(prompts.negative_embeds[0, 0]) == 0.5
+    assert float(captions["low quality"].pooled[0]) == 3
+
+    with pytest.raises(UsageError, match="'shrap' is no prompt of") as error:
+        find_prompts(stored(0.5), [tmp_path], PromptTexts("shrap"), NETWORK, hint="")
+    assert error.value.hint == "it knows 'low quality', 'sharp'"
+    for broken, said in (
+        ({"sharp.embeds": named["sharp.embeds"]}, "sharp.pooled is missing"),
+        ({**named, "sharp.pooled": named["sharp.pooled"] * torch.nan}, "finite numbers"),
+        ({**named, "sharp.embeds": torch.zeros(3, 1)}, "the prompts have embeds"),
+    ):
+        save_file(broken, tmp_path / "named-prompts.safetensors")
+        with pytest.raises((CheckpointError, UsageError), match=said):
+            find_prompts(stored(0.5), [tmp_path], PromptTexts("sharp"), NETWORK, hint="")
+
+
 def test_stored_prompts_of_another_length(base):
     short = stored(0.5, tokens=7)
     with pytest.raises(UsageError, match="own negative prompt has 7 tokens") as error:
@@ -90,7 +115,7 @@ def test_encoders_of_another_model(base, monkeypatch):
         "encode_texts",
         lambda _folder, texts: [embedding(t, width=TINY.joint_attention_dim + 2) for t in texts],
     )
-    with pytest.raises(UsageError, match="its text encoders give embeds"):
+    with pytest.raises(UsageError, match="the prompts have embeds"):
         find_prompts(None, [base], PromptTexts(), NETWORK, hint="")
 
 
