@@ -23,7 +23,8 @@ from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline, Prompts
 from runtime.prompts.named import NAMED_PROMPTS
-from runtime.upscale import upscale
+from runtime.sampling.settings import UpscaleSettings
+from runtime.upscale import encode_image, sample_latent, upscale
 from training.evaluation_set import KINDS, Case, evaluation_set
 from training.metrics import measure, upper_octave_power
 from training.photos.gather import default_cache
@@ -47,6 +48,20 @@ def without_text(pipeline: Pipeline) -> Pipeline:
     prompts = pipeline.prompts
     zeros = torch.zeros_like(prompts.positive_embeds)
     return replace(pipeline, prompts=replace(prompts, positive_embeds=zeros, negative_embeds=zeros))
+
+
+def latent_fidelity_db(
+    first: Pipeline, second: Pipeline, cases: Sequence[Case], settings: UpscaleSettings
+) -> float:
+    """How near the final latents of ``second`` are to those of ``first``, mean over crops in dB."""
+    found = []
+    for index, case in enumerate(cases):
+        seeded = replace(settings, seed=index)
+        control = encode_image(first, case.small, seeded).control
+        wanted, other = (sample_latent(p, control, seeded) for p in (first, second))
+        error = (wanted - other).square().sum()
+        found.append(10 * float(torch.log10(wanted.square().sum() / error)))
+    return float(np.mean(found))
 
 
 def means(results: Sequence[Tensor], cases: Sequence[Case]) -> dict[str, float]:
@@ -86,7 +101,11 @@ def main() -> None:
     parser.add_argument("--color-fix", choices=("adain", "wavelet", "none"))
     parser.add_argument("--positive", choices=NAMES, help="instead of the model's default")
     parser.add_argument("--negative", choices=NAMES, help="instead of the model's default")
-    parser.add_argument("--zero-text", action="store_true", help="zero the prompts' tokens")
+    parser.add_argument(
+        "--zero-text",
+        action="store_true",
+        help="zero the prompts' tokens; also prints how near\nthe final latents stay",
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the means")
     parser.add_argument("--sheet", type=Path, help="PNG of bicubic, result, truth")
     parser.add_argument("--threads", type=int, default=1)
@@ -102,6 +121,7 @@ def main() -> None:
             arguments.positive or "natural",
             arguments.negative or "low quality",
         )
+    with_text = pipeline
     if arguments.zero_text:
         pipeline = without_text(pipeline)
     settings = pipeline.sampling.override(
@@ -126,6 +146,8 @@ def main() -> None:
         "bicubic": means(bicubic, cases),
         "model": means(results, cases),
     }
+    if arguments.zero_text:
+        summary["latent_db"] = latent_fidelity_db(with_text, pipeline, cases, settings)
     print(json.dumps(summary, indent=1))
     if arguments.out:
         arguments.out.write_text(json.dumps(summary, indent=1) + "\n")
