@@ -31,7 +31,10 @@ demo: $(VENV)/.core
 	$(BIN)/qplan inspect $(OUT)/model.qpack --layer 'blocks.0.attn.to'
 	$(BIN)/qrun upscale artifacts/demo/photo.png --pack $(OUT)/model.qpack \
 	    -o $(OUT)/photo_x4.png --force
+	$(BIN)/python -m benchmarks.before_after artifacts/demo/photo.png $(OUT)/photo_x4.png \
+	    -o $(OUT)/before_after.jpg
 	@echo "The photo enlarged by the W4A4 pack: $(OUT)/photo_x4.png"
+	@echo "Bicubic interpolation beside it:     $(OUT)/before_after.jpg"
 
 # One thread each: the tests' matrices are so small that a second one costs more than it does.
 test: $(VENV)/.dev
