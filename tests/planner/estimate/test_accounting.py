@@ -21,6 +21,7 @@ from planner.estimate.accounting import (
     true_operations,
 )
 from runtime.dit4sr.network import DiT4SR
+from runtime.network.attention import SoftmaxAttention
 from schemas.errors import UsageError
 from tests.architectures import dit4sr
 from tests.planner.estimate.small_network import SMALL, block_linears_of
@@ -143,14 +144,14 @@ def test_probabilities_of_eight_bits_halve_their_product():
 def test_attention_is_counted_as_the_network_runs_it(monkeypatch):
     """All but the text queries of the last block, which the network leaves out."""
     scores, values = [], []
-    attend = torch.nn.functional.scaled_dot_product_attention
+    attend = SoftmaxAttention.forward
 
-    def counted(q, k, v, **options):
+    def counted(self, q, k, v, **options):
         scores.append(q.shape[:-1].numel() * k.shape[-2] * q.shape[-1])
         values.append(q.shape[:-1].numel() * v.shape[-2] * v.shape[-1])
-        return attend(q, k, v, **options)
+        return attend(self, q, k, v, **options)
 
-    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", counted)
+    monkeypatch.setattr(SoftmaxAttention, "forward", counted)
     latent = torch.randn(1, 16, 8, 12)
     inputs = (latent, latent, torch.randn(1, 5, 40), torch.randn(1, 24), torch.tensor([9.0]))
     DiT4SR(SMALL)(*inputs)
