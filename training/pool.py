@@ -77,7 +77,7 @@ class LatentPool:
         self._prompt = torch.empty(capacity, dtype=torch.long, device=vae.device)
         self._taken_in = 0
         # The loader can only be waited for, so a thread waits, and training looks into a queue.
-        self._ready: queue.Queue[Chunk] = queue.Queue(4)
+        self._ready: queue.Queue[Chunk | Exception] = queue.Queue(4)
         self._chunks = made_ahead(_Chunks(crops, crop_px, chunk), NUMBERS, workers)
         threading.Thread(target=_move, args=(self._chunks, self._ready), daemon=True).start()
 
@@ -103,8 +103,10 @@ class LatentPool:
             self._target[where].float(), self._control[where].float(), self._prompt[chosen]
         )
 
-    def _take_in(self, chunk: Chunk) -> None:
-        """Encode ``chunk`` into the place of the oldest one."""
+    def _take_in(self, chunk: Chunk | Exception) -> None:
+        """Encode ``chunk`` into the place of the oldest one; what stopped the thread is raised."""
+        if isinstance(chunk, Exception):
+            raise chunk
         targets, controls, prompts = chunk
         start = self._taken_in % self._capacity
         place = slice(start, start + self._chunk)
@@ -119,6 +121,9 @@ class LatentPool:
         return there.permute(0, 3, 1, 2).float().div(127.5).sub(1)
 
 
-def _move(chunks: Iterator[Chunk], ready: "queue.Queue[Chunk]") -> None:
-    for chunk in chunks:
-        ready.put(chunk)
+def _move(chunks: Iterator[Chunk], ready: "queue.Queue[Chunk | Exception]") -> None:
+    try:
+        for chunk in chunks:
+            ready.put(chunk)
+    except Exception as error:  # whoever waits for a chunk would wait for ever
+        ready.put(error)

@@ -1,9 +1,11 @@
 """Samples on a device: what other processes make, the ring of latents, the windows."""
 
 import numpy as np
+import pytest
 import torch
 
 from training.ahead import made_ahead
+from training.crops import Crops
 from training.pairs import encode, make_pairs
 from training.pool import LatentPool
 from training.prompts import PROMPTS
@@ -38,8 +40,21 @@ def test_windows_come_from_the_latents_of_the_crops(crops, vae):
 def test_the_oldest_crops_give_way(crops, vae):
     pool = LatentPool(crops, vae, workers=0, crop_px=64, chunk=2, capacity=4, enough=4)
     pool.batch(64, 1, 0)
-    first = pool._target.clone()
-    while torch.equal(pool._target[:2], first[:2]):  # the thread makes chunks meanwhile
-        pool.batch(64, 1, 0)
+    first, oldest = pool._target.clone(), pool._taken_in % 4
+    pool._enough = pool._taken_in + 2  # one chunk more, at least
+    pool.batch(64, 1, 0)
     changed = (pool._target != first).flatten(1).any(dim=1)
-    assert changed[:2].all()
+    assert changed[oldest : oldest + 2].all()
+
+
+def test_what_stops_the_other_processes_stops_training(vae):
+    """Instead of waiting for ever."""
+
+    class Broken(Crops):
+        def draw(self, size, rng):
+            raise OSError("a photo is gone")
+
+    broken = Broken([np.zeros((64, 64, 3), np.uint8)], seed=0)
+    pool = LatentPool(broken, vae, workers=0, crop_px=64, chunk=2, capacity=4, enough=2)
+    with pytest.raises(OSError, match="a photo is gone"):
+        pool.batch(64, 1, 0)
