@@ -39,6 +39,11 @@ class Method:
     identity: Mapping[str, Any]
     open: Callable[[], Upscaler]
 
+    @property
+    def is_pack(self) -> bool:
+        """Whether it is a pack of the network."""
+        return "manifest" in self.identity
+
 
 BICUBIC = Method(
     "bicubic",
