@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 
+from benchmarks.cases import psnr_db
 from benchmarks.demo_quality import report, seams, ten_crops
 from benchmarks.demo_quality.dat_light import dat_light
 from benchmarks.demo_quality.methods import BICUBIC, Method, check_distinct, full_precision, pack
@@ -122,6 +123,9 @@ def run(arguments: argparse.Namespace) -> None:
     # A pack is cut into the tiles of its network.
     found_seams = seams.measure(arguments, [m for m in methods if not m.is_pack], _say)
     tables = _tables(scores, found_seams)
+    distances = _pack_distances(pictures, methods)
+    if distances:
+        tables["packs"] = report.pack_table(distances)
     print("\n\n".join(tables.values()))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)
@@ -137,6 +141,21 @@ def run(arguments: argparse.Namespace) -> None:
             sheet.save(arguments.out / "ten_crops.jpg", quality=ten_crops.QUALITY)
             tables["ten crops"] = "\n".join(ten_crops.attributions(arguments.photos))
         _put_in(arguments.out / "demo_quality.md", tables)
+
+
+def _pack_distances(pictures: Pictures, methods: Sequence[Method]) -> dict[str, list[float]]:
+    """PSNR of every pack's pictures to the unquantized network's, crop by crop."""
+    full = next((method for method in methods if method.name == "full-precision"), None)
+    if full is None:
+        return {}
+    return {
+        method.label: [
+            psnr_db(picture, other)
+            for picture, other in zip(pictures.of(method), pictures.of(full), strict=True)
+        ]
+        for method in methods
+        if method.is_pack
+    }
 
 
 def _tables(

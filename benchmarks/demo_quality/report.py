@@ -75,6 +75,14 @@ def difference_table(scores: Mapping[str, MethodScores], reference: str) -> str:
     return "\n".join(lines)
 
 
+def pack_table(psnrs: Mapping[str, Sequence[float]]) -> str:
+    """How far packs are from the unquantized network's pictures, from the same noise."""
+    lines = ["| | PSNR to full precision, dB |", "|---|---|"]
+    for label, of_crops in psnrs.items():
+        lines.append(f"| {label} | {_with_interval(mean_interval(of_crops), 2, sign=False)} |")
+    return "\n".join(lines)
+
+
 def flaw_table(scores: Mapping[str, MethodScores], seams: Mapping[str, Sequence[float]]) -> str:
     """Flat fields, lines at the patch's period, seams, drifting colours."""
     headings = (

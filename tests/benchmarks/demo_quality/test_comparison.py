@@ -129,6 +129,7 @@ def test_tables_show_means_differences_and_flaws():
     assert "**+2.00 [+2.00, +2.00]**" in report.difference_table(scores, "bicubic")
     flaws = report.flaw_table(scores, {"ours": [1.0, 1.0]})
     assert "| ours | 1.50 | 1.50 | 0% | +1.0 [+1.0, +1.0] |" in flaws
+    assert "| pack | 31.00 [30.00, 32.00] |" in report.pack_table({"pack": [30.0, 32.0]})
     content = report.to_json(scores, {}, {"kind": "blind"})
     assert json.loads(json.dumps(content, allow_nan=False)) == content
 
