@@ -4,7 +4,7 @@
 
 The crops of ``training.evaluate --limit 18``, once for every setting. Finished settings stay in the
 work folder, so an interrupted run goes on with the first that is missing. Writes
-``detail_curve.json``, ``detail_curve.md`` and a plot.
+``detail_curve.json`` and a plot, and prints the table.
 """
 
 import argparse
