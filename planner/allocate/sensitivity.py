@@ -83,6 +83,7 @@ def sensitive_weight_bits(
     minimum_bits: int,
     maximum_bits: int,
     work: Mapping[str, int] | None = None,
+    mean_work_bits: float | None = None,
 ) -> dict[str, int]:
     """Weight bits of every layer; their parameter-weighted mean is at most ``mean_bits``.
 
@@ -93,7 +94,8 @@ def sensitive_weight_bits(
         minimum_bits: fewest bits of a layer.
         maximum_bits: most bits of a layer.
         work: multiply-accumulates of every layer in a forward pass; the mean that they weight is
-            then at most ``mean_bits`` too.
+            then kept to as well.
+        mean_work_bits: that mean; ``mean_bits`` by default.
 
     Raises:
         UsageError: the mean lies outside the bounds.
@@ -102,7 +104,8 @@ def sensitive_weight_bits(
     costs = weight_costs(ordered, sensitivity)
     budgets = [Budget([layer.parameters for layer in ordered], mean_bits)]
     if work is not None:
-        budgets.append(Budget([max(1, work[layer.name]) for layer in ordered], mean_bits))
+        sizes = [max(1, work[layer.name]) for layer in ordered]
+        budgets.append(Budget(sizes, mean_bits if mean_work_bits is None else mean_work_bits))
     bits = allocate_widths(
         [costs[layer.name] ** WEIGHT_TEMPER for layer in ordered],
         budgets,

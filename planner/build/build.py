@@ -24,6 +24,7 @@ from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import make_grid
 from planner.allocate.sensitivity import activation_costs
+from planner.allocate.table_share import share_of_record
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -113,12 +114,15 @@ def build(
         counts_work = settings.budget == "bit-operations"
         work_of = layer_work(architecture, base) if counts_work else None
 
+        table = table_record(settings, base)
+
         # 2, 3. Variances, and from them, or with sensitivities, weight bits.
         statistics = maker.statistics(names) if settings.reads_variances else []
         if settings.weight_allocation == "uniform":
             bits = uniform_bits(names, settings)
         else:
-            bits = weight_bits(statistics, settings, sensitivity, work_of)
+            share = share_of_record(architecture, table)
+            bits = weight_bits(statistics, settings, sensitivity, work_of, share)
 
         # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
@@ -138,7 +142,6 @@ def build(
         # 6. The rest, and what describes it.
         for name in inventory.plain:
             writer.add_tensor(name, checkpoint.tensor(name))
-        table = table_record(settings, base)
         if table is not None:
             for name, rows in table_rows(checkpoint, architecture, table, base, maker.progress):
                 writer.add_modulation(name, in_16_bits(rows))

@@ -17,6 +17,7 @@ from torch import Tensor
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import Architecture
 from artifacts.pack.modulation import pooled_prompts
+from planner.allocate.table_share import share_of_record
 from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
 from planner.settings import BuildSettings
@@ -25,6 +26,9 @@ from schemas.errors import UsageError
 from schemas.manifest import ModulationRecord
 
 FELL_BACK = "without prompts there is no table of modulations: the pack holds the layers' weights"
+TOO_LARGE = (
+    "a table of modulations would be larger than the layers' weights: the pack holds these instead"
+)
 
 
 def check_modulation(settings: BuildSettings, architecture: Architecture, base: BaseModel) -> None:
@@ -68,7 +72,11 @@ def settle_modulation(
             raise
         notes = [FELL_BACK] if architecture.modulations.layers else []
         return replace(settings, modulation="weights"), notes
-    return settings, []
+    record = table_record(settings, base)
+    share = share_of_record(architecture, record)
+    if record is None or record.weights or asked or share.pays(settings.target.weight_bits):
+        return settings, []
+    return replace(settings, modulation="weights"), [TOO_LARGE]
 
 
 def table_record(settings: BuildSettings, base: BaseModel) -> ModulationRecord | None:

@@ -16,7 +16,8 @@ from artifacts.pack.file_names import COMPANION_FILES
 from artifacts.pack.reader import Pack
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import mean_activation_bits, rounded_down
-from planner.build.manifest import layer_warnings, mean_weight_bits
+from planner.allocate.table_share import mean_weight_bits, share_of_record
+from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
 from planner.regrid.edits import check_grid
@@ -116,8 +117,9 @@ def regrid(
         old = pack.manifest
         recorded = {**old.recipe.settings, EDITED_GRID: True}
         recipe = old.recipe.model_copy(update={"settings": recorded})
+        table = share_of_record(pack.architecture, old.modulation)
         reached = MeanBitWidths(
-            weight_bits=rounded_down(mean_weight_bits(records)),
+            weight_bits=rounded_down(mean_weight_bits(records, table)),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         )
         manifest = old.model_copy(
