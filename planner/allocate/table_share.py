@@ -1,19 +1,18 @@
 """What a table of modulations takes of the budget of weight bits, and what it gives back (ours).
 
-A table stands for the weights of the layers that it replaces. A mean over the remaining weights
-would therefore compare packs of different sizes; so the mean of a network's weight bits is one over
-all its weights, and the table's own bits are those of the weights that it stands for.
+A table stands for layers: their codes, scales and factors. A mean over the remaining weights would
+compare packs of different sizes. So the mean of a network's weight bits is one over all its
+weights, and what the table takes beyond scales and factors counts as the bits of those that it
+stands for: a pack with a table has the bytes of one without.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from fractions import Fraction
 
-from artifacts.family import Architecture
-from artifacts.pack.modulation import TABLE_BITS
 from planner.allocate.grid import rounded_down
 from schemas.errors import UsageError
-from schemas.manifest import LayerRecord, ModulationRecord
+from schemas.manifest import LayerRecord
 
 
 @dataclass(frozen=True)
@@ -22,7 +21,8 @@ class TableShare:
 
     Attributes:
         weights: how many there are.
-        bits: of the table, all rows.
+        bits: of the table, all rows, less those of the scales and factors that its layers would
+            have had; negative where these are more.
     """
 
     weights: int = 0
@@ -54,30 +54,6 @@ class TableShare:
 
 
 NO_TABLE = TableShare()
-
-
-def table_share(architecture: Architecture, rows: int) -> TableShare:
-    """The share of a table in place of the layers.
-
-    Args:
-        architecture: the network.
-        rows: of every layer: prompts times timesteps; 0 where there is no such table.
-    """
-    if not rows:
-        return NO_TABLE
-    linears = architecture.quantizable  # of blocks: the network's last modulation is none of them
-    shapes = [linears[name] for name in architecture.modulations.layers if name in linears]
-    return TableShare(
-        sum(shape.out_features * shape.in_features for shape in shapes),
-        TABLE_BITS * rows * sum(shape.out_features for shape in shapes),
-    )
-
-
-def share_of_record(architecture: Architecture, record: ModulationRecord | None) -> TableShare:
-    """The share of the table that a manifest records; none where the weights are stored too."""
-    if record is None or record.weights:
-        return NO_TABLE
-    return table_share(architecture, len(record.prompts) * len(record.timesteps))
 
 
 def mean_weight_bits(records: Mapping[str, LayerRecord], share: TableShare = NO_TABLE) -> Fraction:

@@ -24,7 +24,6 @@ from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import make_grid
 from planner.allocate.sensitivity import activation_costs
-from planner.allocate.table_share import share_of_record
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -33,6 +32,7 @@ from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
 from planner.build.modulation import check_modulation, in_16_bits, table_record, table_rows
 from planner.build.progress import Progress, Silent
+from planner.build.table_budget import share_of_record
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
@@ -121,7 +121,7 @@ def build(
         if settings.weight_allocation == "uniform":
             bits = uniform_bits(names, settings)
         else:
-            share = share_of_record(architecture, table)
+            share = share_of_record(architecture, settings, table)
             bits = weight_bits(statistics, settings, sensitivity, work_of, share)
 
         # 4. Factors and codes.

@@ -5,8 +5,9 @@ from importlib.metadata import version
 
 from artifacts.family import Architecture
 from planner.allocate.grid import mean_activation_bits, rounded_down
-from planner.allocate.table_share import mean_weight_bits, share_of_record
+from planner.allocate.table_share import mean_weight_bits
 from planner.build.inventory import Inventory
+from planner.build.table_budget import share_of_record
 from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, MeanBitWidths
 from schemas.calibration import Calibration
@@ -80,7 +81,7 @@ def make_manifest(
         target=settings.target.to_schema(),
         reached=MeanBitWidths(
             weight_bits=rounded_down(
-                mean_weight_bits(records, share_of_record(architecture, modulation))
+                mean_weight_bits(records, share_of_record(architecture, settings, modulation))
             ),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         ),

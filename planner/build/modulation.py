@@ -17,9 +17,9 @@ from torch import Tensor
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import Architecture
 from artifacts.pack.modulation import pooled_prompts
-from planner.allocate.table_share import share_of_record
 from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
+from planner.build.table_budget import share_of_record
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.errors import UsageError
@@ -73,7 +73,7 @@ def settle_modulation(
         notes = [FELL_BACK] if architecture.modulations.layers else []
         return replace(settings, modulation="weights"), notes
     record = table_record(settings, base)
-    share = share_of_record(architecture, record)
+    share = share_of_record(architecture, settings, record)
     if record is None or record.weights or asked or share.pays(settings.target.weight_bits):
         return settings, []
     return replace(settings, modulation="weights"), [TOO_LARGE]

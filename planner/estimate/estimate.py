@@ -11,11 +11,12 @@ from typing import Any, TypedDict, get_args
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
 from artifacts.family import Architecture, AttentionWork
-from planner.allocate.table_share import TableShare, table_share
+from planner.allocate.table_share import TableShare
 from planner.allocate.vasmp import LayerStatistics
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.inventory import left_to_table
 from planner.build.network_probe import find_active_tensors
+from planner.build.table_budget import table_share
 from planner.estimate.accounting import (
     FULL_PRECISION_BITS,
     HALF_PRECISION_BITS,
@@ -368,7 +369,8 @@ def without_larger_table(
 
 def _share(architecture: Architecture, settings: BuildSettings, steps: int) -> TableShare:
     """Of a table of both prompts at so many steps; more than the build's where they share one."""
-    return table_share(architecture, PROMPTS * steps if settings.modulation == "table" else 0)
+    rows = PROMPTS * steps if settings.modulation == "table" else 0
+    return table_share(architecture, settings, rows)
 
 
 def _bits(

@@ -46,6 +46,7 @@ class LayerGradients:
         self, network: nn.Module, names: Sequence[str], *, steps: int, cotangents: int, seed: int
     ) -> None:
         self._layers = [network.get_submodule(name) for name in names]
+        self._sizes = [layer.get_parameter("weight").numel() for layer in self._layers]
         self._seed = seed
         self._step = 0
         self._cotangent = 0
@@ -86,10 +87,10 @@ class LayerGradients:
                 [
                     0.0
                     if sketch is None
-                    else float(sketch.square().sum(dtype=torch.float64)) / layer.weight.numel()
+                    else float(sketch.square().sum(dtype=torch.float64)) / size
                     for sketch in row
                 ]
-                for layer, row in zip(self._layers, self._weight, strict=True)
+                for size, row in zip(self._sizes, self._weight, strict=True)
             ],
             dtype=torch.float64,
         )

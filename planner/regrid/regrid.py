@@ -16,10 +16,11 @@ from artifacts.pack.file_names import COMPANION_FILES
 from artifacts.pack.reader import Pack
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import mean_activation_bits, rounded_down
-from planner.allocate.table_share import mean_weight_bits, share_of_record
+from planner.allocate.table_share import NO_TABLE, TableShare, mean_weight_bits
 from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
+from planner.build.table_budget import share_of_record
 from planner.regrid.edits import check_grid
 from planner.settings import EDITED_GRID, BuildSettings, settings_of
 from planner.weights.layer import quantize_layer
@@ -117,9 +118,8 @@ def regrid(
         old = pack.manifest
         recorded = {**old.recipe.settings, EDITED_GRID: True}
         recipe = old.recipe.model_copy(update={"settings": recorded})
-        table = share_of_record(pack.architecture, old.modulation)
         reached = MeanBitWidths(
-            weight_bits=rounded_down(mean_weight_bits(records, table)),
+            weight_bits=rounded_down(mean_weight_bits(records, _share(pack))),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         )
         manifest = old.model_copy(
@@ -134,6 +134,15 @@ def regrid(
         written = writer.finish(manifest, grid, model_card)
     changed = {name: records[name] for name in names}
     return RegridResult(old, written, names, [*_over_budget(written), *layer_warnings(changed)])
+
+
+def _share(pack: Pack) -> TableShare:
+    """Of the pack's table, by the settings that it was built with."""
+    old = pack.manifest
+    if old.modulation is None:
+        return NO_TABLE
+    settings = settings_of(old.recipe, pack.architecture.family)
+    return share_of_record(pack.architecture, settings, old.modulation)
 
 
 def _source(pack: Pack, checkpoint: Checkpoint | None, names: tuple[str, ...]) -> Checkpoint:

@@ -4,12 +4,10 @@ from fractions import Fraction
 
 import pytest
 
-from planner.allocate.table_share import NO_TABLE, TableShare, mean_weight_bits, table_share
+from planner.allocate.table_share import NO_TABLE, TableShare, mean_weight_bits
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord
-from tests.architectures import dit4sr
-from tests.artifacts.make_pack import TINY
 
 
 def test_a_table_of_the_targets_size_changes_nothing():
@@ -36,17 +34,6 @@ def test_a_table_larger_than_everything_is_refused():
 @pytest.mark.parametrize(("bits", "pays"), [(399, True), (400, False)])
 def test_a_table_pays_below_the_size_of_the_codes(bits, pays):
     assert TableShare(100, bits).pays(4) is pays
-
-
-def test_rows_are_counted_for_block_linears():
-    architecture = dit4sr(TINY)
-    layers = architecture.modulations.layers.keys() & architecture.quantizable.keys()
-    shapes = [architecture.quantizable[name] for name in layers]
-    share = table_share(architecture, 6)
-    assert 0 < len(shapes) < len(architecture.modulations.layers)  # the last one is no block's
-    assert share.weights == sum(s.out_features * s.in_features for s in shapes)
-    assert share.bits == 16 * 6 * sum(s.out_features for s in shapes)
-    assert table_share(architecture, 0) == NO_TABLE
 
 
 def test_the_mean_counts_the_table_and_leaves_out_what_is_kept():

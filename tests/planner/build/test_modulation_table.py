@@ -163,19 +163,31 @@ def mean_of_codes(pack):
     return Fraction(spent, sum(sizes.values()))
 
 
-def mean_with_table(pack):
-    """Of codes and of the rows on disk, by hand."""
+def mean_with_table(pack, rank, factor_bits):
+    """Of codes and of the rows on disk, by hand, less what the layers had beside their codes."""
     shapes = {n: s for n, s in dit4sr(TINY).quantizable.items() if n in LAYERS}
     codes = sum(r.in_features * r.out_features for r in pack.manifest.layers.values())
     tabled = sum(s.in_features * s.out_features for s in shapes.values())
     rows = sum(16 * pack.modulation_rows(n).numel() for n in shapes)
-    return (mean_of_codes(pack) * codes + rows) / (codes + tabled)
+    factor_scale = 32 if factor_bits == 8 else 0
+    beside = sum(
+        32 * s.out_features + _factor_bits(s, *rank, factor_bits, factor_scale)
+        for s in shapes.values()
+    )
+    return (mean_of_codes(pack) * codes + rows - beside) / (codes + tabled)
+
+
+def _factor_bits(shape, global_rank, local_rank, bits, scale):
+    sides = shape.in_features + shape.out_features
+    rank = min(global_rank, *shape)
+    return rank * (bits * sides + scale) + bits * local_rank * sides
 
 
 def test_vasmp_spends_the_target_on_codes_and_the_mean_reached_counts_the_table(built):
     pack = built("table", target="W3.5A8")
     assert 3.4 < mean_of_codes(pack) <= 3.5
-    assert pack.manifest.reached.weight_bits == pytest.approx(float(mean_with_table(pack)), 1e-6)
+    expected = float(mean_with_table(pack, (2, 2), 16))
+    assert pack.manifest.reached.weight_bits == pytest.approx(expected, abs=1e-6)
     both = built("both", target="W3.5A8")
     assert both.manifest.reached.weight_bits == pytest.approx(float(mean_of_codes(both)), 1e-6)
 
@@ -184,14 +196,15 @@ def test_bits_by_sensitivity_spend_what_the_table_saves(setup, parts, tmp_path):
     steps = ("--steps", "2")
     done = run_qplan(
         "build", setup.checkpoint, "--base", setup.base, "--recipe", "standard", *steps,
-        "-o", tmp_path / "a.qpack",
+        "--global-rank", 2, "--local-rank", 2, "-o", tmp_path / "a.qpack",
     )  # fmt: skip
     assert done.exit_code == 0, done.stderr
     pack = verify_pack(tmp_path / "a.qpack")
     assert pack.manifest.modulation is not None
     assert mean_of_codes(pack) > 4
-    assert 3.9 < mean_with_table(pack) <= 4
-    assert pack.manifest.reached.weight_bits == pytest.approx(float(mean_with_table(pack)), 1e-6)
+    mean = mean_with_table(pack, (2, 2), 8)
+    assert 3.9 < mean <= 4
+    assert pack.manifest.reached.weight_bits == pytest.approx(float(mean), abs=1e-6)
     # Edited by its own grid, a pack says the same of itself.
     grid = pack.bit_grid
     again = regrid(pack, tmp_path / "b.qpack", grid)
