@@ -25,7 +25,7 @@ from runtime.pipeline import Pipeline, Prompts
 from runtime.prompts.named import NAMED_PROMPTS
 from runtime.sampling.settings import UpscaleSettings
 from runtime.upscale import encode_image, sample_latent, upscale
-from training.evaluation_set import KINDS, Case, evaluation_set
+from training.evaluation_set import KINDS, Case, evaluation_set, spread
 from training.metrics import measure, upper_octave_power
 from training.photos.gather import default_cache
 from training.prompts import NAMES
@@ -132,7 +132,7 @@ def main() -> None:
     )
     cases = evaluation_set(arguments.photos, arguments.kind, per_photo=arguments.per_photo)
     if arguments.limit:
-        cases = cases[:: max(1, len(cases) // arguments.limit)][: arguments.limit]
+        cases = spread(cases, arguments.limit)
     bicubic = [resize(case.small, case.truth.shape[-2:]) for case in cases]
     results = [
         upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)

@@ -49,7 +49,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--guidance", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument("--ranks", type=_ranks, default=Ranks(4, 2), help="default: 4+2")
     parser.add_argument("--second-ranks", type=_ranks, default=Ranks(32, 8), help="default: 32+8")
-    parser.add_argument("--no-peers", action="store_true", help="leave SDNQ and its targets out")
+    parser.add_argument(
+        "--no-peers", action="store_true", help="leave outside peers and their targets out"
+    )
     parser.add_argument(
         "--diagnose", action="store_true", help="add W4A16 and W8A4: one error at a time"
     )

@@ -12,9 +12,9 @@ import torch
 
 from artifacts.pack.reader import Pack
 from benchmarks.quality import measure as measuring
-from benchmarks.quality import peer
 from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker, content_of
+from benchmarks.quality.peers import Peer, peer_of
 from benchmarks.quality.rows import Row
 from benchmarks.quality.storage import stored_bits_per_weight
 from benchmarks.quality.store import Content, RowStore, key_of
@@ -23,7 +23,7 @@ from runtime.load import load_full_precision
 
 ROOT = Path(__file__).parents[2]
 SOURCES = ("schemas", "artifacts", "runtime", "planner", "training", "benchmarks/cases.py")
-MEASURING = ("calibration_images", "intervals", "measure", "packs", "peer", "storage")
+MEASURING = ("calibration_images", "intervals", "measure", "packs", "peer", "comfy", "storage")
 """Modules of this package that numbers come from; the others only show them."""
 
 Say = Callable[[str], None]
@@ -81,11 +81,12 @@ class Comparison:
         if known is not None:
             self.say(f"{heading}: measured before")
             return known
-        if row.sdnq and not peer.is_available():
-            self.say(f"{heading}: left out, sdnq is not installed")
+        peer = peer_of(row)
+        if peer is not None and not peer.is_available():
+            self.say(f"{heading}: left out, {peer.package} is not installed")
             return None
         began = time.monotonic()
-        content = self._peer(row, heading) if row.sdnq else self._recipe(row, heading)
+        content = self._recipe(row, heading) if peer is None else self._peer(peer, row, heading)
         content |= {"row": asdict(row), "code": self.code}
         content["seconds"] = round(time.monotonic() - began, 1)
         content = self.store.save(row.full_name, key, content)
@@ -97,8 +98,9 @@ class Comparison:
     def key(self, row: Row) -> str:
         """What the row is stored under: a hash of its settings and of the sampling."""
         settings = row.settings()
-        if row.sdnq and peer.is_available():
-            settings["version"] = peer.sdnq_version()
+        peer = peer_of(row)
+        if peer is not None and peer.is_available():
+            settings["version"] = peer.version()
         if row.recipe:
             settings["planner"] = self.maker.settings(row).recorded()
         return key_of({"row": settings, "sampling": self.sampling})
@@ -118,17 +120,17 @@ class Comparison:
         )
         return content | {"values": values}
 
-    def _peer(self, row: Row, heading: str) -> Content:
+    def _peer(self, peer: Peer, row: Row, heading: str) -> Content:
         model = self.bench.sampling.model
         pipeline = load_full_precision(model, device=torch.device("cpu"), dtype=torch.float32)
         layers = active_linears(pipeline.architecture)
-        storage = peer.apply_sdnq(pipeline.network, layers, row.sdnq)
+        storage = peer.apply(pipeline.network, layers, row.peer_settings)
         values = measuring.measure(
             self.bench, pipeline.network, pipeline.bits_at, self._progress(heading)
         )
         return {
             "values": values,
-            "version": peer.sdnq_version(),
+            "version": peer.version(),
             "stored_bits": round(storage.bits_per_weight, 4),
             "groups": list(storage.groups),
         }

@@ -16,6 +16,7 @@ from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.pack.reader import Pack, open_pack
 from benchmarks.quality.calibration_images import write_calibration_images
 from benchmarks.quality.rows import Row
+from benchmarks.quality.store import key_of
 from planner.build.base_model import BaseModel, find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
@@ -56,7 +57,7 @@ class PackMaker:
 
     Args:
         model: the checkpoint's folder.
-        work: for calibration images and packs in the making.
+        work: for calibration images, what was measured on this checkpoint, and packs in the making.
         steps: sampling steps: the columns of every bit grid.
         guidance: of the sampler; calibration runs with it too.
     """
@@ -68,6 +69,13 @@ class PackMaker:
         self.base: BaseModel = replace(
             base, sampling=base.sampling.model_copy(update={"steps": steps, "guidance": guidance})
         )
+
+    @cached_property
+    def _measured_on(self) -> str:
+        """Marks files of what was measured: the checkpoint's tensors and the sampler."""
+        sampling = self.base.sampling
+        source = key_of({"source": sorted(f.sha256 for f in self.checkpoint.source_files())})
+        return f"{source}.{sampling.steps}-{sampling.guidance:g}"
 
     @cached_property
     def images(self) -> Path:
@@ -96,8 +104,7 @@ class PackMaker:
     @cached_property
     def sensitivity(self) -> SensitivityMap:
         """The network's sensitivities on generated pictures, found on first use and kept."""
-        sampling = self.base.sampling
-        path = self.work / f"sensitivity.{sampling.steps}-{sampling.guidance:g}.json"
+        path = self.work / f"sensitivity.{self._measured_on}.json"
         if not path.is_file():
             found = probe_checkpoint(
                 self.checkpoint,
@@ -129,8 +136,7 @@ class PackMaker:
 
     def _unquantized_inputs(self, settings: BuildSettings) -> Calibration:
         """What the unquantized network's layers are fed: the same for every row that smooths."""
-        sampling = self.base.sampling
-        path = self.work / f"unquantized-inputs.{sampling.steps}-{sampling.guidance:g}.json"
+        path = self.work / f"unquantized-inputs.{self._measured_on}.json"
         if not path.is_file():
             # Of this process alone: another may be at the same.
             with tempfile.TemporaryDirectory(dir=self.work) as work:

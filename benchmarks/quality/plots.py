@@ -18,9 +18,9 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 FONT_SIZE = 11
 COLOURS = 64
-FAMILIES = ("RTN", "QuaRot", "SVDQuant", "Q-DiT4SR", "SDNQ")
-SHAPES = ("cross", "square", "triangle-up", "circle", "diamond")
-SHADES = ("#8a8a8a", "#1f77b4", "#d98200", "#111111", "#7b3294")
+FAMILIES = ("RTN", "QuaRot", "SVDQuant", "Q-DiT4SR", "SDNQ", "comfy-kitchen")
+SHAPES = ("cross", "square", "triangle-up", "circle", "diamond", "triangle-down")
+SHADES = ("#8a8a8a", "#1f77b4", "#d98200", "#111111", "#7b3294", "#2ca02c")
 
 BIT_SHADES = ("#f0f5fb", "#cfe0f1", "#a3c7e4", "#6ba5d2", "#3a7fbd", "#14579c", "#07264f")
 """2 ... 8 bits, from light to dark."""

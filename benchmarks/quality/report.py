@@ -43,7 +43,7 @@ METRICS = {
     "piqe": Metric("PIQE", 1),
 }
 OCTAVES = ("octave_coarse_db", "octave_middle_db", "octave_fine_db")
-PACKAGES = ("torch", "diffusers", "pyiqa", "sdnq")
+PACKAGES = ("torch", "diffusers", "pyiqa", "sdnq", "comfy-kitchen")
 
 
 @dataclass(frozen=True)
@@ -124,6 +124,7 @@ def to_json(
             "label": entry.row.label,
             "second_ranks": entry.row.second,
             "sdnq": dict(entry.row.sdnq),
+            "comfy": dict(entry.row.comfy),
             **{
                 key: content[key]
                 for key in ("recipe", "settings", "reached", "stored_bits", "groups", "same_as")
@@ -185,7 +186,6 @@ def to_markdown(
         notes: written by hand, or None.
     """
     targets = list(dict.fromkeys(entry.row.target for entry in measured))
-    peers = {entry.row.target for entry in measured if entry.row.sdnq}
     lines = [
         "# Recipes compared on the bundled model",
         "",
@@ -193,7 +193,7 @@ def to_markdown(
         f" ({platform.machine()}), torch {versions()['torch']}, float32, reference backend:",
         "",
         "```",
-        "pip install -e '.[dev,eval,report]' sdnq",
+        "pip install -e '.[dev,eval,peers]'",
         command,
         "```",
         "",
@@ -217,8 +217,10 @@ def to_markdown(
             if any("truth_psnr_db" in entry.metrics for entry in others):
                 lines += [*_picture_table(others, {}), ""]
         lines += _same_networks(of_target)
-        if target in peers:
-            lines += _peer_legend(of_target)
+        if any(entry.row.sdnq for entry in of_target):
+            lines += _sdnq_legend(of_target)
+        if any(entry.row.comfy for entry in of_target):
+            lines += _comfy_legend(of_target)
     for file, caption in plots:
         lines += [f"![{caption}]({file})", "", caption + ".", ""]
     return "\n".join(lines)
@@ -281,6 +283,8 @@ def _error_table(entries: Sequence[Measured]) -> list[str]:
 def _activation_bits(entry: Measured) -> str:
     if entry.row.sdnq:
         return "8" if entry.row.sdnq.get("use_quantized_matmul") else "16"
+    if entry.row.comfy:
+        return entry.row.target.partition("A")[2]
     return f"{entry.content['reached']['activation_bits']:g}"
 
 
@@ -316,7 +320,7 @@ def _same_networks(entries: Iterable[Measured]) -> list[str]:
     ]
 
 
-def _peer_legend(entries: Iterable[Measured]) -> list[str]:
+def _sdnq_legend(entries: Iterable[Measured]) -> list[str]:
     groups = [
         f"`{entry.row.name}` {' and '.join(map(str, entry.content['groups']))}"
         for entry in entries
@@ -332,6 +336,16 @@ def _peer_legend(entries: Iterable[Measured]) -> list[str]:
         + "; ".join(groups)
         + ". Its own 8-bit product requantizes weights to 8 bits and leaves inputs of fewer than"
         " 32 tokens (modulation, and the 4 tokens of text) unquantized.",
+        "",
+    ]
+
+
+def _comfy_legend(entries: Iterable[Measured]) -> list[str]:
+    version = next(entry.content["version"] for entry in entries if entry.row.comfy)
+    return [
+        f"comfy-kitchen {version}, by its own code for processors on the same layers of the same"
+        " checkpoint: blocks of at most 256 inputs rotated without signs, no factors, the same bits"
+        " everywhere. Its stored bits count codes, scales and codebooks as it holds them.",
         "",
     ]
 

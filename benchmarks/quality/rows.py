@@ -10,7 +10,15 @@ MAIN_TARGETS = ("W4A4", "W4A6", "W3A4", "W8A8")
 WEIGHT_ONLY_TARGET = "W4A16"
 DIAGNOSTIC_TARGET = "W8A4"
 SWEEP_TARGETS = ("W2A16", "W3A16", "W5A16", "W6A16", "W8A16")
-PEER_TARGETS = (WEIGHT_ONLY_TARGET,)
+CODEBOOK_TARGET = "W4A8"
+"""Of comfy-kitchen's codebook layers."""
+PEER_TARGETS = (WEIGHT_ONLY_TARGET, CODEBOOK_TARGET)
+
+COMFY_LAYERS = {
+    "W4A4": ("convrot_w4a4", "rotated W4A4"),
+    CODEBOOK_TARGET: ("w4a8_int8", "codebook W4A8, groups of 16"),
+}
+"""Target -> comfy-kitchen's layer and its label."""
 
 
 @dataclass(frozen=True)
@@ -25,7 +33,8 @@ class Row:
         second: whether it belongs to the second set of ranks.
         recipe: name of the planner's recipe; empty for a peer.
         overrides: settings that differ from the recipe's.
-        sdnq: settings of the peer; empty for a recipe.
+        sdnq: settings of that peer; empty for others.
+        comfy: settings of the peer comfy-kitchen; empty for others.
         against: names of the rows that this one is paired with, in the same target.
     """
 
@@ -38,6 +47,12 @@ class Row:
     overrides: Mapping[str, Any] = field(default_factory=dict)
     sdnq: Mapping[str, Any] = field(default_factory=dict)
     against: tuple[str, ...] = ()
+    comfy: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def peer_settings(self) -> Mapping[str, Any]:
+        """Settings of whichever peer it is; empty for a recipe."""
+        return self.sdnq or self.comfy
 
     @property
     def full_name(self) -> str:
@@ -47,7 +62,8 @@ class Row:
     def settings(self) -> dict[str, Any]:
         """What the network depends on, as JSON values; labels and pairings are not part of it."""
         everything = asdict(self)
-        return {key: everything[key] for key in ("target", "recipe", "overrides", "sdnq")}
+        found = {key: everything[key] for key in ("target", "recipe", "overrides", "sdnq")}
+        return found | ({"comfy": everything["comfy"]} if self.comfy else {})
 
 
 def is_narrow(target: str) -> bool:
@@ -163,7 +179,11 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
 
 
 def peer_rows(target: str, ranks: Ranks, second: Ranks) -> list[Row]:
-    """SDNQ at a target: weights alone, or with the 8-bit activations of its own matrix product."""
+    """Outside peers at a target.
+
+    SDNQ quantizes weights alone, or with the 8-bit activations of its own matrix product;
+    comfy-kitchen has one kind of layer for W4A4 and one for W4A8.
+    """
     rows: list[Row] = []
 
     def add(name: str, label: str, *, wide: bool = False, **sdnq: Any) -> None:
@@ -204,6 +224,18 @@ def peer_rows(target: str, ranks: Ranks, second: Ranks) -> list[Row]:
             weights_dtype="int8",
             use_quantized_matmul=True,
         )
+    elif target in COMFY_LAYERS:
+        layer, label = COMFY_LAYERS[target]
+        rows.append(
+            Row(
+                target,
+                f"comfy-{layer.replace('_', '-')}",
+                f"comfy-kitchen, {label}",
+                "comfy-kitchen",
+                against=("q-dit4sr", "quarot"),
+                comfy={"layer": layer},
+            )
+        )
     return rows
 
 
@@ -222,7 +254,7 @@ def plan(
         targets: those of the main tables.
         ranks: of the main rows.
         second: the second set of ranks.
-        peers: add the outside peer, and the targets at which it can be met.
+        peers: add the outside peers, and the targets at which they can be met.
         diagnose: add a target whose error is almost all the activations'.
         sweep: add weights alone at every width.
     """

@@ -37,7 +37,7 @@ def test_every_recipe_is_compared_at_every_main_target(rows):
 
 def test_the_planner_takes_every_recipe_row(rows):
     for row in rows:
-        assert bool(row.recipe) != bool(row.sdnq), row.full_name
+        assert bool(row.recipe) != bool(row.peer_settings), row.full_name
         if row.recipe:
             recipe_settings(row.recipe, parse_target(row.target), **row.overrides)
 
@@ -81,7 +81,7 @@ def test_peers_can_be_left_out(rows):
     # Each is met by ours of the same ranks.
     assert peers["sdnq-int4-svd4-hadamard"].against[0] == "q-dit4sr"
     assert peers["sdnq-int4-svd32-hadamard"].against[0] == "q-dit4sr@32+8"
-    assert not any(row.sdnq for row in plan(["W4A4"], RANKS, SECOND, peers=False))
+    assert not any(row.peer_settings for row in plan(["W4A4"], RANKS, SECOND, peers=False))
 
 
 def test_every_block_linear_has_a_kind():

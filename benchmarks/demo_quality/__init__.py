@@ -1,0 +1,1 @@
+"""How well the bundled model enlarges photos it never saw, beside what people would use instead."""

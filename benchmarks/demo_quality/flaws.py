@@ -1,0 +1,115 @@
+"""What gives an enlarged picture away: speckle in flat fields, a weave, seams, drifting colours.
+
+The network works on patches of ``PATCH_PX`` pixels, and in tiles where the picture is large; both
+can be seen in the error, if they can be seen at all, as a line of its spectrum or as a jump.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from training.fsim import Plane, luminance
+from training.metrics import Picture
+
+PATCH_PX = 8
+"""Latent factor 4 times patch 2."""
+LATENT_PX = 4
+NEIGHBOURS = (3, 4, 5, 6)
+"""Distances in bins of what a line is compared with; a Hann window spreads it over +-1."""
+FLAT_LEVELS = 3.0
+"""A square is a flat field where the truth's standard deviation is below, of 255 levels."""
+
+
+def patch_peaks_db(result: Picture, truth: Picture) -> dict[str, float]:
+    """How far lines at the patch's and the latent pixel's period stand out of the error's spectrum.
+
+    Against the mean of the neighbouring bins' logarithms on either side, so that a power law gives
+    0; mean of the horizontal and the vertical line. A line of noise has a standard deviation of
+    5.6 dB, so only means over many crops say something.
+
+    Args:
+        result: [3, H, W], whose sides are multiples of ``PATCH_PX``.
+        truth: likewise.
+    """
+    error = luminance(result) - luminance(truth)
+    window = np.outer(np.hanning(error.shape[0]), np.hanning(error.shape[1]))
+    # A periodic window would be exact; Hann's is as good within 1 %.
+    power = np.abs(np.fft.fft2((error - error.mean()) * window)) ** 2 + 1e-12
+    lines = power[:, 0], power[0, :]
+    return {
+        f"peak_{period}px_db": float(np.mean([_peak_db(line, period) for line in lines]))
+        for period in (PATCH_PX, LATENT_PX)
+    }
+
+
+def _peak_db(line: Plane, period: int) -> float:
+    """A bin of one axis of the spectrum against its neighbours, in dB."""
+    at = len(line) // period
+    beside = [line[at + sign * distance] for distance in NEIGHBOURS for sign in (-1, 1)]
+    return float(10 * (np.log10(line[at]) - np.mean(np.log10(beside))))
+
+
+def colour_drift(result: Picture, truth: Picture) -> float:
+    """Distance of the mean colours in the a*b* plane of CIELAB."""
+    from skimage.color import rgb2lab  # noqa: PLC0415  (an extra)
+
+    means = [rgb2lab(p.transpose(1, 2, 0))[..., 1:].mean(axis=(0, 1)) for p in (result, truth)]
+    return float(np.linalg.norm(means[0] - means[1]))
+
+
+def seam_ratio(result: Picture, truth: Picture, borders: Sequence[int]) -> float:
+    """How much more the error jumps across tile borders than across other borders of patches.
+
+    Mean absolute difference of the error on either side of a line, over all columns and rows in
+    ``borders``, by that over lines between patches that lie a tile's patch or more from any.
+
+    Args:
+        result: [3, H, W], square.
+        truth: likewise.
+        borders: where tiles begin or end, in pixels; multiples of ``PATCH_PX``.
+    """
+    error = luminance(result) - luminance(truth)
+    side = error.shape[0]
+    far = [
+        place
+        for place in range(PATCH_PX, side, PATCH_PX)
+        if all(abs(place - border) >= 2 * PATCH_PX for border in borders)
+    ]
+    found = []
+    for plane in (error, error.T):
+        jumps = np.abs(np.diff(plane, axis=0)).mean(axis=1)  # [k]: between rows k and k + 1
+        found.append([np.mean([jumps[place - 1] for place in chosen]) for chosen in (borders, far)])
+    at_borders, elsewhere = np.mean(found, axis=0)
+    return float(at_borders / elsewhere)
+
+
+@dataclass(frozen=True)
+class FlatFields:
+    """Flat squares of 24 px, one of every crop that has one.
+
+    Attributes:
+        crops: how many.
+        deviation: mean standard deviation of the method inside them, of 255 levels.
+        truth_deviation: the truth's.
+        rough: share of them where it is more than 1.5 times the truth's.
+    """
+
+    crops: int
+    deviation: float
+    truth_deviation: float
+    rough: float
+
+
+def flat_fields(scores: Mapping[str, Mapping[str, float]], limit: float = 1.5) -> FlatFields:
+    """Standard deviations inside the truth's flat fields."""
+    pairs = np.array(
+        [
+            (values["flat_deviation"], values["truth_flat_deviation"])
+            for values in scores.values()
+            if values["truth_flat_deviation"] < FLAT_LEVELS
+        ]
+    )
+    own, truth = pairs.mean(axis=0)
+    rough = float((pairs[:, 0] > limit * pairs[:, 1]).mean())
+    return FlatFields(len(pairs), float(own), float(truth), rough)

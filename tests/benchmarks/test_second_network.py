@@ -1,0 +1,44 @@
+"""The network that recipes are judged on beside the bundled one."""
+
+from pathlib import Path
+
+import torch
+
+from benchmarks.quality import __main__ as command
+from benchmarks.quality.measure import Sampling
+from benchmarks.quality.packs import PackMaker
+from runtime.load import load_full_precision
+from training.networks import NARROW
+
+FOLDER = Path("benchmarks/networks/dit4sr-narrow")
+
+
+def test_the_second_network_is_as_described_and_small():
+    pipeline = load_full_precision(FOLDER, device=torch.device("cpu"), dtype=torch.float32)
+    assert pipeline.architecture.config == NARROW.config
+    own = [path for path in FOLDER.rglob("*") if path.is_file() and "vae" not in path.parts]
+    assert sum(path.stat().st_size for path in own) <= 8e6
+
+
+def test_the_networks_share_one_autoencoder():
+    name = "vae/diffusion_pytorch_model.safetensors"
+    assert (FOLDER / name).resolve() == (command.MODEL / name).resolve()
+
+
+def test_what_was_measured_on_one_network_is_not_taken_for_another(tmp_path):
+    keys = {
+        PackMaker(model, tmp_path, steps=steps, guidance=1.0)._measured_on
+        for model in (command.MODEL, FOLDER)
+        for steps in (2, 8)
+    }
+    assert len(keys) == 4
+
+
+def test_results_of_the_second_network_are_kept_apart():
+    keys = [
+        Sampling(
+            model, crops=1, crop_px=128, seeds=1, steps=2, guidance=1.0, pictures=False
+        ).key_parts()
+        for model in (command.MODEL, FOLDER)
+    ]
+    assert keys[0] != keys[1]
