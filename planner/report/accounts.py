@@ -25,7 +25,7 @@ from planner.estimate.accounting import (
     paper_parameters,
 )
 from planner.estimate.stored_bytes import checkpoint_bytes
-from planner.report.layer_bytes import factor_numbers
+from planner.inspect.layer_bytes import factor_numbers
 from schemas.manifest import Manifest
 
 _POSITIVE_TOKENS = "positive.embeds"

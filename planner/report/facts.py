@@ -5,9 +5,9 @@ from typing import Any
 
 from artifacts.pack.reader import Pack
 from planner.inspect.inspection import summary
+from planner.inspect.layer_bytes import layer_bytes, other_bytes, stored_tensors
+from planner.inspect.places import place_of
 from planner.report.accounts import pack_accounts
-from planner.report.layer_bytes import layer_bytes, other_bytes, stored_tensors
-from planner.report.places import place_of
 from schemas.bit_grid import BitGrid
 from schemas.calibration import Calibration
 from schemas.errors import UsageError

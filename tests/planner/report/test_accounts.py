@@ -6,8 +6,8 @@ import pytest
 
 from artifacts.pack.reader import open_pack
 from planner.estimate.estimate import ImageSettings, estimate
+from planner.inspect.layer_bytes import factor_numbers
 from planner.report.accounts import pack_accounts
-from planner.report.layer_bytes import factor_numbers
 from planner.settings import BuildSettings
 from planner.target import Target
 from schemas.bit_grid import BitGrid, LayerBits

@@ -5,10 +5,10 @@ import json
 import pytest
 
 from artifacts.pack.reader import open_pack
+from planner.inspect.layer_bytes import other_bytes
+from planner.inspect.places import place_of
 from planner.report.channel_variances import channel_variances
 from planner.report.facts import labels, pack_facts
-from planner.report.layer_bytes import other_bytes
-from planner.report.places import place_of
 from tests.artifacts.make_pack import TIMESTEPS, make_pack
 
 KEPT = "transformer_blocks.0.norm1.linear"
