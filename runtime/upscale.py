@@ -6,7 +6,8 @@ The order is DiT4SR's:
 2. reflection up to whole patches of latent pixels (DiT4SR cuts instead, which loses edges);
 3. VAE encoding to the control latent, ``(z - shift_factor) * scaling_factor``;
 4. sampling (`runtime.sampling.sampler`), in tiles where the latent is large;
-5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
+5. VAE decoding, colour correction against the enlarged image, resize to exactly four times, or to
+   the smaller scale that was asked for.
 """
 
 from collections.abc import Mapping
@@ -27,6 +28,7 @@ from runtime.images.image_io import (
 )
 from runtime.images.made_with import Setting
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
+from runtime.images.result_style import ResultStyle
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
 from runtime.sampling.autoencoder import decode, encode
@@ -60,6 +62,7 @@ def upscale_file(
     *,
     caption: str | None = None,
     made_with: Mapping[str, Setting] | None = None,
+    style: ResultStyle | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
 ) -> FileReport:
@@ -73,6 +76,7 @@ def upscale_file(
         caption: positive prompt of this image, one of the pipeline's captions; None for the
             pipeline's own.
         made_with: what the result says of how it was made; None for nothing.
+        style: how large the result is, and what of the input it keeps; None for four times and all.
         max_pixels: an input with more is refused.
         progress: called after every sampling step.
 
@@ -81,14 +85,29 @@ def upscale_file(
             output's format.
         ResourceError: memory ran out with the smallest tiles, or the output cannot be written.
     """
+    style = style or ResultStyle()
     header = read_header(source, max_pixels=max_pixels)
-    check_output_size(output, SCALE * header.width, SCALE * header.height)
+    check_output_size(output, style.scale * header.width, style.scale * header.height)
     image = read_image(source, max_pixels=max_pixels)
     result = upscale(
-        pipeline, image.rgb, settings, alpha=image.alpha, caption=caption, progress=progress
+        pipeline,
+        image.rgb,
+        settings,
+        alpha=image.alpha,
+        caption=caption,
+        scale=style.scale,
+        progress=progress,
     )
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
-    written = write_image(output, result, image, alpha=alpha, made_with=made_with)
+    written = write_image(
+        output,
+        result,
+        image,
+        alpha=alpha,
+        made_with=made_with,
+        quality=style.quality,
+        strip=style.strip,
+    )
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
 
 
@@ -100,6 +119,7 @@ def upscale(
     *,
     alpha: Tensor | None = None,
     caption: str | None = None,
+    scale: int = SCALE,
     progress: StepCallback | None = None,
 ) -> Tensor:
     """Return ``rgb`` [1, 3, H, W], sRGB-coded, 0 ... 1, as float32 [1, 3, 4 H, 4 W] on the CPU.
@@ -110,12 +130,13 @@ def upscale(
         settings: checked by `UpscaleSettings.check`.
         alpha: opacity [1, 1, H, W], by which colours are weighted; None where all is opaque.
         caption: as `upscale_file` takes it.
+        scale: enlargement of the result; below 4 the network's result is resized to it.
         progress: called after every sampling step; starts over when memory runs out.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
-    encoded = encode_image(pipeline, rgb, settings, alpha=alpha)
+    encoded = encode_image(pipeline, rgb, settings, alpha=alpha, scale=scale)
     latent = sample_latent(pipeline, encoded.control, settings, caption=caption, progress=progress)
     return decode_image(pipeline, encoded, latent, settings)
 
@@ -140,17 +161,24 @@ class EncodedImage:
 
 @torch.inference_mode()
 def encode_image(
-    pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings, *, alpha: Tensor | None = None
+    pipeline: Pipeline,
+    rgb: Tensor,
+    settings: UpscaleSettings,
+    *,
+    alpha: Tensor | None = None,
+    scale: int = SCALE,
 ) -> EncodedImage:
     """Enlarge, pad and encode ``rgb`` [1, 3, H, W] of opacity ``alpha`` [1, 1, H, W].
+
+    The network sees four times the input whatever the result's ``scale``.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
     height, width = rgb.shape[-2:]
-    target = (SCALE * height, SCALE * width)
+    target = (scale * height, scale * width)
     # From the input in one step, not from the enlarged image: a second resampling would blur.
-    size = working_size(*target, settings.min_side_px)
+    size = working_size(SCALE * height, SCALE * width, settings.min_side_px)
     enlarged = resize_visible(rgb.float(), alpha, size)
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
@@ -202,7 +230,7 @@ def sample_latent(
 def decode_image(
     pipeline: Pipeline, encoded: EncodedImage, latent: Tensor, settings: UpscaleSettings
 ) -> Tensor:
-    """Decode ``latent``, correct its colours and cut it to size: float32 [1, 3, 4 H, 4 W].
+    """Decode ``latent``, correct its colours and bring it to size: float32 [1, 3, *target].
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
