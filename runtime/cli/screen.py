@@ -70,7 +70,7 @@ class Screen:
         if outcome.details is not None:
             self._done += 1
             self._megapixels += outcome.details["width_px"] * outcome.details["height_px"] / 1e6
-            self._progress.update(self._files, speed=f"{self._speed():.2f} MP/s")
+            self._progress.update(self._files, speed=f"{self._speed():.3g} MP/s")
         if outcome.status == "failed":
             self.say(f"failed: {outcome.error}")
         elif outcome.status == "skipped":
@@ -85,7 +85,7 @@ class Screen:
             seconds = time.monotonic() - self._started
             self.say(
                 f"{self._done} of {self._images} images done in {seconds:.1f} s:"
-                f" {self._megapixels:.2f} megapixels of results, {self._speed():.2f} MP/s"
+                f" {self._megapixels:.2f} megapixels of results, {self._speed():.3g} MP/s"
             )
 
     def _speed(self) -> float:

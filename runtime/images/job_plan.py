@@ -6,6 +6,7 @@ Nothing heavy is imported, so a mistyped path is answered at once.
 
 import errno
 import stat
+import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -91,6 +92,9 @@ def _without_results(
         keys: of paths.
         note: is told how many there are.
     """
+    end = unicodedata.normalize("NFC", ending)
+    if not any(unicodedata.normalize("NFC", source.name).endswith(end) for source in places):
+        return list(places)
     made_from = {
         keys.key(folder, name): source
         for source, folder in places.items()

@@ -109,13 +109,14 @@ class FileKeys:
     """
 
     def __init__(self) -> None:
-        self._resolved: dict[Path, Path] = {}
+        self._resolved: dict[Path, str] = {}
 
     def key(self, folder: Path, name: str) -> str:
         """The key of the file ``name`` in ``folder``."""
         if folder not in self._resolved:
-            self._resolved[folder] = folder.resolve()
-        return unicodedata.normalize("NFC", str(self._resolved[folder] / name))
+            self._resolved[folder] = str(folder.resolve())
+        # Joined as text: a path object for each of many thousand files takes seconds.
+        return unicodedata.normalize("NFC", f"{self._resolved[folder]}{os.sep}{name}")
 
     def of(self, path: Path) -> str:
         """The key of ``path``."""
