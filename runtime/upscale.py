@@ -32,7 +32,7 @@ from runtime.images.result_style import ResultStyle
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
 from runtime.sampling.autoencoder import decode, encode
-from runtime.sampling.sampler import TOKENS_AT_ONCE, StepCallback, initial_noise
+from runtime.sampling.sampler import TOKENS_AT_ONCE, LatentCallback, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import check_table_steps
 
@@ -121,6 +121,7 @@ def upscale(
     caption: str | None = None,
     scale: int = SCALE,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Return ``rgb`` [1, 3, H, W], sRGB-coded, 0 ... 1, as float32 [1, 3, 4 H, 4 W] on the CPU.
 
@@ -132,12 +133,20 @@ def upscale(
         caption: as `upscale_file` takes it.
         scale: enlargement of the result; below 4 the network's result is resized to it.
         progress: called after every sampling step; starts over when memory runs out.
+        on_latent: likewise, with the latent, which it may replace.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
     encoded = encode_image(pipeline, rgb, settings, alpha=alpha, scale=scale)
-    latent = sample_latent(pipeline, encoded.control, settings, caption=caption, progress=progress)
+    latent = sample_latent(
+        pipeline,
+        encoded.control,
+        settings,
+        caption=caption,
+        progress=progress,
+        on_latent=on_latent,
+    )
     return decode_image(pipeline, encoded, latent, settings)
 
 
@@ -194,6 +203,7 @@ def sample_latent(
     *,
     caption: str | None = None,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Sample the latent [1, C, h, w], float32, that belongs to a control latent of that shape.
 
@@ -203,6 +213,8 @@ def sample_latent(
     """
     check_table_steps(pipeline.table, settings)
     prompts = pipeline.prompts_for(caption)
+    # Not every family's loop has to know it.
+    watched = {} if on_latent is None else {"on_latent": on_latent}
     # A tile that no side needs would have to be halved in vain before anything shrinks.
     largest = min(settings.tile, max(control.shape[-2:]))
     return with_smaller_tiles(
@@ -217,6 +229,7 @@ def sample_latent(
             # Where memory ran out, smaller tiles are to take less of it, not to come in batches.
             tokens_at_once=TOKENS_AT_ONCE if tile == largest else 0,
             progress=progress,
+            **watched,
         ),
         largest,
         TILE_FLOOR,
