@@ -17,7 +17,6 @@ from planner.cli.report import REPORT_EXAMPLE, report
 app = typer.Typer(
     name="qplan",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
