@@ -11,6 +11,8 @@ import altair as alt
 
 ROWS = "rows"
 PANEL_PX = 190
+SPARSE: dict[str, Any] = {"labelAngle": 0, "labelOverlap": "parity", "labelSeparation": 4}
+"""Of an axis of numbers: those that have room."""
 AnyChart = alt.Chart | alt.LayerChart | alt.FacetChart
 
 
@@ -44,9 +46,7 @@ def _grid(y: str, title: str | None, meaning: str, value: str) -> alt.Chart:
         _base()
         .mark_rect()
         .encode(
-            x=alt.X(
-                "step:O", title="sampling step", axis=alt.Axis(labelAngle=0, labelOverlap=True)
-            ),
+            x=alt.X("step:O", title="sampling step", axis=alt.Axis(**SPARSE)),
             y=alt.Y(y, title=title, sort=None, axis=alt.Axis(labelLimit=220)),
             color=_bits("bits"),
             tooltip=[
@@ -64,7 +64,7 @@ def _profile() -> alt.Chart:
         _base()
         .mark_rect()
         .encode(
-            x=alt.X("block:O", title="block", axis=alt.Axis(labelAngle=0, labelOverlap=True)),
+            x=alt.X("block:O", title="block", axis=alt.Axis(**SPARSE)),
             y=alt.Y("kind:N", title=None, sort=None, axis=alt.Axis(labelLimit=220)),
             color=_bits("bits"),
             tooltip=[
@@ -121,7 +121,7 @@ def _variances() -> AnyChart:
 
 def _inputs() -> AnyChart:
     """Density of the layers' inputs at every timestep, and their median (the paper's Fig. 6)."""
-    x = alt.X("step:O", title="sampling step", axis=alt.Axis(labelAngle=0, labelOverlap=True))
+    x = alt.X("step:O", title="sampling step", axis=alt.Axis(**SPARSE))
     base = _base()
     title = "log10 of the input's mean square"
     density = (

@@ -1,6 +1,7 @@
 """What ``qrun upscale`` writes: sizes, formats, names, folders, pages; several images at once."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -236,3 +237,35 @@ def test_the_slider_in_a_browser(tmp_path, run, batch, visit, monkeypatch, width
     page.locator("button").first.click()
     assert view.evaluate("v => v.getBoundingClientRect().width") == 120
     assert seen.trouble == []
+
+
+@pytest.mark.slow
+def test_a_hundred_files_ten_of_them_broken(tmp_path, run):
+    """Also interrupted, as it were: some results go missing, and the same command makes them."""
+    folder, suffixes = tmp_path / "in", (".png", ".jpg", ".webp", ".tif", ".avif")
+    sizes = {}
+    for index in range(100):
+        source = folder / f"{index:03}{suffixes[index % 5]}"
+        size = (5 + index % 3, 6 + index % 4)
+        make_image(source, seed=index, size=size)
+        if index % 10 == 7:
+            source.write_bytes(source.read_bytes()[:30])
+        else:
+            sizes[source.name] = size
+    command = (folder, "-o", tmp_path / "out", "--jobs", 2, "--json", "--steps", 1)
+    first = run(*command)
+    assert first.exit_code == 6
+    entries = json.loads(first.stdout)["files"]
+    done = {entry["input"]: entry for entry in entries if entry["status"] == "done"}
+    failed = [entry for entry in entries if entry["status"] == "failed"]
+    assert (len(done), len(failed)) == (90, 10)
+    assert all(Path(entry["input"]).name in entry["error"] for entry in failed)
+    for name, (height, width) in sizes.items():
+        output = Path(done[str(folder / name)]["output"])
+        assert size_of(output) == (4 * height, 4 * width)
+    results = {path: path.read_bytes() for path in (tmp_path / "out").iterdir()}
+    for path in list(results)[::3]:
+        path.unlink()
+    again = run(*command)
+    assert again.exit_code == 6
+    assert {path: path.read_bytes() for path in (tmp_path / "out").iterdir()} == results
