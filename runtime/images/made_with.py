@@ -63,12 +63,13 @@ def read_record(path: Path) -> MadeWith | None:
     """
     image = open_image(path, max_pixels=sys.maxsize).image
     field = _FIELDS.get(path.suffix.lower())
-    if field == _PNG_FIELD:
-        # Counted among all text chunks of the file, of which XMP is one.
-        field = next((name for name in image.get_fields() if _PNG_COMMENT.fullmatch(name)), None)
-    if field is None or field not in image.get_fields():
-        return None
     try:
+        names = image.get_fields()
+        if field == _PNG_FIELD:
+            # Counted among all text chunks of the file, of which XMP is one.
+            field = next((name for name in names if _PNG_COMMENT.fullmatch(name)), None)
+        if field is None or field not in names:
+            return None
         # EXIF values are followed by libvips' own description of them.
         found, _ = json.JSONDecoder().raw_decode(image.get(field))
     except (ValueError, RecursionError):

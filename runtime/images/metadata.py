@@ -6,6 +6,7 @@ metadata here: pixels are converted (`runtime.images.profiles`).
 """
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -54,9 +55,17 @@ NO_METADATA = Metadata()
 
 def read_metadata(image: pyvips.Image) -> tuple[Metadata, str]:
     """What is taken along from ``image``, and what the user should know, or an empty string."""
+    try:
+        names = image.get_fields()
+    except UnicodeDecodeError:  # the key of a PNG's text chunk, of which nothing is needed
+        names = [name for name in _BLOCKS if image.get_typeof(name)]
+    fields = {}
     # The parsed fields go along with the block: libvips writes what both of them have.
-    names = [n for n in image.get_fields() if n in _BLOCKS or n.startswith(_EXIF_FIELD)]
-    fields = {name: (image.get_typeof(name), image.get(name)) for name in names}
+    for name in names:
+        if name in _BLOCKS or name.startswith(_EXIF_FIELD):
+            # A field whose text is none is left out.
+            with suppress(UnicodeDecodeError):
+                fields[name] = (image.get_typeof(name), image.get(name))
     known = (image.xres, image.yres) != (_UNSAID_DENSITY, _UNSAID_DENSITY)
     density = (image.xres, image.yres) if known and min(image.xres, image.yres) > 0 else None
     size = sum(len(value) for _, value in fields.values())

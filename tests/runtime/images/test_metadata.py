@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import pyvips
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from runtime.images.image_io import read_image, write_image
 from runtime.images.made_with import read_record
@@ -93,3 +93,19 @@ def test_quality(photo, suffix, worse):
     size = fine.stat().st_size
     coarse, _ = written(photo, suffix, quality=worse)
     assert coarse.stat().st_size < size
+
+
+def test_text_that_is_none_does_no_harm(photo, tmp_path):
+    content = photo.read_bytes()
+    photo.write_bytes(content.replace(b"Somebody's", b"Some\x98ody's"))
+    out, _ = written(photo, ".png")
+    with Image.open(out) as image:
+        exif = image.getexif()
+    assert exif.get_ifd(EXIF_IFD)[TAKEN] == "2020:01:02 03:04:05"
+
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Tit\xe9l", "x")  # Latin-1, as PNG has it
+    Image.new("RGB", (4, 3)).save(tmp_path / "a.png", pnginfo=info)
+    image = read_image(tmp_path / "a.png")
+    write_image(tmp_path / "b.png", image.rgb, image, alpha=None)
+    assert read_record(tmp_path / "a.png") is None
