@@ -60,13 +60,21 @@ def expected_block(
 ) -> tuple[int, int] | None:
     """The shape (s_o, s_i) that captures most energy of a weight without structure.
 
-    The largest singular value of s_o x s_i independent normal numbers tends to
-    ``sqrt(s_o) + sqrt(s_i)``, so blocks of that shape capture the share
-    ``(1/sqrt(s_o) + 1/sqrt(s_i))^2`` of a weight of such numbers. Of the shapes worth trying, this
-    is the first with the largest share; None where none is affordable.
+    Of the shapes worth trying, this is the first with the largest `expected_share`; None where none
+    is affordable.
     """
     shapes = block_shapes(out_features, in_features, local_rank, factor_bits)
-    return max(shapes, key=lambda shape: sum(side**-0.5 for side in shape), default=None)
+    return max(shapes, key=expected_share, default=None)
+
+
+def expected_share(shape: tuple[int, int]) -> float:
+    """The share of the energy of independent normal numbers that blocks (s_o, s_i) capture.
+
+    The largest singular value of such a block tends to ``sqrt(s_o) + sqrt(s_i)``, so this is
+    ``(1/sqrt(s_o) + 1/sqrt(s_i))^2``.
+    """
+    rows, columns = shape
+    return (rows**-0.5 + columns**-0.5) ** 2
 
 
 def _divisors(n: int) -> list[int]:

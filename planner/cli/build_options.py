@@ -17,6 +17,7 @@ from planner.cli.options import (
     ActivationScale,
     Allocator,
     Budget,
+    Effort,
     FactorBits,
     GlobalRank,
     Keep,
@@ -85,6 +86,7 @@ class QuantizerOptions:
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
+    effort: Effort = None
     keep: Keep = None
     seed: Seed = 0
 
