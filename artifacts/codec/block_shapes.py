@@ -16,9 +16,10 @@ def local_budget(out_features: int, in_features: int, local_rank: int) -> int:
     return local_rank * (out_features + in_features)
 
 
+@lru_cache(maxsize=64)
 def block_shapes(
     out_features: int, in_features: int, local_rank: int, factor_bits: int = UNQUANTIZED
-) -> list[tuple[int, int]]:
+) -> tuple[tuple[int, int], ...]:
     """Block shapes (s_o, s_i) worth trying for SVD-L within its budget.
 
     Cutting blocks finer never captures less energy (a block's rank-1 approximation, restricted to
@@ -49,8 +50,11 @@ def block_shapes(
             (r, c) != (rows, columns) and rows % r == 0 and columns % c == 0 for r, c in affordable
         )
     ]
-    return sorted(
-        finest, key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape)
+    return tuple(
+        sorted(
+            finest,
+            key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape),
+        )
     )
 
 

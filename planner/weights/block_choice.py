@@ -11,6 +11,8 @@ the other rows being all but the largest, which has no share in what surrounds i
 this is the ``(sqrt(s_o) + sqrt(s_i))^2 r`` behind `artifacts.codec.block_shapes.expected_block`.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -19,7 +21,7 @@ POINTS = torch.logspace(-2.5, 1.5, 32)
 
 
 def predicted_shape(
-    weight_rows: Tensor, columns: int, shapes: list[tuple[int, int]]
+    weight_rows: Tensor, columns: int, shapes: Sequence[tuple[int, int]]
 ) -> tuple[int, int]:
     """Of ``shapes`` (s_o, s_i) the one whose blocks are predicted to capture most energy.
 

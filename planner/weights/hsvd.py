@@ -18,7 +18,7 @@ Tensors in, tensors out; nothing here knows of files or layers.
 
 import contextlib
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -32,6 +32,8 @@ from planner.weights.leading import leading_factors, leading_triples
 from planner.weights.row_energy import energy, row_energies
 from schemas.bit_widths import UNQUANTIZED
 
+CACHED_NUMBERS = 2**22
+"""16 MiB of float32."""
 FEWEST_STEPS, MOST_STEPS = 2, 24
 """Of the Lanczos iteration for local factors. After 24, less than a thousandth is missed."""
 SAFE_EXPONENT = 20
@@ -48,6 +50,7 @@ class HierarchicalFactors:
         local_factors: SVD-L as stored; None where nothing was asked for or no block shape fits the
             budget.
         residual: weight minus both branches as stored, float32 [out, in].
+        energy: the weight's squared norm.
         global_energy, local_energy: share of the weight's squared norm that each branch removes.
         note: what went otherwise than asked, or an empty text.
     """
@@ -55,6 +58,7 @@ class HierarchicalFactors:
     global_factors: FactorPair | None
     local_factors: FactorPair | None
     residual: Tensor
+    energy: float
     global_energy: float
     local_energy: float
     note: str = ""
@@ -93,14 +97,15 @@ def decompose(
     goes without that branch and the note says so.
     """
     residual = weight if overwrite else weight.clone()
-    total = energy(residual)
+    rows = row_energies(residual)
+    source_energy = total = float(rows.sum())
     notes = []
     global_factors = local_factors = None
     global_energy = local_energy = 0.0
     exponent = _unusual_exponent(residual) if total else 0
     if exponent:  # a power of two, so nothing is rounded
-        residual.mul_(2.0**-exponent)
-        total = energy(residual)
+        rows = row_energies(residual.mul_(2.0**-exponent))
+        total = float(rows.sum())
 
     rank = min(global_rank, *weight.shape)
     if rank and total:
@@ -111,11 +116,14 @@ def decompose(
             notes.append("global factors left out: the decomposition did not converge")
         else:
             _subtract_global(residual, global_factors)
-            global_energy = 1 - energy(residual) / total
+            rows = row_energies(residual)
+            global_energy = 1 - float(rows.sum()) / total
 
     out_features, in_features = weight.shape
-    shapes = block_shapes(out_features, in_features, local_rank, factor_bits) if total else []
+    shapes = block_shapes(out_features, in_features, local_rank, factor_bits) if total else ()
     if shapes:
+        if not effort.all_shapes:
+            shapes = (predicted_shape(rows, in_features, shapes),)
         local_factors = _converging(
             residual, lambda w: _local_factors(w, shapes, factor_bits, effort, seed)
         )
@@ -132,6 +140,7 @@ def decompose(
         global_factors,
         local_factors,
         residual,
+        source_energy,
         max(global_energy, 0.0),
         max(local_energy, 0.0),
         "; ".join(notes),
@@ -171,11 +180,9 @@ def _subtract_global(weight: Tensor, pair: FactorPair) -> None:
 
 
 def _local_factors(
-    weight: Tensor, shapes: list[tuple[int, int]], bits: int, effort: Effort, seed: int
+    weight: Tensor, shapes: Sequence[tuple[int, int]], bits: int, effort: Effort, seed: int
 ) -> FactorPair:
-    """Factors of the block shape that captures most energy, of those that the effort tries."""
-    if not effort.all_shapes and len(shapes) > 1:
-        shapes = [predicted_shape(row_energies(weight), weight.shape[1], shapes)]
+    """Factors of the block shape that captures most energy."""
     tried = (
         _block_triples(weight, shape, _lanczos_steps(shape, effort.tolerance), seed)
         for shape in shapes
@@ -202,9 +209,12 @@ def _block_triples(
     """Top singular triples of all blocks: up [P, Q, s_o] and down [P, Q, s_i]."""
     generator = torch.Generator().manual_seed(seed)
     start = torch.randn(shape[0], generator=generator).to(weight)
-    # One row of blocks at a time, so that it stays in the processor's cache from step to step.
-    rows = [leading_triples(row, steps, start) for row in _blocks(weight, *shape)]
-    return torch.stack([up for up, _ in rows]), torch.stack([down for _, down in rows])
+    # As many rows of blocks at a time as stay in a processor's largest cache from step to step.
+    together = max(1, CACHED_NUMBERS // (shape[0] * weight.shape[1]))
+    found = [
+        leading_triples(blocks, steps, start) for blocks in _blocks(weight, *shape).split(together)
+    ]
+    return torch.cat([up for up, _ in found]), torch.cat([down for _, down in found])
 
 
 def _blocks(weight: Tensor, rows: int, columns: int) -> Tensor:

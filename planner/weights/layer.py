@@ -125,15 +125,14 @@ def quantize_layer(
     smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotate(weight if smoothing is None else weight * smoothing, settings)
-    # A rotation changes no norm, so it need not be undone; a smoothing does.
-    signal = energy(rotated if smoothing is None else weight.float())
     factors = _factors(rotated, settings)  # overwrites its argument
     codes, scale, squared_error = quantize_weight_rows(
         factors.residual, bits, settings.weight_scale
     )
-    if smoothing is None:
-        noise = float(squared_error.sum())
-    else:
+    # A rotation changes no norm, so it need not be undone; a smoothing does.
+    signal, noise = factors.energy, float(squared_error.sum())
+    if smoothing is not None:
+        signal = energy(weight.float())
         noise = energy((dequantize_rows(codes, scale, bits) - factors.residual) / smoothing)
     quantized = QuantizedWeight(
         name=name,

@@ -50,29 +50,36 @@ def leading_factors(
     if matrix.shape[1] <= max(SMALL_SIDE, SMALL * rank):
         vectors = torch.linalg.eigh(matrix.mT @ matrix)[1]  # ascending eigenvalues
         right = vectors[:, -rank:].flip(-1)
-    else:
-        right = _right_vectors(matrix, rank, energy, tolerance, seed)
-    return matrix @ right, right.mT
+        return matrix @ right, right.mT
+    return _krylov_factors(matrix, rank, energy, tolerance, seed)
 
 
-def _right_vectors(matrix: Tensor, rank: int, energy: float, tolerance: float, seed: int) -> Tensor:
-    """The leading right singular vectors [in, rank] of a tall ``matrix`` [out, in]."""
+def _krylov_factors(
+    matrix: Tensor, rank: int, energy: float, tolerance: float, seed: int
+) -> tuple[Tensor, Tensor]:
+    """`leading_factors` of a tall ``matrix`` [out, in]."""
     out_features, in_features = matrix.shape
     generator = torch.Generator().manual_seed(seed)
-    start = torch.randn(out_features, rank, generator=generator).to(matrix)
     width = min(WIDEST_BASIS * rank, in_features) // rank * rank
     basis = matrix.new_empty(in_features, width)
     projected = matrix.new_zeros(width, width)  # basisᵀ AᵀA basis
+    images: list[Tensor] = []  # A basis
     captured: list[float] = []
 
-    products, end = matrix.mT @ start, 0
+    # The start: every vector a random combination of its own share of the rows, so that all of
+    # them together cost one pass.
+    share = out_features // rank
+    weights = torch.randn(rank, 1, share, generator=generator).to(matrix)
+    products = (weights @ matrix[: rank * share].unflatten(0, (rank, share)))[:, 0].mT
     for begin in range(0, width, rank):
         new = _orthonormal(products, basis[:, :begin])
         if new is None:  # nothing is left to be found
             break
         end = begin + rank
         basis[:, begin:end] = new
-        products = matrix.mT @ (matrix @ new)
+        images.append(matrix @ new)
+        # Rows times the matrix: faster than the transposed matrix times columns.
+        products = (images[-1].mT @ matrix).mT
         overlap = basis[:, :end].mT @ products
         projected[:end, begin:end] = overlap
         projected[begin:end, :end] = overlap.mT
@@ -80,8 +87,10 @@ def _right_vectors(matrix: Tensor, rank: int, energy: float, tolerance: float, s
         captured.append(float(values[-rank:].sum(dtype=torch.float64)))
         if _expected_gain(captured) <= tolerance * (energy - captured[-1]):
             break
-    _, vectors = torch.linalg.eigh(projected[:end, :end])
-    return basis[:, :end] @ vectors[:, -rank:].flip(-1)
+    size = len(images) * rank
+    _, vectors = torch.linalg.eigh(projected[:size, :size])
+    best = vectors[:, -rank:].flip(-1)
+    return torch.cat(images, 1) @ best, (basis[:, :size] @ best).mT
 
 
 def _orthonormal(vectors: Tensor, known: Tensor) -> Tensor | None:
@@ -113,7 +122,7 @@ def _expected_gain(captured: list[float]) -> float:
 
 
 def leading_triples(blocks: Tensor, steps: int, start: Tensor) -> tuple[Tensor, Tensor]:
-    """Leading singular triple of every matrix of ``blocks`` [n, rows, columns].
+    """Leading singular triple of every matrix of ``blocks`` [P, Q, rows, columns].
 
     Args:
         blocks: float, a view of any strides, with fourth powers that its dtype holds.
@@ -121,16 +130,16 @@ def leading_triples(blocks: Tensor, steps: int, start: Tensor) -> tuple[Tensor, 
         start: random, [rows]; the same for all, because blocks are independent anyway.
 
     Returns:
-        ``up`` [n, rows] with the singular values folded in, and ``down`` [n, columns] of norm 1, or
-        0 where a block is.
+        ``up`` [P, Q, rows] with the singular values folded in, and ``down`` [P, Q, columns] of norm
+        1, or 0 where a block is.
     """
-    count, rows, columns = blocks.shape
-    steps = min(steps, rows, columns)
+    grid, (rows, columns) = blocks.shape[:2], blocks.shape[2:]
+    count, steps = grid.numel(), min(steps, rows, columns)
     tiny = torch.finfo(blocks.dtype).tiny
     basis = blocks.new_zeros(count, steps, columns)
-    projected = blocks.new_zeros(count, steps, steps)
-    # A row times a matrix, never a matrix times a column: that product is several times slower.
-    products = start.expand(count, 1, rows) @ blocks
+    images = blocks.new_zeros(count, steps, rows)  # A basis
+    projected = blocks.new_zeros(count, steps, steps)  # basisᵀ AᵀA basis
+    products = torch.cat([start.expand(len(row), 1, rows) @ row for row in blocks])
     for step in range(steps):
         known = basis[:, :step]
         size = products.norm(dim=-1, keepdim=True)
@@ -139,11 +148,26 @@ def leading_triples(blocks: Tensor, steps: int, start: Tensor) -> tuple[Tensor, 
         left = products.norm(dim=-1, keepdim=True)
         new = torch.where(left > DEPENDENT * size, products / left.clamp_min(tiny), 0.0)
         basis[:, step] = new[:, 0]
-        products = (new @ blocks.mT) @ blocks
+        images[:, step], products = _there_and_back(new, blocks)
         overlap = (products @ basis[:, : step + 1].mT)[:, 0]
         projected[:, step, : step + 1] = overlap
         projected[:, : step + 1, step] = overlap
     _, vectors = torch.linalg.eigh(projected)
-    down = vectors[:, None, :, -1] @ basis
-    down = down / down.norm(dim=-1, keepdim=True).clamp_min(tiny)
-    return (down @ blocks.mT)[:, 0], down[:, 0]
+    best = vectors[:, None, :, -1]
+    down = best @ basis
+    norms = down.norm(dim=-1, keepdim=True).clamp_min(tiny)
+    up = best @ images / norms
+    return up.view(*grid, rows), (down / norms).view(*grid, columns)
+
+
+def _there_and_back(vectors: Tensor, blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """``A v`` [n, rows] and ``AᵀA v`` [n, 1, columns] of every block; ``vectors`` [n, 1, columns].
+
+    A row of blocks after the other, so that its second product finds it in the processor's cache. A
+    row times a matrix, never a matrix times a column: that product is several times slower.
+    """
+    images, products = [], []
+    for row, known in zip(blocks, vectors.unflatten(0, blocks.shape[:2]), strict=True):
+        images.append(known @ row.mT)
+        products.append(images[-1] @ row)
+    return torch.cat(images)[:, 0], torch.cat(products)

@@ -93,19 +93,21 @@ def test_a_zero_matrix(size):
     assert bool(torch.isfinite(down).all())
 
 
-@pytest.mark.parametrize("shape", [(5, 24, 40), (5, 40, 24), (3, 1, 7), (3, 7, 1), (2, 1, 1)])
+@pytest.mark.parametrize(
+    "shape", [(3, 5, 24, 40), (1, 5, 40, 24), (3, 1, 1, 7), (3, 2, 7, 1), (1, 2, 1, 1)]
+)
 def test_triples_are_exact_with_as_many_steps_as_there_are_columns(shape):
     blocks = gaussian(*shape)
-    up, down = leading_triples(blocks, 100, gaussian(shape[1], seed=2))
+    up, down = leading_triples(blocks, 100, gaussian(shape[2], seed=2))
     left, values, right = torch.linalg.svd(blocks)
     exact = left[..., :1] * values[..., None, :1] @ right[..., :1, :]
-    assert torch.allclose(up[..., None] * down[:, None], exact, atol=1e-4)
-    assert torch.allclose(up.norm(dim=-1), values[:, 0], rtol=1e-5)
-    assert torch.allclose(down.norm(dim=-1), torch.ones(len(blocks)), atol=1e-6)
+    assert torch.allclose(up[..., None] * down[..., None, :], exact, atol=1e-4)
+    assert torch.allclose(up.norm(dim=-1), values[..., 0], rtol=1e-5)
+    assert torch.allclose(down.norm(dim=-1), torch.ones(shape[:2]), atol=1e-6)
 
 
 def test_triples_of_flat_blocks_lose_a_little():
-    blocks = gaussian(6, 96, 128)
+    blocks = gaussian(2, 3, 96, 128)
     up, _ = leading_triples(blocks, 5, gaussian(96, seed=2))
     assert 0.9 < energy(up) / exact_energy(blocks, 1) < 1
     up, _ = leading_triples(blocks, 24, gaussian(96, seed=2))
@@ -113,22 +115,22 @@ def test_triples_of_flat_blocks_lose_a_little():
 
 
 def test_triples_of_blocks_without_a_full_rank():
-    blocks = gaussian(4, 24, 40)
-    blocks[0] = 0
-    blocks[1] = torch.outer(gaussian(24), gaussian(40, seed=3))
-    blocks[2, :, 5:] = 0
+    blocks = gaussian(1, 4, 24, 40)
+    blocks[0, 0] = 0
+    blocks[0, 1] = torch.outer(gaussian(24), gaussian(40, seed=3))
+    blocks[0, 2, :, 5:] = 0
     up, down = leading_triples(blocks, 12, gaussian(24, seed=2))
-    assert not up[0].any()
+    assert not up[0, 0].any()
     assert bool(torch.isfinite(down).all())
-    assert torch.allclose(up[1][:, None] * down[1], blocks[1], atol=1e-4)
-    exact = torch.linalg.svdvals(blocks)[:, 0]
+    assert torch.allclose(up[0, 1][:, None] * down[0, 1], blocks[0, 1], atol=1e-4)
+    exact = torch.linalg.svdvals(blocks)[..., 0]
     assert torch.allclose(up.norm(dim=-1), exact, rtol=1e-3)
 
 
 def test_views_of_any_strides_will_do():
     matrix = gaussian(48, 80)
-    view = matrix.unflatten(1, (4, 20)).transpose(0, 1)  # [4, 48, 20]
-    start = gaussian(48, seed=2)
+    view = matrix.unflatten(1, (4, 20)).unflatten(0, (2, 24)).transpose(1, 2)
+    start = gaussian(24, seed=2)
     for found, expected in zip(
         leading_triples(view, 4, start), leading_triples(view.contiguous(), 4, start), strict=True
     ):
