@@ -4,6 +4,9 @@ import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import LinearShape
 from artifacts.files.safetensors_io import Header
@@ -36,6 +39,7 @@ class LayerMaker:
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added; None for
             keeping nothing.
+        device: what computes; None for the CPU.
     """
 
     checkpoint: Checkpoint
@@ -43,6 +47,7 @@ class LayerMaker:
     shapes: Mapping[str, LinearShape]
     progress: Progress
     work: WorkFolder | None = None
+    device: torch.device | None = None
 
     def statistics(self, names: Sequence[str]) -> list[LayerStatistics]:
         """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
@@ -51,7 +56,7 @@ class LayerMaker:
 
         def variance(name: str) -> float:
             # No name for the weight: it would hold on to it while the next is read.
-            return allocation_variance(self.checkpoint.tensor(f"{name}.weight"), self.settings)
+            return allocation_variance(self._weight(name), self.settings)
 
         with contextlib.closing(in_order(variance, missing)) as found:
             for count, name in enumerate(self.progress.track(names, "measure"), 1):
@@ -107,13 +112,17 @@ class LayerMaker:
         bias = f"{name}.bias"
         layer = quantize_layer(
             name,
-            self.checkpoint.tensor(f"{name}.weight"),
+            self._weight(name),
             self.checkpoint.tensor(bias) if bias in self.checkpoint else None,
             bits,
             self.settings,
             channels,
         )
         return layer, None if self.work is None else self.work.keep_layer(layer)
+
+    def _weight(self, name: str) -> Tensor:
+        weight = self.checkpoint.tensor(f"{name}.weight")
+        return weight if self.device is None else weight.to(self.device)
 
 
 def weight_statistics(

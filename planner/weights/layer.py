@@ -29,7 +29,10 @@ class QuantizedLayer:
 
 
 def rotation_for(in_features: int, settings: BuildSettings) -> tuple[Rotation, Tensor | None]:
-    """The rotation of inputs of one size, and its signs, float32 [in_features], or None."""
+    """The rotation of inputs of one size, and its signs, float32 [in_features], or None.
+
+    On the CPU.
+    """
     if not settings.rotation:
         return Rotation.identity(in_features), None
     rotation = Rotation.for_size(in_features)
@@ -41,6 +44,7 @@ def rotation_for(in_features: int, settings: BuildSettings) -> tuple[Rotation, T
 def rotate(weight: Tensor, settings: BuildSettings) -> Tensor:
     """``W_H``: the rows of ``weight`` [out, in] rotated, float32, in memory of its own."""
     rotation, signs = rotation_for(weight.shape[1], settings)
+    signs = None if signs is None else signs.to(weight.device)
     rotated = torch.empty_like(weight, dtype=torch.float32)
     for part in row_chunks(weight.shape):
         rotated[part] = rotation.apply(weight[part], signs)
@@ -109,15 +113,15 @@ def quantize_layer(
 
     Args:
         name: the layer's name.
-        weight: [out, in], any float dtype, finite.
+        weight: [out, in], any float dtype, finite; the device it lies on computes.
         bias: [out], or None.
         bits: weight bits, 1 ... 8.
         settings: ranks, rotation, scale rules and seed.
         channels: statistics of the layer's input; needed by settings that smooth.
 
     Returns:
-        The layer; its record holds the decoding error as a signal-to-noise ratio in dB, or None
-        where there is no error at all, as for a weight of zeros.
+        The layer, on the CPU; its record holds the decoding error as a signal-to-noise ratio in dB,
+        or None where there is no error at all, as for a weight of zeros.
 
     Raises:
         ValueError: the settings smooth and there are no statistics, or of other channels.
@@ -139,13 +143,13 @@ def quantize_layer(
         out_features=weight.shape[0],
         in_features=weight.shape[1],
         weight_bits=bits,
-        codes=pack_codes(codes, bits),
-        scale=scale,
+        codes=pack_codes(codes, bits).cpu(),
+        scale=scale.cpu(),
         rotation=rotation,
-        **factors.parts(),
+        **{part: None if t is None else t.cpu() for part, t in factors.parts().items()},
         bias=None if bias is None else bias.to(torch.bfloat16),
         signs=signs,
-        smoothing=smoothing,
+        smoothing=None if smoothing is None else smoothing.cpu(),
     )
     return QuantizedLayer(
         quantized,

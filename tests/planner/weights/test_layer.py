@@ -111,6 +111,21 @@ def test_the_residuals_statistic_is_of_what_gets_quantized():
     assert allocation_variance(weight(), chosen) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "fields", [{}, {"weight_scale": "mse", "factor_bits": 8}, {"effort": "thorough"}]
+)
+def test_a_gpu_makes_as_good_a_layer(fields):
+    chosen, source = settings(**fields), weight(640, 320).bfloat16()
+    ours = quantize_layer("a", source.cuda(), torch.ones(640), 4, chosen)
+    expected = quantize_layer("a", source, torch.ones(640), 4, chosen)
+    assert ours.record.error_db == pytest.approx(expected.record.error_db, abs=0.02)
+    assert all(tensor.device.type == "cpu" for tensor in ours.weight.tensors().values())
+    assert snr_db(source, ours.weight.decode()) == pytest.approx(ours.record.error_db, abs=0.01)
+    variances = [allocation_variance(w, chosen) for w in (source, source.cuda())]
+    assert variances[0] == pytest.approx(variances[1], rel=1e-4)
+
+
 def test_the_source_stays_as_it_is():
     source = weight()
     for fields in ({}, {"rotation": False}):
