@@ -8,12 +8,12 @@ SVD-L keeps each block's top singular triple (Eq. 5, 6). Both branches are store
 
 How near the factors come to exact ones is the effort's choice (`planner.weights.effort`). Random
 numbers have the flattest spectrum and converge last. Of the energy that exact factors capture, this
-much is missed on 1536 x 1536, 6144 x 1536 and 1536 x 6144 of them at ranks 32 and 8, and the layer's
-error at 4 bits is so much larger (``python -m benchmarks.planner_speed --accuracy``):
+much is missed on 1536 x 1536, 6144 x 1536 and 1536 x 6144 of them at ranks 32 and 8, and so much
+larger is the layer's error at 4 bits (``python -m benchmarks.planner_speed --accuracy``):
 
     fast      global 10 %,         local 22 to 23 %,   0.03 to 0.06 dB
     normal    global 1.5 to 3.2 %, local 3.6 to 5.6 %, 0.011 to 0.013 dB
-    thorough  global 0.02 %,       local 0.02 %,       0.000 to 0.001 dB
+    thorough  global 0.02 %,       local 0.02 %,       less than 0.001 dB
 
 With structure the global factors of normal effort miss less than a thousandth.
 
