@@ -13,8 +13,8 @@ def keep_freed_memory() -> None:
     """Let the process keep freed memory for its next layer instead of returning it to the system.
 
     glibc asks the system for every block above 32 MiB, which zeroes it page by page, and gives it
-    back when it is freed. Layers of a size follow one another, so this costs time and saves
-    nothing. Elsewhere than on glibc nothing happens. Not for a library to decide: it holds for the
+    back when it is freed. Layers of a size follow one another, so that is mostly for nothing.
+    What is kept is used again where it fits, which for aligned blocks is not always. Elsewhere than on glibc nothing happens. Not for a library to decide: it holds for the
     whole process.
     """
     if sys.platform != "linux":
