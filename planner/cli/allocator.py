@@ -14,8 +14,8 @@ def keep_freed_memory() -> None:
 
     glibc asks the system for every block above 32 MiB, which zeroes it page by page, and gives it
     back when it is freed. Layers of a size follow one another, so that is mostly for nothing.
-    What is kept is used again where it fits, which for aligned blocks is not always. Elsewhere than on glibc nothing happens. Not for a library to decide: it holds for the
-    whole process.
+    What is kept is used again where it fits, which for aligned blocks is not always. Elsewhere than
+    on glibc nothing happens. Not for a library to decide: it holds for the whole process.
     """
     if sys.platform != "linux":
         return
