@@ -71,6 +71,7 @@ def build(
     progress: Progress | None = None,
     work: WorkFolder | None = None,
     source: Source | None = None,
+    device: torch.device | None = None,
 ) -> BuildResult:
     """Build a pack at ``output``; the same inputs and settings give the same bytes.
 
@@ -86,6 +87,7 @@ def build(
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added.
         source: the checkpoint's files, where the caller has hashed them already.
+        device: what factorises and quantizes; None for the CPU.
 
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
@@ -97,7 +99,7 @@ def build(
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     shapes = architecture.quantizable
-    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work)
+    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work, device)
     with PackWriter(output, force=force) as writer:
         # 1. Inventory.
         inventory = take_inventory(checkpoint, settings)

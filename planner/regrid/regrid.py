@@ -21,6 +21,7 @@ from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
 from planner.build.table_budget import share_of_record
+from planner.build.workers import one_thread
 from planner.regrid.edits import check_grid
 from planner.settings import EDITED_GRID, BuildSettings, settings_of
 from planner.weights.layer import quantize_layer
@@ -200,14 +201,15 @@ def _add_changed(
         return LayerRecord(
             weight_bits=bits, in_features=old.in_features, out_features=old.out_features
         )
-    layer = quantize_layer(
-        name,
-        source.tensor(weight),
-        source.tensor(bias) if bias in source else None,
-        bits,
-        settings,
-        None if calibration is None else calibration.channels[name],
-    )
+    with one_thread():  # as in a build, to the same last bit
+        layer = quantize_layer(
+            name,
+            source.tensor(weight),
+            source.tensor(bias) if bias in source else None,
+            bits,
+            settings,
+            None if calibration is None else calibration.channels[name],
+        )
     writer.add_layer(layer.weight)
     return layer.record
 
