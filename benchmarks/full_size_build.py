@@ -1,4 +1,4 @@
-"""Build a pack from a full-size checkpoint: wall time, peak memory, bytes on disk.
+"""Build a pack from a full-size checkpoint: time, peak memory, bytes on disk.
 
     python -m benchmarks.full_size_build --work out/full --json out/full/result.json
 
@@ -11,9 +11,8 @@ printed.
 
 import argparse
 import json
+import multiprocessing
 import os
-import platform
-import resource
 import subprocess
 import sys
 import time
@@ -26,8 +25,10 @@ from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
 from artifacts.files.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
+from runtime.bench.machine import machine_facts
 
 SEED = 0
+QPLAN = (sys.executable, "-c", "from planner.cli.main import main; main()")
 
 
 def write_random_checkpoint(path: Path, config: TransformerConfig) -> None:
@@ -49,14 +50,40 @@ def write_random_checkpoint(path: Path, config: TransformerConfig) -> None:
 
 
 def run(command: list[str]) -> dict[str, float]:
-    """Run a command and return its wall seconds and peak resident memory in GiB."""
+    """Run a command and return its wall and processor seconds and peak resident memory in GiB."""
     began = time.monotonic()
     process = subprocess.Popen(command)
     _, status, usage = os.wait4(process.pid, 0)
     if status:
         raise SystemExit(f"{' '.join(command)} ended with status {status}")
-    # Linux counts ru_maxrss in KiB.
-    return {"wall_s": time.monotonic() - began, "peak_gib": usage.ru_maxrss / 2**20}
+    return {
+        "wall_s": time.monotonic() - began,
+        "processor_s": usage.ru_utime + usage.ru_stime,
+        "peak_gib": usage.ru_maxrss / 2**20,  # Linux counts it in KiB
+    }
+
+
+def random_checkpoint(work: Path, config: TransformerConfig) -> Path:
+    """A checkpoint of random weights in the folder ``work``, written unless it is there.
+
+    By a process of its own: a command's peak memory counts what its parent held.
+    """
+    path = work / "dit4sr_random.safetensors"
+    if not path.exists():
+        arguments = (path, config)
+        writer = multiprocessing.get_context("spawn").Process(
+            target=write_random_checkpoint, args=arguments
+        )
+        writer.start()
+        writer.join()
+        if writer.exitcode:
+            raise SystemExit(f"{path} could not be written")
+    return path
+
+
+def build(checkpoint: Path, pack: Path, target: str, *options: str) -> dict[str, float]:
+    """Run ``qplan build``, and return what it took."""
+    return run([*QPLAN, "build", str(checkpoint), "--target", target, "-o", str(pack), *options])
 
 
 def main() -> None:
@@ -66,36 +93,27 @@ def main() -> None:
     )
     parser.add_argument("--work", type=Path, default=Path("out/full"), help="needs 8 GB of disk")
     parser.add_argument("--target", default="W4A4")
+    parser.add_argument("--effort", help="of the build (default: its own)")
     parser.add_argument("--json", type=Path, help="write the result here too")
     arguments = parser.parse_args()
     work: Path = arguments.work
     work.mkdir(parents=True, exist_ok=True)
-    checkpoint, pack = work / "dit4sr_random.safetensors", work / "dit4sr_random.qpack"
-    if not checkpoint.exists():
-        write_random_checkpoint(checkpoint, TransformerConfig())
+    checkpoint, pack = random_checkpoint(work, TransformerConfig()), work / "dit4sr_random.qpack"
 
-    qplan = [sys.executable, "-c", "from planner.cli.main import main; main()"]
-    target = ["--target", arguments.target, "-o", str(pack), "--force"]
-    build = run([*qplan, "build", str(checkpoint), *target])
-    verify = run([*qplan, "verify", str(pack)])
+    effort = ["--effort", arguments.effort] if arguments.effort else []
+    took = build(checkpoint, pack, arguments.target, "--force", *effort)
+    verify = run([*QPLAN, "verify", str(pack)])
     pack_bytes = sum(file.stat().st_size for file in pack.rglob("*") if file.is_file())
     source_bytes = checkpoint.stat().st_size
     result = {
         "target": arguments.target,
-        "machine": {
-            "processor": platform.machine(),
-            "cores": os.cpu_count(),
-            "memory_gib": round(
-                os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30, 1
-            ),
-            "torch": torch.__version__,
-        },
-        "build": build,
+        "machine": machine_facts(torch.device("cpu")),
+        "effort": arguments.effort or "normal",
+        "build": took,
         "verify": verify,
         "checkpoint_bytes": source_bytes,
         "pack_bytes": pack_bytes,
         "ratio": pack_bytes / source_bytes,
-        "own_peak_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20,
     }
     text = json.dumps(result, indent=2)
     print(text)

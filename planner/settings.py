@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from planner.allocate.vasmp import MAXIMUM_BITS, MINIMUM_BITS
 from planner.allocate.vatmp import SEGMENTS, USED_BELOW_BITS
 from planner.target import Target, parse_target
+from planner.weights.effort import EffortName
 from schemas.bit_widths import UNQUANTIZED
 from schemas.errors import PackError, UsageError
 from schemas.manifest import RecipeRecord, ScaleRule, SettingOrList, WeightScaleRule
@@ -34,6 +35,7 @@ LATER_SETTINGS: dict[str, SettingOrList] = {
     "factor_bits": UNQUANTIZED,
     "budget": "bytes",
     "modulation": "weights",
+    "effort": "normal",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
 EDITED_GRID = "edited_grid"
@@ -87,6 +89,7 @@ class BuildSettings:
         modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
             ``weights``, quantized like any; the ``table`` of what they give at the pack's own
             steps and prompts; or ``both``.
+        effort: how hard to look for the factors (`planner.weights.effort`).
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 
@@ -115,6 +118,7 @@ class BuildSettings:
     activation_scale: ScaleRule = "gaussian"
     softmax_bits: int = UNQUANTIZED
     modulation: Modulation = "weights"
+    effort: EffortName = "normal"
     keep: tuple[str, ...] = ()
     seed: int = 0
 
@@ -132,6 +136,7 @@ class BuildSettings:
             ("budget", self.budget, BitBudget),
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
             ("choice of modulation", self.modulation, Modulation),
+            ("effort", self.effort, EffortName),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
         ):

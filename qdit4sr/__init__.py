@@ -3,6 +3,7 @@
     import qdit4sr
 
     model = qdit4sr.load("model.qpack")
+    image = model(Image.open("photo.png"), num_inference_steps=20).images[0]      # as in diffusers
     qdit4sr.upscale(model, "photo.png", "photo_x4.png")
     pixels = qdit4sr.upscale(model, array)                       # uint8 [H, W, 3] -> [4 H, 4 W, 3]
     qdit4sr.build("dit4sr.safetensors", "model.qpack", target="W4A4")

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from qdit4sr.pipeline import UpscalePipeline
     from runtime.pipeline import Pipeline
     from schemas.manifest import Manifest
 
@@ -34,8 +35,8 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
-) -> "Pipeline":
-    """Load a model that `upscale` runs.
+) -> "UpscalePipeline":
+    """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
     Args:
         pack: a ``.qpack`` folder.
@@ -54,11 +55,11 @@ def load(
         PackError, CheckpointError: what was named is damaged, or is something else.
         UsageError: a part is missing, or it cannot run here.
     """
+    from qdit4sr.pipeline import UpscalePipeline
     from runtime.base.files import BaseFiles
-    from runtime.loader import load_pipeline
     from runtime.prompts.texts import PromptTexts
 
-    return load_pipeline(
+    return UpscalePipeline(
         pack=_path(pack),
         full_precision=_path(full_precision),
         variant=variant,
@@ -72,7 +73,7 @@ def load(
 
 
 def upscale(
-    model: "Pipeline | PathLike",
+    model: "UpscalePipeline | Pipeline | PathLike",
     image: "PathLike | NDArray[np.uint8]",
     output: PathLike | None = None,
     *,
@@ -87,7 +88,7 @@ def upscale(
     """Enlarge an image four times.
 
     Args:
-        model: what `load` returned, or a pack.
+        model: what `load` returned, its ``model``, or a pack.
         image: a file, or pixels uint8 [H, W, 3], sRGB.
         output: where to write the result of a file: alpha, profile and metadata go along.
         steps: sampling steps; None, here as below, for the pack's own.
@@ -107,6 +108,7 @@ def upscale(
         UsageError: a setting that the model cannot run with, or ``output`` for pixels.
         ResourceError: memory ran out, or the output cannot be written.
     """
+    from qdit4sr.pipeline import UpscalePipeline
     from runtime.images.folder import OUTPUT_SUFFIXES
     from runtime.images.pixels import from_pixels, to_pixels
     from runtime.sampling.settings import SamplingOptions
@@ -114,7 +116,9 @@ def upscale(
     from runtime.upscale import upscale_file
     from schemas.errors import UsageError
 
-    pipeline = load(model) if isinstance(model, str | os.PathLike) else model
+    if isinstance(model, str | os.PathLike):
+        model = load(model)
+    pipeline = model.model if isinstance(model, UpscalePipeline) else model
     options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed)
     settings = options.settings(
         pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile

@@ -22,7 +22,7 @@ from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.modulation import TableIndex, install_table
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
-from runtime.prompts.find import find_prompts
+from runtime.prompts.find import check_texts, find_prompts
 from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
 from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule
@@ -60,6 +60,8 @@ def load_pack(
         PackError: the pack is damaged, or lacks a part that no ``base`` provides.
         UsageError: the backend cannot run here, or the checkpoint is not the pack's source.
     """
+    folders = [] if base is None else [base]
+    check_texts(folders, texts or PromptTexts())
     pack = open_pack(path)
     source = _source_of(pack, checkpoint)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
@@ -67,7 +69,7 @@ def load_pack(
     # Before the network: text encoders may be larger, and are gone again when it comes.
     prompts, captions = find_prompts(
         pack.prompts(),
-        [] if base is None else [base],
+        folders,
         texts or PromptTexts(),
         pack.architecture,
         hint=_pack_hint(path),
@@ -124,13 +126,14 @@ def load_full_precision(
     checkpoint = open_checkpoint(path)
     for note in checkpoint.notes(variant):
         logger.info("%s", note)
+    folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
+    check_texts(folders, texts or PromptTexts())
     opened = None if pack is None else open_pack(pack)
     lent = None
     if opened is not None:
         if opened.config != checkpoint.config:
             raise UsageError(f"{path} and {pack} are networks of different shapes")
         lent = opened.variant
-    folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     vae_folders = [None if opened is None else opened.vae_dir]
     vae_folders += [folder / "vae" for folder in folders]
     hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"

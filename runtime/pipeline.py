@@ -135,6 +135,13 @@ class Pipeline:
         """
         return replace(self, bits_at=constant_bits(self.bits_at, bits))
 
+    def with_prompts(self, prompts: Prompts) -> "Pipeline":
+        """This pipeline with other prompts, which share its network and its CUDA graphs."""
+        changed = replace(self, prompts=prompts)
+        # Where `cached_property` keeps it.
+        changed.__dict__["velocity"] = self.velocity
+        return changed
+
     @property
     def patch_size(self) -> int:
         """Side of one token's patch, in latent pixels."""

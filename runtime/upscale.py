@@ -6,7 +6,8 @@ The order is DiT4SR's:
 2. reflection up to whole patches of latent pixels (DiT4SR cuts instead, which loses edges);
 3. VAE encoding to the control latent, ``(z - shift_factor) * scaling_factor``;
 4. sampling (`runtime.sampling.sampler`), in tiles where the latent is large;
-5. VAE decoding, colour correction against the enlarged image, resize to exactly four times.
+5. VAE decoding, colour correction against the enlarged image, resize to exactly four times, or to
+   the smaller scale that was asked for.
 """
 
 from collections.abc import Mapping
@@ -27,10 +28,11 @@ from runtime.images.image_io import (
 )
 from runtime.images.made_with import Setting
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
+from runtime.images.result_style import ResultStyle
 from runtime.memory import with_smaller_tiles
 from runtime.pipeline import Pipeline
 from runtime.sampling.autoencoder import decode, encode
-from runtime.sampling.sampler import TOKENS_AT_ONCE, StepCallback, initial_noise
+from runtime.sampling.sampler import TOKENS_AT_ONCE, LatentCallback, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import check_table_steps
 
@@ -60,6 +62,7 @@ def upscale_file(
     *,
     caption: str | None = None,
     made_with: Mapping[str, Setting] | None = None,
+    style: ResultStyle | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
 ) -> FileReport:
@@ -73,6 +76,7 @@ def upscale_file(
         caption: positive prompt of this image, one of the pipeline's captions; None for the
             pipeline's own.
         made_with: what the result says of how it was made; None for nothing.
+        style: how large the result is, and what of the input it keeps; None for four times and all.
         max_pixels: an input with more is refused.
         progress: called after every sampling step.
 
@@ -81,14 +85,29 @@ def upscale_file(
             output's format.
         ResourceError: memory ran out with the smallest tiles, or the output cannot be written.
     """
+    style = style or ResultStyle()
     header = read_header(source, max_pixels=max_pixels)
-    check_output_size(output, SCALE * header.width, SCALE * header.height)
+    check_output_size(output, style.scale * header.width, style.scale * header.height)
     image = read_image(source, max_pixels=max_pixels)
     result = upscale(
-        pipeline, image.rgb, settings, alpha=image.alpha, caption=caption, progress=progress
+        pipeline,
+        image.rgb,
+        settings,
+        alpha=image.alpha,
+        caption=caption,
+        scale=style.scale,
+        progress=progress,
     )
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
-    written = write_image(output, result, image, alpha=alpha, made_with=made_with)
+    written = write_image(
+        output,
+        result,
+        image,
+        alpha=alpha,
+        made_with=made_with,
+        quality=style.quality,
+        strip=style.strip,
+    )
     return FileReport(result.shape[-1], result.shape[-2], (*image.notes, *written))
 
 
@@ -100,7 +119,9 @@ def upscale(
     *,
     alpha: Tensor | None = None,
     caption: str | None = None,
+    scale: int = SCALE,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Return ``rgb`` [1, 3, H, W], sRGB-coded, 0 ... 1, as float32 [1, 3, 4 H, 4 W] on the CPU.
 
@@ -110,13 +131,22 @@ def upscale(
         settings: checked by `UpscaleSettings.check`.
         alpha: opacity [1, 1, H, W], by which colours are weighted; None where all is opaque.
         caption: as `upscale_file` takes it.
+        scale: enlargement of the result; below 4 the network's result is resized to it.
         progress: called after every sampling step; starts over when memory runs out.
+        on_latent: likewise, with the latent, which it may replace.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
-    encoded = encode_image(pipeline, rgb, settings, alpha=alpha)
-    latent = sample_latent(pipeline, encoded.control, settings, caption=caption, progress=progress)
+    encoded = encode_image(pipeline, rgb, settings, alpha=alpha, scale=scale)
+    latent = sample_latent(
+        pipeline,
+        encoded.control,
+        settings,
+        caption=caption,
+        progress=progress,
+        on_latent=on_latent,
+    )
     return decode_image(pipeline, encoded, latent, settings)
 
 
@@ -140,17 +170,24 @@ class EncodedImage:
 
 @torch.inference_mode()
 def encode_image(
-    pipeline: Pipeline, rgb: Tensor, settings: UpscaleSettings, *, alpha: Tensor | None = None
+    pipeline: Pipeline,
+    rgb: Tensor,
+    settings: UpscaleSettings,
+    *,
+    alpha: Tensor | None = None,
+    scale: int = SCALE,
 ) -> EncodedImage:
     """Enlarge, pad and encode ``rgb`` [1, 3, H, W] of opacity ``alpha`` [1, 1, H, W].
+
+    The network sees four times the input whatever the result's ``scale``.
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.
     """
     height, width = rgb.shape[-2:]
-    target = (SCALE * height, SCALE * width)
+    target = (scale * height, scale * width)
     # From the input in one step, not from the enlarged image: a second resampling would blur.
-    size = working_size(*target, settings.min_side_px)
+    size = working_size(SCALE * height, SCALE * width, settings.min_side_px)
     enlarged = resize_visible(rgb.float(), alpha, size)
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
@@ -166,6 +203,7 @@ def sample_latent(
     *,
     caption: str | None = None,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Sample the latent [1, C, h, w], float32, that belongs to a control latent of that shape.
 
@@ -175,6 +213,8 @@ def sample_latent(
     """
     check_table_steps(pipeline.table, settings)
     prompts = pipeline.prompts_for(caption)
+    # Not every family's loop has to know it.
+    watched = {} if on_latent is None else {"on_latent": on_latent}
     # A tile that no side needs would have to be halved in vain before anything shrinks.
     largest = min(settings.tile, max(control.shape[-2:]))
     return with_smaller_tiles(
@@ -189,6 +229,7 @@ def sample_latent(
             # Where memory ran out, smaller tiles are to take less of it, not to come in batches.
             tokens_at_once=TOKENS_AT_ONCE if tile == largest else 0,
             progress=progress,
+            **watched,
         ),
         largest,
         TILE_FLOOR,
@@ -202,7 +243,7 @@ def sample_latent(
 def decode_image(
     pipeline: Pipeline, encoded: EncodedImage, latent: Tensor, settings: UpscaleSettings
 ) -> Tensor:
-    """Decode ``latent``, correct its colours and cut it to size: float32 [1, 3, 4 H, 4 W].
+    """Decode ``latent``, correct its colours and bring it to size: float32 [1, 3, *target].
 
     Raises:
         ResourceError: memory ran out with the smallest tiles.

@@ -37,7 +37,7 @@ Bits = Annotated[
 """Width of one code, or `UNQUANTIZED`."""
 VersionOne = Annotated[int, Field(ge=1, le=1)]
 # Both types, so that a plain 4 is written back as 4 and a mean such as 3.98 is possible.
-MeanBits = Annotated[int | float, Field(ge=1, le=UNQUANTIZED)]
+MeanBits = Annotated[int | float, Field(gt=0, le=UNQUANTIZED)]
 
 
 def _descending(timesteps: tuple[float, ...]) -> tuple[float, ...]:

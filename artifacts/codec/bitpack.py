@@ -44,7 +44,8 @@ def pack_codes(codes: Tensor, bits: int) -> Tensor:
     low_bit = bits
     for width in widths:
         low_bit -= width
-        planes.append(_pack_plane(codes >> low_bit & (1 << width) - 1, width))
+        plane = codes if len(widths) == 1 else codes >> low_bit & (1 << width) - 1
+        planes.append(_pack_plane(plane, width))
     return torch.cat(planes)
 
 
@@ -79,9 +80,11 @@ def _pack_plane(values: Tensor, width: int) -> Tensor:
     out_features, in_features = values.shape
     per_byte = 8 // width
     row_bytes = _row_bytes(width, in_features)
-    padded = values.new_zeros((out_features, row_bytes * per_byte))
-    padded[:, :in_features] = values
-    groups = padded.view(out_features, row_bytes, per_byte)
+    if in_features != row_bytes * per_byte:
+        padded = values.new_zeros((out_features, row_bytes * per_byte))
+        padded[:, :in_features] = values
+        values = padded
+    groups = values.reshape(out_features, row_bytes, per_byte)
     packed = groups[..., 0].clone()
     for position in range(1, per_byte):
         packed |= groups[..., position] << width * position

@@ -16,9 +16,10 @@ def local_budget(out_features: int, in_features: int, local_rank: int) -> int:
     return local_rank * (out_features + in_features)
 
 
+@lru_cache(maxsize=64)
 def block_shapes(
     out_features: int, in_features: int, local_rank: int, factor_bits: int = UNQUANTIZED
-) -> list[tuple[int, int]]:
+) -> tuple[tuple[int, int], ...]:
     """Block shapes (s_o, s_i) worth trying for SVD-L within its budget.
 
     Cutting blocks finer never captures less energy (a block's rank-1 approximation, restricted to
@@ -49,8 +50,11 @@ def block_shapes(
             (r, c) != (rows, columns) and rows % r == 0 and columns % c == 0 for r, c in affordable
         )
     ]
-    return sorted(
-        finest, key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape)
+    return tuple(
+        sorted(
+            finest,
+            key=lambda shape: ((out_features // shape[0]) * (in_features // shape[1]), shape),
+        )
     )
 
 
@@ -60,13 +64,21 @@ def expected_block(
 ) -> tuple[int, int] | None:
     """The shape (s_o, s_i) that captures most energy of a weight without structure.
 
-    The largest singular value of s_o x s_i independent normal numbers tends to
-    ``sqrt(s_o) + sqrt(s_i)``, so blocks of that shape capture the share
-    ``(1/sqrt(s_o) + 1/sqrt(s_i))^2`` of a weight of such numbers. Of the shapes worth trying, this
-    is the first with the largest share; None where none is affordable.
+    Of the shapes worth trying, this is the first with the largest `expected_share`; None where none
+    is affordable.
     """
     shapes = block_shapes(out_features, in_features, local_rank, factor_bits)
-    return max(shapes, key=lambda shape: sum(side**-0.5 for side in shape), default=None)
+    return max(shapes, key=expected_share, default=None)
+
+
+def expected_share(shape: tuple[int, int]) -> float:
+    """The share of the energy of independent normal numbers that blocks (s_o, s_i) capture.
+
+    The largest singular value of such a block tends to ``sqrt(s_o) + sqrt(s_i)``, so this is
+    ``(1/sqrt(s_o) + 1/sqrt(s_i))^2``.
+    """
+    rows, columns = shape
+    return (rows**-0.5 + columns**-0.5) ** 2
 
 
 def _divisors(n: int) -> list[int]:

@@ -156,15 +156,35 @@ def _factor_orders(order: int) -> list[int]:
     return [2 ** (base + (index < larger)) for index in range(count)]
 
 
+def _split(order: int, paley_order: int) -> tuple[int, list[int]]:
+    """How the rotation of one block is cut into Kronecker factors of at most 64.
+
+    Returns:
+        Order of the Sylvester matrix that the Paley factor is multiplied with beforehand, and of
+        the Sylvester factors that follow. 1536 = 12 * 128 is (12 * 4) * 32 instead of 12 * 16 * 8:
+        the product is the same matrix, in two steps instead of three.
+    """
+    sylvester = order // paley_order
+    orders = _factor_orders(sylvester)
+    joined = 1
+    while paley_order > 1 and 2 * joined * paley_order <= _MAX_FACTOR_ORDER:
+        joined *= 2
+        shorter = _factor_orders(max(1, sylvester // joined))
+        if sylvester >= joined and len(shorter) < len(orders):
+            return joined, shorter
+    return 1, orders
+
+
 @lru_cache(maxsize=64)
 def _factors(
     order: int, paley_order: int, dtype: torch.dtype, device: torch.device
 ) -> tuple[Tensor, ...]:
     """The Kronecker factors of the rotation of one block, orthonormal. Do not write into them."""
     with torch.inference_mode(False):  # what is kept must serve later callers of any mode
-        factors = [sylvester_matrix(part) for part in _factor_orders(order // paley_order)]
+        joined, orders = _split(order, paley_order)
+        factors = [sylvester_matrix(part) for part in orders]
         if paley_order > 1:
-            factors.insert(0, paley_matrix(paley_order))
+            factors.insert(0, torch.kron(paley_matrix(paley_order), sylvester_matrix(joined)))
         # The order of a factor stands for its norm: dividing each keeps numbers in range.
         return tuple((factor / math.sqrt(len(factor))).to(device, dtype) for factor in factors)
 

@@ -22,6 +22,8 @@ from schemas.manifest import Manifest
 
 TABLE_DTYPES = ("F16", "BF16")
 """Words of the dtypes that a layer's rows may have."""
+TABLE_BITS = 16
+"""Of one number of a row, in either dtype."""
 _SIDES = ("positive", "negative")
 
 

@@ -18,9 +18,9 @@ INK = "#222222"
 FAINT = "#8a8a8a"
 FONT_SIZE = 11
 COLOURS = 64
-FAMILIES = ("RTN", "QuaRot", "SVDQuant", "Q-DiT4SR", "SDNQ", "comfy-kitchen")
-SHAPES = ("cross", "square", "triangle-up", "circle", "diamond", "triangle-down")
-SHADES = ("#8a8a8a", "#1f77b4", "#d98200", "#111111", "#7b3294", "#2ca02c")
+FAMILIES = ("RTN", "QuaRot", "SVDQuant", "Q-DiT4SR", "SDNQ", "comfy-kitchen", "ours")
+SHAPES = ("cross", "square", "triangle-up", "circle", "diamond", "triangle-down", "triangle-right")
+SHADES = ("#8a8a8a", "#1f77b4", "#d98200", "#111111", "#7b3294", "#2ca02c", "#b2182b")
 
 BIT_SHADES = ("#f0f5fb", "#cfe0f1", "#a3c7e4", "#6ba5d2", "#3a7fbd", "#14579c", "#07264f")
 """2 ... 8 bits, from light to dark."""
@@ -221,6 +221,38 @@ def weight_variance(statistics: Sequence[LayerStatistics], out: Path) -> tuple[s
 def _interval(entry: Measured) -> dict[str, float]:
     found = entry.metrics["latent_db"]
     return {"mean": found.mean, "low": found.low, "high": found.high}
+
+
+def predicted_and_measured(points: Sequence[tuple[str, str, float, float]], file: Path) -> None:
+    """Errors in dB as the first-order model has them, and as they are.
+
+    Args:
+        points: label of a kind of packs, target, predicted, measured.
+        file: the picture's.
+    """
+    import altair as alt  # noqa: PLC0415
+
+    values: Values = [
+        {"pack": label, "target": target, "predicted": predicted, "measured": found}
+        for label, target, predicted, found in points
+    ]
+    ends = [min(min(p[2:]) for p in points) - 1, max(max(p[2:]) for p in points) + 1]
+    scale = alt.Scale(domain=ends, nice=False)
+    base = alt.Chart(alt.Data(values=values)).encode(
+        x=alt.X("predicted:Q", title="predicted error of the latent, dB", scale=scale),
+        y=alt.Y("measured:Q", title="measured, dB", scale=scale),
+    )
+    kinds = sorted({label for label, *_ in points})
+    shapes = alt.Scale(domain=kinds, range=list(SHAPES[: len(kinds)]))
+    marks = base.mark_point(size=60, color=INK).encode(
+        shape=alt.Shape("pack:N", scale=shapes, legend=alt.Legend(title=None, orient="top"))
+    )
+    names = base.mark_text(align="left", dx=7, fontSize=FONT_SIZE - 2).encode(text="target:N")
+    line = alt.Chart(alt.Data(values=[{"at": end} for end in ends])).mark_line(
+        color=FAINT, strokeDash=[4, 3]
+    )
+    equal = line.encode(x=alt.X("at:Q", scale=scale), y=alt.Y("at:Q", scale=scale))
+    _save((equal + marks + names).properties(width=420, height=420), file.parent, file.name)
 
 
 def _save(chart: Any, out: Path, name: str) -> str:

@@ -82,6 +82,7 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
     at = f"@{ranks}" if second else ""
     both = {"global_rank": ranks.global_rank, "local_rank": ranks.local_rank}
     hsvd, vasmp, full = f"hsvd{at}", f"q-dit4sr-no-vatmp{at}", f"q-dit4sr{at}"
+    twice = {name: 2 * rank for name, rank in both.items()}
     rows: list[Row] = []
 
     def add(name: str, label: str, family: str, **more: Any) -> None:
@@ -148,8 +149,16 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
         "ours",
         recipe="standard",
         # Of the same bytes: its factors have 8 bits.
-        overrides={name: 2 * rank for name, rank in both.items()},
+        overrides=twice,
         against=(full, f"q-dit4sr-residual{at}"),
+    )
+    add(
+        "standard-operations",
+        "standard, no more bit operations either",
+        "ours",
+        recipe="standard",
+        overrides={**twice, "budget": "bit-operations"},
+        against=(full, f"standard{at}"),
     )
     add(
         "q-dit4sr-no-signs",

@@ -43,6 +43,7 @@ def start(
     parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawTextHelpFormatter
     )
+    parser.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/quality"))
     parser.add_argument("--crops", type=int, default=crops, help="default: %(default)s")
     parser.add_argument(
@@ -53,10 +54,12 @@ def start(
     arguments = parser.parse_args()
     arguments.work.mkdir(parents=True, exist_ok=True)
     sampling = Sampling(
-        MODEL, arguments.crops, 128, arguments.seeds, arguments.steps, 1.0, pictures=False
+        arguments.model, arguments.crops, 128, arguments.seeds, arguments.steps, 1.0, pictures=False
     )
     bench = make_bench(sampling, arguments.work, lambda _done, _total: None)
-    maker = PackMaker(MODEL, arguments.work, steps=sampling.steps, guidance=sampling.guidance)
+    maker = PackMaker(
+        arguments.model, arguments.work, steps=sampling.steps, guidance=sampling.guidance
+    )
     return SmallRun(arguments, bench, maker)
 
 

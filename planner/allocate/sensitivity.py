@@ -14,8 +14,8 @@ A mean over weights hides work: wide feed-forward layers that all image tokens p
 narrow ones that a few text tokens pass, cost no byte and many more operations. Where multiply-
 accumulates are given, a second budget holds the means that they weight to the same number.
 
-Far from full precision the first order misjudges how far costs lie apart. So costs are raised to a
-power below 1, and activations keep a least width (values ours).
+Of few bits the first order misjudges how far costs lie apart. So those of activations are raised to
+a power below 1 (value ours).
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,9 +25,8 @@ from planner.allocate.budgets import Budget, allocate_widths
 from planner.allocate.vasmp import LayerStatistics
 from schemas.sensitivity import SensitivityMap
 
-WEIGHT_TEMPER = 0.7
-ACTIVATION_TEMPER = 0.5
-MINIMUM_ACTIVATION_BITS = 3
+ACTIVATION_TEMPER = 0.75
+MINIMUM_ACTIVATION_BITS = 2
 MAXIMUM_ACTIVATION_BITS = 8
 
 
@@ -83,6 +82,7 @@ def sensitive_weight_bits(
     minimum_bits: int,
     maximum_bits: int,
     work: Mapping[str, int] | None = None,
+    mean_work_bits: float | None = None,
 ) -> dict[str, int]:
     """Weight bits of every layer; their parameter-weighted mean is at most ``mean_bits``.
 
@@ -93,7 +93,8 @@ def sensitive_weight_bits(
         minimum_bits: fewest bits of a layer.
         maximum_bits: most bits of a layer.
         work: multiply-accumulates of every layer in a forward pass; the mean that they weight is
-            then at most ``mean_bits`` too.
+            then kept to as well.
+        mean_work_bits: that mean; ``mean_bits`` by default.
 
     Raises:
         UsageError: the mean lies outside the bounds.
@@ -102,9 +103,10 @@ def sensitive_weight_bits(
     costs = weight_costs(ordered, sensitivity)
     budgets = [Budget([layer.parameters for layer in ordered], mean_bits)]
     if work is not None:
-        budgets.append(Budget([max(1, work[layer.name]) for layer in ordered], mean_bits))
+        sizes = [max(1, work[layer.name]) for layer in ordered]
+        budgets.append(Budget(sizes, mean_bits if mean_work_bits is None else mean_work_bits))
     bits = allocate_widths(
-        [costs[layer.name] ** WEIGHT_TEMPER for layer in ordered],
+        [costs[layer.name] for layer in ordered],
         budgets,
         minimum_bits=minimum_bits,
         maximum_bits=maximum_bits,
@@ -119,7 +121,7 @@ def sensitive_activation_bits(
 
     Args:
         costs: of all layers.
-        mean_bits: the budget; below `MINIMUM_ACTIVATION_BITS` that least width gives way.
+        mean_bits: the budget.
         work: as of `sensitive_weight_bits`.
 
     Raises:
@@ -132,11 +134,10 @@ def sensitive_activation_bits(
     if work is not None:
         sizes = [max(1, work[name]) for name in names for _ in range(steps)]
         budgets.append(Budget(sizes, mean_bits))
-    least = min(MINIMUM_ACTIVATION_BITS, int(mean_bits))
     bits = allocate_widths(
         flat,
         budgets,
-        minimum_bits=least,
+        minimum_bits=MINIMUM_ACTIVATION_BITS,
         maximum_bits=MAXIMUM_ACTIVATION_BITS,
     )
     return {

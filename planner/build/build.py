@@ -32,6 +32,7 @@ from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
 from planner.build.modulation import check_modulation, in_16_bits, table_record, table_rows
 from planner.build.progress import Progress, Silent
+from planner.build.table_budget import share_of_record
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
@@ -70,6 +71,7 @@ def build(
     progress: Progress | None = None,
     work: WorkFolder | None = None,
     source: Source | None = None,
+    device: torch.device | None = None,
 ) -> BuildResult:
     """Build a pack at ``output``; the same inputs and settings give the same bytes.
 
@@ -85,6 +87,7 @@ def build(
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added.
         source: the checkpoint's files, where the caller has hashed them already.
+        device: what factorises and quantizes; None for the CPU.
 
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
@@ -96,7 +99,7 @@ def build(
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     shapes = architecture.quantizable
-    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work)
+    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work, device)
     with PackWriter(output, force=force) as writer:
         # 1. Inventory.
         inventory = take_inventory(checkpoint, settings)
@@ -113,12 +116,15 @@ def build(
         counts_work = settings.budget == "bit-operations"
         work_of = layer_work(architecture, base) if counts_work else None
 
+        table = table_record(settings, base)
+
         # 2, 3. Variances, and from them, or with sensitivities, weight bits.
         statistics = maker.statistics(names) if settings.reads_variances else []
         if settings.weight_allocation == "uniform":
             bits = uniform_bits(names, settings)
         else:
-            bits = weight_bits(statistics, settings, sensitivity, work_of)
+            share = share_of_record(architecture, settings, table)
+            bits = weight_bits(statistics, settings, sensitivity, work_of, share)
 
         # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
@@ -138,7 +144,6 @@ def build(
         # 6. The rest, and what describes it.
         for name in inventory.plain:
             writer.add_tensor(name, checkpoint.tensor(name))
-        table = table_record(settings, base)
         if table is not None:
             for name, rows in table_rows(checkpoint, architecture, table, base, maker.progress):
                 writer.add_modulation(name, in_16_bits(rows))

@@ -1,7 +1,11 @@
 """The layers of one build: measured, then quantized, or taken over from an interrupted build."""
 
+import contextlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+
+import torch
+from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import LinearShape
@@ -10,6 +14,7 @@ from planner.allocate.vasmp import LayerStatistics
 from planner.build.inventory import take_inventory
 from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WorkFolder
+from planner.build.workers import in_order
 from planner.settings import BuildSettings
 from planner.weights.layer import (
     QuantizedLayer,
@@ -19,10 +24,13 @@ from planner.weights.layer import (
 )
 from schemas.calibration import ChannelStatistics
 
+KEPT_EVERY = 16
+"""Variances are written down after so many: measuring a layer takes little longer than writing."""
+
 
 @dataclass(frozen=True)
 class LayerMaker:
-    """Makes the layers of a checkpoint; memory holds one at a time.
+    """Makes the layers of a checkpoint; memory holds one per worker (`planner.build.workers`).
 
     Attributes:
         checkpoint: the source.
@@ -31,6 +39,7 @@ class LayerMaker:
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added; None for
             keeping nothing.
+        device: what computes; None for the CPU.
     """
 
     checkpoint: Checkpoint
@@ -38,18 +47,25 @@ class LayerMaker:
     shapes: Mapping[str, LinearShape]
     progress: Progress
     work: WorkFolder | None = None
+    device: torch.device | None = None
 
     def statistics(self, names: Sequence[str]) -> list[LayerStatistics]:
         """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
         variances = {} if self.work is None else self.work.variances()
-        for name in self.progress.track(names, "measure"):
-            if name not in variances:
-                # No name for the weight: it would hold on to it while the next is read.
-                variances[name] = allocation_variance(
-                    self.checkpoint.tensor(f"{name}.weight"), self.settings
-                )
-                if self.work is not None:
-                    self.work.keep_variances(variances)
+        missing = [name for name in names if name not in variances]
+
+        def variance(name: str) -> float:
+            # No name for the weight: it would hold on to it while the next is read.
+            return allocation_variance(self._weight(name), self.settings)
+
+        with contextlib.closing(in_order(variance, missing)) as found:
+            for count, name in enumerate(self.progress.track(names, "measure"), 1):
+                if name not in variances:
+                    variances[name] = next(found)
+                    if self.work is not None and count % KEPT_EVERY == 0:
+                        self.work.keep_variances(variances)
+        if missing and self.work is not None:
+            self.work.keep_variances(variances)
         return [
             LayerStatistics(
                 name,
@@ -72,12 +88,17 @@ class LayerMaker:
             bits: weight bits by name.
             channels: statistics of inputs, for settings that smooth.
         """
-        for name in self.progress.track(names, "quantize"):
-            layer, file = self._layer(name, bits[name], channels.get(name))
-            error_db = layer.record.error_db
-            shown = "exact" if error_db is None else f"{error_db:.1f} dB"
-            self.progress.note(f"{name} {bits[name]} bits, {shown}")
-            yield layer, file
+
+        def make(name: str) -> tuple[QuantizedLayer, Header | None]:
+            return self._layer(name, bits[name], channels.get(name))
+
+        with contextlib.closing(in_order(make, names)) as made:
+            for name in self.progress.track(names, "quantize"):
+                layer, file = next(made)
+                error_db = layer.record.error_db
+                shown = "exact" if error_db is None else f"{error_db:.1f} dB"
+                self.progress.note(f"{name} {bits[name]} bits, {shown}")
+                yield layer, file
 
     def _layer(
         self, name: str, bits: int, channels: ChannelStatistics | None
@@ -91,13 +112,17 @@ class LayerMaker:
         bias = f"{name}.bias"
         layer = quantize_layer(
             name,
-            self.checkpoint.tensor(f"{name}.weight"),
+            self._weight(name),
             self.checkpoint.tensor(bias) if bias in self.checkpoint else None,
             bits,
             self.settings,
             channels,
         )
         return layer, None if self.work is None else self.work.keep_layer(layer)
+
+    def _weight(self, name: str) -> Tensor:
+        weight = self.checkpoint.tensor(f"{name}.weight")
+        return weight if self.device is None else weight.to(self.device)
 
 
 def weight_statistics(

@@ -1,12 +1,13 @@
 """What a manifest says of a build."""
 
 from collections.abc import Mapping
-from fractions import Fraction
 from importlib.metadata import version
 
 from artifacts.family import Architecture
 from planner.allocate.grid import mean_activation_bits, rounded_down
+from planner.allocate.table_share import mean_weight_bits
 from planner.build.inventory import Inventory
+from planner.build.table_budget import share_of_record
 from planner.settings import BuildSettings
 from schemas.bit_grid import BitGrid, MeanBitWidths
 from schemas.calibration import Calibration
@@ -79,7 +80,9 @@ def make_manifest(
         calibration=None if calibration is None else calibration.sampling,
         target=settings.target.to_schema(),
         reached=MeanBitWidths(
-            weight_bits=rounded_down(mean_weight_bits(records)),
+            weight_bits=rounded_down(
+                mean_weight_bits(records, share_of_record(architecture, settings, modulation))
+            ),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         ),
         transformer_bytes=TransformerBytes(source=source_bytes),
@@ -88,17 +91,6 @@ def make_manifest(
         omitted=inventory.omitted,
         rebuilt=inventory.rebuilt,
     )
-
-
-def mean_weight_bits(records: Mapping[str, LayerRecord]) -> Fraction:
-    """Parameter-weighted mean over the quantized layers, exactly."""
-    sizes = {
-        name: record.out_features * record.in_features
-        for name, record in records.items()
-        if record.is_quantized
-    }
-    stored = sum(size * records[name].weight_bits for name, size in sizes.items())
-    return Fraction(stored, sum(sizes.values()))
 
 
 def layer_warnings(records: Mapping[str, LayerRecord]) -> list[str]:

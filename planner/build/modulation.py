@@ -19,12 +19,16 @@ from artifacts.family import Architecture
 from artifacts.pack.modulation import pooled_prompts
 from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
+from planner.build.table_budget import share_of_record
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.errors import UsageError
 from schemas.manifest import ModulationRecord
 
 FELL_BACK = "without prompts there is no table of modulations: the pack holds the layers' weights"
+TOO_LARGE = (
+    "a table of modulations would be larger than the layers' weights: the pack holds these instead"
+)
 
 
 def check_modulation(settings: BuildSettings, architecture: Architecture, base: BaseModel) -> None:
@@ -68,7 +72,11 @@ def settle_modulation(
             raise
         notes = [FELL_BACK] if architecture.modulations.layers else []
         return replace(settings, modulation="weights"), notes
-    return settings, []
+    record = table_record(settings, base)
+    share = share_of_record(architecture, settings, record)
+    if record is None or record.weights or asked or share.pays(settings.target.weight_bits):
+        return settings, []
+    return replace(settings, modulation="weights"), [TOO_LARGE]
 
 
 def table_record(settings: BuildSettings, base: BaseModel) -> ModulationRecord | None:

@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+import torch
+
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import check_output
 from planner.build.base_model import BaseModel
@@ -27,6 +29,7 @@ def build_resumable(
     sensitivity: SensitivityMap | None = None,
     force: bool = False,
     progress: Progress | None = None,
+    device: torch.device | None = None,
 ) -> BuildResult:
     """Build a pack as `build` does, going on with what an interrupted build left in ``work``.
 
@@ -46,7 +49,8 @@ def build_resumable(
         for name, found in data.items()
         if found is not None
     }
-    work.open(make_plan(source, settings, **digests))
+    where = {} if device is None else {"device": str(device)}
+    work.open(make_plan(source, settings, **digests, **where))
     with work.removed_when_refused():
         result = build(
             checkpoint,
@@ -59,6 +63,7 @@ def build_resumable(
             progress=progress,
             work=work,
             source=source,
+            device=device,
         )
     work.remove()
     return result

@@ -10,8 +10,8 @@ A command that is interrupted, or killed, goes on from here when it is repeated.
 written beside its place and then renamed, and carries a hash; what is damaged is made anew. A
 folder without a sound plan is one whose making or removal was cut short; it is cleared.
 
-Numbers may differ in their last bits between processors, and with the number of threads. Neither is
-part of the plan: who goes on elsewhere gets a pack as good as any, but not the same bytes.
+Numbers may differ in their last bits between processors. Those are no part of the plan: who goes on
+elsewhere gets a pack as good as any, but not the same bytes.
 """
 
 import contextlib

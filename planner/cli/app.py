@@ -1,4 +1,4 @@
-"""The command ``qplan``: estimate, build, calibrate, probe, regrid, inspect, diff and verify.
+"""The command ``qplan``: estimate, build, calibrate, probe, regrid, inspect, report, diff, verify.
 
 One module for each command or two; this one puts them together.
 """
@@ -12,11 +12,11 @@ from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
 from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
 from planner.cli.probe import PROBE_EXAMPLE, probe
 from planner.cli.regrid import REGRID_EXAMPLE, regrid
+from planner.cli.report import REPORT_EXAMPLE, report
 
 app = typer.Typer(
     name="qplan",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
@@ -32,5 +32,6 @@ app.command(epilog=CALIBRATE_EXAMPLE)(calibrate)
 app.command(epilog=PROBE_EXAMPLE)(probe)
 app.command(epilog=REGRID_EXAMPLE)(regrid)
 app.command(epilog=INSPECT_EXAMPLE)(inspect)
+app.command(epilog=REPORT_EXAMPLE)(report)
 app.command(epilog=DIFF_EXAMPLE)(diff)
 app.command(epilog=VERIFY_EXAMPLE)(verify)

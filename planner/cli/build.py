@@ -146,6 +146,7 @@ def build(
                         sensitivity=sensitive,
                         force=force,
                         progress=progress,
+                        device=calibration_pass.quantizing_device(),
                     )
                 else:
                     from planner.build.calibrated_build import build_calibrated

@@ -17,6 +17,7 @@ from planner.cli.options import (
     ActivationScale,
     Allocator,
     Budget,
+    Effort,
     FactorBits,
     GlobalRank,
     Keep,
@@ -40,6 +41,8 @@ from schemas.choices import check_guidance
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    import torch
+
     from artifacts.checkpoint.reader import Checkpoint
     from planner.build.base_model import BaseModel
     from planner.build.calibrated_build import CalibrationRun
@@ -85,6 +88,7 @@ class QuantizerOptions:
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
+    effort: Effort = None
     keep: Keep = None
     seed: Seed = 0
 
@@ -226,9 +230,27 @@ class PassOptions:
         typer.Option(help="Side of the crops in px (default: one tile's, 128 for DiT4SR)."),
     ] = None
     calib_seed: Annotated[int, typer.Option(help="Seed of images, crops and noise.")] = 0
-    device: Annotated[str, typer.Option(help="Where the calibration runs: auto, cpu or cuda.")] = (
-        "auto"
-    )
+    device: Annotated[
+        str,
+        typer.Option(
+            help="Where the calibration runs: auto, cpu or cuda. A build without images quantizes"
+            " on a GPU, too, when cuda is asked for."
+        ),
+    ] = "auto"
+
+    def quantizing_device(self) -> "torch.device | None":
+        """What quantizes: a GPU that was asked for by name, else None for the CPU.
+
+        So the same command gives the same bytes with a GPU in the machine and without.
+
+        Raises:
+            UsageError: there is no such device here.
+        """
+        if self.device in ("auto", "cpu"):
+            return None
+        from planner.calibrate.pipelines import choose_device
+
+        return choose_device(self.device)[0]
 
     def run(
         self, folder: Path, unfinished: UnfinishedOptions, report: Callable[[str], None]

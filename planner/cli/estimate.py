@@ -60,7 +60,7 @@ def estimate(
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.family import preset_architecture
-        from planner.estimate.estimate import ImageSettings
+        from planner.estimate.estimate import ImageSettings, without_larger_table
         from planner.estimate.estimate import estimate as predict
         from planner.estimate.tables import render
 
@@ -81,6 +81,8 @@ def estimate(
             if opened is None
             else opened.architecture(settings.variant)
         )
+        if quantizer.modulation is None:
+            settings = without_larger_table(settings, architecture, steps)
         result = predict(architecture, settings, image, variances=variances)
         if json_output:
             print_json(result.to_json())

@@ -9,8 +9,8 @@ from typing import Annotated
 import typer
 
 from artifacts.cli.exit_codes import exit_on_error
-from artifacts.cli.output import print_json, say
-from planner.cli.options import Debug, Json, console, show_notes
+from artifacts.cli.output import print_json, say, terminal
+from planner.cli.options import Debug, Json, show_notes
 
 INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
 VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
@@ -30,7 +30,8 @@ def inspect(
     """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
     with exit_on_error(debug=debug):
         from artifacts.pack.reader import open_pack
-        from planner.inspect.inspection import layer_facts, render_pack, select_layers, summary
+        from planner.inspect.inspection import layer_facts, select_layers, summary
+        from planner.inspect.pack_tables import COLUMNS, render_pack
 
         opened = open_pack(pack)
         names = select_layers(opened, layer)
@@ -38,7 +39,7 @@ def inspect(
             layers = layer_facts(opened, names)
             print_json({"pack": str(pack), **summary(opened.manifest), "layers": layers})
         else:
-            console().print(render_pack(opened, names))
+            terminal(piped_width=COLUMNS).print(render_pack(opened, names))
 
 
 def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = False) -> None:

@@ -1,11 +1,13 @@
 """Where the command ``qplan`` begins; imports next to nothing, so that Ctrl-C is heard at once."""
 
 from artifacts.cli.interrupts import leave_at_once_on_interrupt, tell_of_interruption
+from planner.cli.allocator import keep_freed_memory
 
 
 def main() -> None:
     """Run ``qplan``."""
     leave_at_once_on_interrupt()
+    keep_freed_memory()
     from planner.cli.app import app
 
     try:

@@ -90,6 +90,10 @@ ActivationScale = Annotated[
     str | None,
     typer.Option(help="Step of a token: gaussian, absmax, or blend, halfway between them."),
 ]
+Effort = Annotated[
+    str | None,
+    typer.Option(help="How hard to look for the factors: fast, normal (default) or thorough."),
+]
 Keep = Annotated[
     list[str] | None,
     typer.Option(metavar="REGEX", help="Keep matching layers in 16 bits; repeatable."),

@@ -11,10 +11,12 @@ from typing import Any, TypedDict, get_args
 
 from artifacts.codec.gaussian_quantizer import gaussian_level
 from artifacts.family import Architecture, AttentionWork
+from planner.allocate.table_share import TableShare
 from planner.allocate.vasmp import LayerStatistics
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.inventory import left_to_table
 from planner.build.network_probe import find_active_tensors
+from planner.build.table_budget import table_share
 from planner.estimate.accounting import (
     FULL_PRECISION_BITS,
     HALF_PRECISION_BITS,
@@ -31,6 +33,7 @@ from planner.estimate.accounting import (
 )
 from planner.estimate.distortion import Distortion, decibels, predict_distortion
 from planner.estimate.stored_bytes import (
+    PROMPTS,
     CheckpointBytes,
     PackBytes,
     checkpoint_bytes,
@@ -150,7 +153,7 @@ class Estimate:
     ``layers`` the quantized ones, ``kept`` those that the settings keep in 16 bits.
     ``modulation_layers`` block linears are left out because their results are tabled, which saves
     ``modulation_macs`` multiply-accumulates of a pass; ``modulation_choices`` has the pack's bytes
-    for every choice of what is stored of modulations, at the same mean bits.
+    for every choice of what is stored of modulations, at the same target.
     """
 
     settings: BuildSettings
@@ -300,7 +303,7 @@ def estimate(
         variance = 1.0 if variances is None else variances[name]
         out_features, in_features = linears[name]
         statistics.append(LayerStatistics(name, out_features * in_features, variance))
-    bits = _bits(statistics, settings)
+    bits = _bits(statistics, settings, _share(architecture, settings, image.steps))
     size, work = network_size(architecture), network_work(architecture, tokens)
     attention = architecture.family.attention_work(architecture.config, tokens)
     whole = _Counter(size, work, attention, image.steps)
@@ -348,13 +351,40 @@ def estimate(
     )
 
 
-def _bits(statistics: Sequence[LayerStatistics], settings: BuildSettings) -> dict[str, int]:
+def without_larger_table(
+    settings: BuildSettings, architecture: Architecture, steps: int
+) -> BuildSettings:
+    """The settings that a build takes where nobody chose the table: none that outgrows the layers.
+
+    Args:
+        settings: of a recipe.
+        architecture: the network.
+        steps: of the table.
+    """
+    share = _share(architecture, settings, steps)
+    if not share.weights or share.pays(settings.target.weight_bits):
+        return settings
+    return replace(settings, modulation="weights")
+
+
+def _share(architecture: Architecture, settings: BuildSettings, steps: int) -> TableShare:
+    """Of a table of both prompts at so many steps; more than the build's where they share one."""
+    rows = PROMPTS * steps if settings.modulation == "table" else 0
+    return table_share(architecture, settings, rows)
+
+
+def _bits(
+    statistics: Sequence[LayerStatistics], settings: BuildSettings, table: TableShare
+) -> dict[str, int]:
     """Weight bits of every layer; without a probe, where a build would go by one."""
     if settings.weight_allocation == "uniform":
         return uniform_bits((layer.name for layer in statistics), settings)
     if settings.weight_allocation == "sensitivity":
-        # Nothing tells layers apart; the budget is the same.
-        settings = replace(settings, weight_allocation="vasmp")
+        # Nothing tells layers apart; VaSMP with the same budget stands in.
+        asked = settings.target.weight_bits
+        mean = table.mean_of_rest(asked, sum(layer.parameters for layer in statistics))
+        target = replace(settings.target, weight_bits=min(mean, settings.maximum_bits))
+        settings = replace(settings, weight_allocation="vasmp", target=target)
     return weight_bits(statistics, settings)
 
 
@@ -377,17 +407,20 @@ def _choices(
     kept: Collection[str],
     steps: int,
 ) -> dict[str, int]:
-    """Bytes of a pack by what is stored of modulations, all layers at the target's bits."""
+    """Bytes of a pack by what is stored of modulations; without a table that is no smaller."""
     found = {}
     for choice in get_args(Modulation) if architecture.modulations.layers else ():
         changed = replace(settings, modulation=choice)
+        share = _share(architecture, changed, steps)
+        if choice == "table" and not share.pays(settings.target.weight_bits):
+            continue
         absent = {*kept, *left_to_table(architecture, changed).layers}
         quantized = [
             LayerStatistics(name, shape.out_features * shape.in_features, 1.0)
             for name, shape in architecture.quantizable.items()
             if f"{name}.weight" in active_tensors and name not in absent
         ]
-        bits = _bits(quantized, changed)
+        bits = _bits(quantized, changed, share)
         sizes = pack_bytes(architecture, bits, active_tensors, changed, steps)
         found[choice] = sizes.total
     return found

@@ -7,8 +7,9 @@ quantization is, three things follow to first order, each a squared norm:
 - noise of unit variance in ``y``: ``sum |g_n|²`` over tokens n;
 - noise in the layer's input, in proportion to every token's own mean square, behind a weight whose
   rows are white with ``|W|² = 1``: ``sum rms_n² |g_n|² / out``;
-- noise in ``W``, which all tokens and steps share: ``|sum_t sum_n g_n x_nᵀ|²``, the squared norm of
-  the weight's gradient. It is found from a sketch: with ``R`` [in, k] of independent ±1/sqrt(k),
+- white noise in ``W`` with a squared Frobenius norm of 1, which all tokens and steps share:
+  ``|sum_t sum_n g_n x_nᵀ|² / (out · in)``, the squared norm of the weight's gradient over its
+  elements. It is found from a sketch: with ``R`` [in, k] of independent ±1/sqrt(k),
   ``|A R|²`` has the expectation ``|A|²``, and only ``A R`` [out, k] is held.
 """
 
@@ -45,6 +46,7 @@ class LayerGradients:
         self, network: nn.Module, names: Sequence[str], *, steps: int, cotangents: int, seed: int
     ) -> None:
         self._layers = [network.get_submodule(name) for name in names]
+        self._sizes = [layer.get_parameter("weight").numel() for layer in self._layers]
         self._seed = seed
         self._step = 0
         self._cotangent = 0
@@ -75,14 +77,20 @@ class LayerGradients:
         self._step, self._cotangent = step, cotangent
 
     def weight(self) -> Tensor:
-        """``|sum g xᵀ|²`` over all steps, float64 [layers, cotangents]; 0 without a gradient."""
+        """``|sum g xᵀ|²`` over all steps, per element of the weight.
+
+        Returns:
+            float64 [layers, cotangents]; 0 without a gradient.
+        """
         return torch.tensor(
             [
                 [
-                    0.0 if sketch is None else float(sketch.square().sum(dtype=torch.float64))
+                    0.0
+                    if sketch is None
+                    else float(sketch.square().sum(dtype=torch.float64)) / size
                     for sketch in row
                 ]
-                for row in self._weight
+                for size, row in zip(self._sizes, self._weight, strict=True)
             ],
             dtype=torch.float64,
         )

@@ -16,9 +16,12 @@ from artifacts.pack.file_names import COMPANION_FILES
 from artifacts.pack.reader import Pack
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import mean_activation_bits, rounded_down
-from planner.build.manifest import layer_warnings, mean_weight_bits
+from planner.allocate.table_share import NO_TABLE, TableShare, mean_weight_bits
+from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
+from planner.build.table_budget import share_of_record
+from planner.build.workers import one_thread
 from planner.regrid.edits import check_grid
 from planner.settings import EDITED_GRID, BuildSettings, settings_of
 from planner.weights.layer import quantize_layer
@@ -117,7 +120,7 @@ def regrid(
         recorded = {**old.recipe.settings, EDITED_GRID: True}
         recipe = old.recipe.model_copy(update={"settings": recorded})
         reached = MeanBitWidths(
-            weight_bits=rounded_down(mean_weight_bits(records)),
+            weight_bits=rounded_down(mean_weight_bits(records, _share(pack))),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         )
         manifest = old.model_copy(
@@ -132,6 +135,15 @@ def regrid(
         written = writer.finish(manifest, grid, model_card)
     changed = {name: records[name] for name in names}
     return RegridResult(old, written, names, [*_over_budget(written), *layer_warnings(changed)])
+
+
+def _share(pack: Pack) -> TableShare:
+    """Of the pack's table, by the settings that it was built with."""
+    old = pack.manifest
+    if old.modulation is None:
+        return NO_TABLE
+    settings = settings_of(old.recipe, pack.architecture.family)
+    return share_of_record(pack.architecture, settings, old.modulation)
 
 
 def _source(pack: Pack, checkpoint: Checkpoint | None, names: tuple[str, ...]) -> Checkpoint:
@@ -189,14 +201,15 @@ def _add_changed(
         return LayerRecord(
             weight_bits=bits, in_features=old.in_features, out_features=old.out_features
         )
-    layer = quantize_layer(
-        name,
-        source.tensor(weight),
-        source.tensor(bias) if bias in source else None,
-        bits,
-        settings,
-        None if calibration is None else calibration.channels[name],
-    )
+    with one_thread():  # as in a build, to the same last bit
+        layer = quantize_layer(
+            name,
+            source.tensor(weight),
+            source.tensor(bias) if bias in source else None,
+            bits,
+            settings,
+            None if calibration is None else calibration.channels[name],
+        )
     writer.add_layer(layer.weight)
     return layer.record
 

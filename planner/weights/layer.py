@@ -11,7 +11,9 @@ from artifacts.codec.gaussian_quantizer import dequantize_rows
 from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
 from planner.settings import BuildSettings
+from planner.weights.effort import EFFORTS
 from planner.weights.hsvd import HierarchicalFactors, decompose
+from planner.weights.row_energy import energy, row_chunks, row_energies
 from planner.weights.row_scales import quantize_weight_rows
 from planner.weights.smoothing import choose_smoothing
 from schemas.calibration import ChannelStatistics
@@ -27,7 +29,10 @@ class QuantizedLayer:
 
 
 def rotation_for(in_features: int, settings: BuildSettings) -> tuple[Rotation, Tensor | None]:
-    """The rotation of inputs of one size, and its signs, float32 [in_features], or None."""
+    """The rotation of inputs of one size, and its signs, float32 [in_features], or None.
+
+    On the CPU.
+    """
     if not settings.rotation:
         return Rotation.identity(in_features), None
     rotation = Rotation.for_size(in_features)
@@ -37,22 +42,43 @@ def rotation_for(in_features: int, settings: BuildSettings) -> tuple[Rotation, T
 
 
 def rotate(weight: Tensor, settings: BuildSettings) -> Tensor:
-    """``W_H``: the rows of ``weight`` [out, in] rotated, float32."""
+    """``W_H``: the rows of ``weight`` [out, in] rotated, float32, in memory of its own."""
     rotation, signs = rotation_for(weight.shape[1], settings)
-    return rotation.apply(weight.float(), signs)
+    signs = None if signs is None else signs.to(weight.device)
+    rotated = torch.empty_like(weight, dtype=torch.float32)
+    for part in row_chunks(weight.shape):
+        rotated[part] = rotation.apply(weight[part], signs)
+    return rotated
 
 
-def mean_row_variance(rotated: Tensor) -> float:
-    """Mean over output channels of the variance of ``W_H``'s row (Eq. 12): VaSMP's statistic."""
-    return float(rotated.var(dim=1, unbiased=False).mean(dtype=torch.float64))
+def mean_row_variance(weight: Tensor, rotation: Rotation, signs: Tensor | None) -> float:
+    """Mean over output channels of the variance of ``W_H``'s row (Eq. 12): VaSMP's statistic.
+
+    Without rotating anything: H is orthonormal, so a row keeps its squared norm, and the mean of
+    a rotated row, ``w diag(signs) H 1 / n``, is a product with one vector.
+
+    Args:
+        weight: [out, in], not rotated.
+        rotation: of its rows.
+        signs: float32 [in], or None.
+    """
+    size = weight.shape[1]
+    ones = torch.ones(size, dtype=torch.float64, device=weight.device)
+    averaging = (rotation.invert(ones, signs) / size).float()
+    total = 0.0
+    for part in row_chunks(weight.shape):
+        rows = weight[part].float()
+        variances = row_energies(rows) / size - (rows @ averaging).double().square()
+        total += float(variances.clamp_min_(0).sum())
+    return total / len(weight)
 
 
 def allocation_variance(weight: Tensor, settings: BuildSettings) -> float:
     """What VaSMP reads of ``weight`` [out, in]: `mean_row_variance` of what the settings name."""
-    rotated = rotate(weight, settings)
     if settings.weight_statistic == "residual":
-        return mean_row_variance(_factors(rotated, settings).residual)
-    return mean_row_variance(rotated)
+        residual = _factors(rotate(weight, settings), settings).residual
+        return mean_row_variance(residual, Rotation.identity(weight.shape[1]), None)
+    return mean_row_variance(weight, *rotation_for(weight.shape[1], settings))
 
 
 def planned_record(
@@ -87,64 +113,65 @@ def quantize_layer(
 
     Args:
         name: the layer's name.
-        weight: [out, in], any float dtype, finite.
+        weight: [out, in], any float dtype, finite; the device it lies on computes.
         bias: [out], or None.
         bits: weight bits, 1 ... 8.
         settings: ranks, rotation, scale rules and seed.
         channels: statistics of the layer's input; needed by settings that smooth.
 
     Returns:
-        The layer; its record holds the decoding error as a signal-to-noise ratio in dB, or None
-        where there is no error at all, as for a weight of zeros.
+        The layer, on the CPU; its record holds the decoding error as a signal-to-noise ratio in dB,
+        or None where there is no error at all, as for a weight of zeros.
 
     Raises:
         ValueError: the settings smooth and there are no statistics, or of other channels.
     """
-    weight = weight.float()
     smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
-    smoothed = weight if smoothing is None else weight * smoothing
     rotation, signs = rotation_for(weight.shape[1], settings)
-    rotated = rotation.apply(smoothed, signs)
-    factors = _factors(rotated, settings)
-    codes, scale = quantize_weight_rows(factors.residual, bits, settings.weight_scale)
+    rotated = rotate(weight if smoothing is None else weight * smoothing, settings)
+    factors = _factors(rotated, settings)  # overwrites its argument
+    codes, scale, squared_error = quantize_weight_rows(
+        factors.residual, bits, settings.weight_scale
+    )
+    # A rotation changes no norm, so it need not be undone; a smoothing does.
+    signal, noise = factors.energy, float(squared_error.sum())
+    if smoothing is not None:
+        signal = energy(weight.float())
+        noise = energy((dequantize_rows(codes, scale, bits) - factors.residual) / smoothing)
     quantized = QuantizedWeight(
         name=name,
         out_features=weight.shape[0],
         in_features=weight.shape[1],
         weight_bits=bits,
-        codes=pack_codes(codes, bits),
-        scale=scale,
+        codes=pack_codes(codes, bits).cpu(),
+        scale=scale.cpu(),
         rotation=rotation,
-        **factors.parts(),
+        **{part: None if t is None else t.cpu() for part, t in factors.parts().items()},
         bias=None if bias is None else bias.to(torch.bfloat16),
         signs=signs,
-        smoothing=smoothing,
-    )
-    decoded = quantized.decode_rotated(torch.float32)
-    # A rotation changes no norm, so it need not be undone; a smoothing does.
-    error_db = (
-        signal_to_noise_db(rotated, decoded)
-        if smoothing is None
-        else signal_to_noise_db(rotated / smoothing, decoded / smoothing)
+        smoothing=None if smoothing is None else smoothing.cpu(),
     )
     return QuantizedLayer(
         quantized,
         quantized.record(
-            error_db=error_db,
+            error_db=signal_to_noise_db(signal, noise),
             global_energy=round(factors.global_energy, 6),
             local_energy=round(factors.local_energy, 6),
-            note="; ".join(filter(None, [factors.note, "" if rotated.any() else "all zeros"])),
+            note="; ".join(filter(None, [factors.note, "" if signal else "all zeros"])),
         ),
     )
 
 
 def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:
+    """The factors of ``rotated``, whose memory becomes the residual's."""
     return decompose(
         rotated,
         global_rank=settings.global_rank,
         local_rank=settings.local_rank,
         factor_bits=settings.factor_bits,
         seed=settings.seed,
+        effort=EFFORTS[settings.effort],
+        overwrite=True,
     )
 
 
@@ -161,11 +188,11 @@ def _smoothing(
 
     def quantize(smoothed: Tensor) -> tuple[Tensor, Tensor]:
         residual = _factors(smoothed, settings).residual
-        codes, scale = quantize_weight_rows(residual, bits, settings.weight_scale)
+        codes, scale, _ = quantize_weight_rows(residual, bits, settings.weight_scale)
         return residual, residual - dequantize_rows(codes, scale, bits)
 
     return choose_smoothing(
-        weight,
+        weight.float(),
         channels,
         quantize,
         activation_bits=int(settings.target.activation_bits),
@@ -173,12 +200,6 @@ def _smoothing(
     )
 
 
-def signal_to_noise_db(signal: Tensor, approximation: Tensor) -> float | None:
-    """``10 log10(|signal|^2 / |signal - approximation|^2)`` in dB, to 0.001; None for no noise.
-
-    The rotation is orthonormal, so this is the same before and after it.
-    """
-    # Norms in float64: squares of tiny float32 numbers would vanish.
-    noise = float(torch.linalg.vector_norm(signal - approximation, dtype=torch.float64))
-    power = float(torch.linalg.vector_norm(signal, dtype=torch.float64))
-    return round(20 * math.log10(power / noise), 3) if noise and power else None
+def signal_to_noise_db(signal: float, noise: float) -> float | None:
+    """``10 log10(signal / noise)`` of two squared norms in dB, to 0.001; None for no noise."""
+    return round(10 * math.log10(signal / noise), 3) if noise and signal else None

@@ -1,4 +1,4 @@
-"""Quantizing the rows of a weight, each with a step that suits it.
+"""Quantizing the rows of a weight, each with a step that suits it, and what that costs.
 
 A row with outliers needs a wider step than a normal row of its mean square, and one without, above
 all at many bits, a narrower. The rule ``mse`` (ours; a usual choice elsewhere) tries steps from a
@@ -6,22 +6,34 @@ little below the normal row's to the one that spans the row's largest magnitude,
 progression, and takes the one of least squared error.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import (
-    dequantize_rows,
-    encode_rows,
-    quantize_rows,
-    row_scales,
-)
-from schemas.manifest import WeightScaleRule
+from artifacts.codec.gaussian_quantizer import row_scales
+from planner.weights.row_energy import row_chunks, row_energies
+from schemas.manifest import ScaleRule, WeightScaleRule
 
 CANDIDATES = (-0.25, 0.25, 0.5, 0.75, 1.0)
 """Exponents beside 0, the normal row's step; 1 is the largest magnitude's."""
 
 
-def quantize_weight_rows(rows: Tensor, bits: int, rule: WeightScaleRule) -> tuple[Tensor, Tensor]:
+class QuantizedRows(NamedTuple):
+    """A weight as codes.
+
+    Attributes:
+        codes: uint8 [out, in].
+        scale: the step of every row, float32 [out].
+        squared_error: of every row as it decodes, float64 [out].
+    """
+
+    codes: Tensor
+    scale: Tensor
+    squared_error: Tensor
+
+
+def quantize_weight_rows(rows: Tensor, bits: int, rule: WeightScaleRule) -> QuantizedRows:
     """Quantize a weight, row by row.
 
     Args:
@@ -30,27 +42,57 @@ def quantize_weight_rows(rows: Tensor, bits: int, rule: WeightScaleRule) -> tupl
         rule: ``gaussian`` or ``absmax`` as in `artifacts.codec.gaussian_quantizer.step_rule`, or
             ``mse``.
 
-    Returns:
-        Codes uint8 [out, in] and scales float32 [out].
-
     Raises:
         ValueError: a value is not finite, or too large for a float32 scale.
     """
-    if rule != "mse":
-        return quantize_rows(rows, bits, rule)
-    codes, scale = quantize_rows(rows, bits, "gaussian")
-    error = _squared_error(rows, codes, scale, bits)
-    ratio = torch.where(scale > 0, row_scales(rows, bits, "absmax") / scale, 1.0)
-    normal = scale.clone()
+    codes = torch.empty_like(rows, dtype=torch.uint8)
+    scale = rows.new_empty(len(rows))
+    error = rows.new_empty(len(rows), dtype=torch.float64)
+    for part in row_chunks(rows.shape):
+        chunk = rows[part]
+        scale[part] = _best_scales(chunk, bits) if rule == "mse" else _scales(chunk, bits, rule)
+        levels, error[part] = _rounded(chunk, scale[part], bits)
+        codes[part] = levels
+    return QuantizedRows(codes, scale, error)
+
+
+def _scales(rows: Tensor, bits: int, rule: ScaleRule) -> Tensor:
+    """The step of every row by a rule of the quantizer.
+
+    Raises:
+        ValueError: a value is not finite, or too large.
+    """
+    scale = row_scales(rows, bits, rule)
+    if not bool(torch.isfinite(scale).all()):
+        raise ValueError("a value is not finite, or too large for a float32 scale")
+    return scale
+
+
+def _best_scales(rows: Tensor, bits: int) -> Tensor:
+    """The step of least squared error for every row, of those tried."""
+    normal, widest = _scales(rows, bits, "gaussian"), _scales(rows, bits, "absmax")
+    ratio = torch.where(normal > 0, widest / normal, 1.0)
+    best, least = normal, _rounded(rows, normal, bits)[1]
     for exponent in CANDIDATES:
         tried = normal * ratio**exponent
-        tried_codes = encode_rows(rows, tried, bits)
-        tried_error = _squared_error(rows, tried_codes, tried, bits)
-        better = tried_error < error
-        scale[better], codes[better] = tried[better], tried_codes[better]
-        error = torch.minimum(error, tried_error)
-    return codes, scale
+        error = _rounded(rows, tried, bits)[1]
+        best = torch.where(error < least, tried, best)
+        least = torch.minimum(error, least)
+    return best
 
 
-def _squared_error(rows: Tensor, codes: Tensor, scale: Tensor, bits: int) -> Tensor:
-    return dequantize_rows(codes, scale, bits).sub_(rows).square_().sum(1)
+def _rounded(rows: Tensor, scale: Tensor, bits: int) -> tuple[Tensor, Tensor]:
+    """The codes of `artifacts.codec.gaussian_quantizer.encode_rows`, and what they leave.
+
+    Returns:
+        Codes as whole float32 numbers [rows, in], and the squared error of every row, float64.
+    """
+    divisor = torch.where(scale > 0, scale, torch.inf)[:, None]
+    steps = (rows / divisor).add_(2 ** (bits - 1))
+    levels = steps.floor().clamp_(0, 2**bits - 1)
+    # A level stands half a step above the border that the code counts from.
+    off = torch.linalg.vector_norm(steps.sub_(levels).sub_(0.5), dim=1)
+    error = (off.double() * scale.double()).square()
+    if not bool(scale.all()):  # such a row decodes to zeros
+        error = torch.where(scale > 0, error, row_energies(rows))
+    return levels, error

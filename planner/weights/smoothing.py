@@ -51,8 +51,10 @@ def choose_smoothing(
     Raises:
         ValueError: the statistics have another number of channels.
     """
-    maximum = torch.tensor(channels.maximum, dtype=torch.float32)
-    mean_square = torch.tensor(channels.mean_square, dtype=torch.float32)
+    maximum, mean_square = (
+        torch.tensor(values, dtype=torch.float32, device=weight.device)
+        for values in (channels.maximum, channels.mean_square)
+    )
     if len(maximum) != weight.shape[1]:
         raise ValueError(f"statistics of {len(maximum)} channels for a weight of {weight.shape[1]}")
 

@@ -33,7 +33,6 @@ def make_app(
     app = typer.Typer(
         name="qrun",
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
     )
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
+from runtime.images.result_style import ResultStyle
 
 if TYPE_CHECKING:
     from runtime.images.made_with import MadeWith
@@ -25,7 +26,11 @@ _SAMPLING = {
 
 
 def common_record(
-    pack: Path | None, network: NetworkOptions, base: BaseOptions, prompts: PromptOptions
+    pack: Path | None,
+    network: NetworkOptions,
+    base: BaseOptions,
+    prompts: PromptOptions,
+    style: ResultStyle,
 ) -> "MadeWith":
     """What all results of a command have in common.
 
@@ -50,6 +55,7 @@ def common_record(
         "prompt": prompts.prompt,
         "negative_prompt": prompts.negative_prompt,
     }
+    record |= style.record()
     files = {"checkpoint": network.checkpoint}
     files |= {name: getattr(base, name) for name in ("base", "clip_l", "clip_g", "t5xxl")}
     for name, file in files.items():

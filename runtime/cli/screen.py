@@ -4,6 +4,7 @@ Nothing heavy is imported here.
 """
 
 import logging
+import time
 from collections.abc import Callable
 
 from runtime.images.batch import Outcome
@@ -27,12 +28,17 @@ class Screen:
             *Progress.get_default_columns()[1:2],
             MofNCompleteColumn(),
             TimeRemainingColumn(),
+            "{task.fields[speed]}",
             console=self._console,
             transient=True,
             disable=not self._console.is_terminal,
         )
-        self._steps = self._progress.add_task("steps", total=None)
-        self._files = self._progress.add_task(unit, total=images, visible=images > 1)
+        self._steps = self._progress.add_task("steps", total=None, speed="")
+        self._files = self._progress.add_task(unit, total=images, visible=images > 1, speed="")
+        self._images = images
+        self._done = 0
+        self._megapixels = 0.0
+        self._started = time.monotonic()
 
     def __enter__(self) -> "Screen":
         self._log = _LogLines(self.say)
@@ -61,6 +67,10 @@ class Screen:
     def report(self, outcome: Outcome) -> None:
         """Show what became of one image."""
         self.advance()
+        if outcome.details is not None:
+            self._done += 1
+            self._megapixels += outcome.details["width_px"] * outcome.details["height_px"] / 1e6
+            self._progress.update(self._files, speed=f"{self._speed():.3g} MP/s")
         if outcome.status == "failed":
             self.say(f"failed: {outcome.error}")
         elif outcome.status == "skipped":
@@ -68,6 +78,19 @@ class Screen:
         elif not self._quiet and outcome.details is not None:
             size = f"{outcome.details['width_px']} x {outcome.details['height_px']} px"
             self.say(f"done: {outcome.job.output} ({size}, {outcome.details['seconds']:.1f} s)")
+
+    def summarize(self) -> None:
+        """Show how fast a batch went, where anything of one was done."""
+        if self._images > 1 and self._done:
+            seconds = time.monotonic() - self._started
+            self.say(
+                f"{self._done} of {self._images} images done in {seconds:.1f} s:"
+                f" {self._megapixels:.2f} megapixels of results, {self._speed():.3g} MP/s"
+            )
+
+    def _speed(self) -> float:
+        """Megapixels of results per second since the start, the model's loading included."""
+        return self._megapixels / max(time.monotonic() - self._started, 1e-9)
 
 
 class _LogLines(logging.Handler):

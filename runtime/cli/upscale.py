@@ -5,8 +5,6 @@ answered at once.
 """
 
 import functools
-import time
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -17,14 +15,16 @@ from artifacts.cli.output import print_json
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
 from runtime.cli.options import Debug, Json
 from runtime.cli.record import common_record, record_of
+from runtime.cli.results import ResultOptions
 from runtime.cli.screen import Screen
-from runtime.images.batch import Job, Outcome, run_jobs
+from runtime.cli.upscale_jobs import Batch, upscale_jobs
+from runtime.compare.place import check_page
+from runtime.images.batch import Outcome
 from runtime.images.job_plan import plan_jobs
-from schemas.errors import BatchError, ImageError, UsageError
+from schemas.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from runtime.cli.model import ModelCheck
-    from runtime.images.made_with import MadeWith
     from runtime.loader import Loader
     from runtime.pipeline import Pipeline
     from runtime.sampling.settings import UpscaleSettings
@@ -35,6 +35,8 @@ Examples:
 qrun upscale photo.jpg --pack model.qpack
 
 qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
+
+qrun upscale photos/ --pack model.qpack -r -o upscaled/ --format jpg --compare look.html
 
 qrun upscale photos/ --pack model.qpack --base sd3.5-medium/ --prompt-dir captions/
 """
@@ -52,16 +54,27 @@ def upscale(
             "-o", "--out", help="A folder; for one input also a file. Default: beside the input."
         ),
     ] = None,
+    recursive: Annotated[
+        bool, typer.Option("-r", "--recursive", help="Also the folders inside of folders.")
+    ] = False,
+    results: ResultOptions,
     network: NetworkOptions,
     base: BaseOptions,
     prompts: PromptOptions,
+    jobs: Annotated[
+        int, typer.Option("-j", "--jobs", min=1, help="Images done at once, on the CPU.")
+    ] = 1,
+    compare: Annotated[
+        Path | None,
+        typer.Option(metavar="PAGE", help="Also write this HTML page: before and after."),
+    ] = None,
     force: Annotated[bool, typer.Option("--force", help="Redo finished outputs.")] = False,
     json_output: Json = False,
     debug: Debug = False,
     load_pipeline: "Loader",
     check_model: "ModelCheck",
 ) -> None:
-    """Upscale images by four.
+    """Upscale images by four, or restore them at their own or twice their size.
 
     Results are named <stem>_x4.png, longer where two would have one name. An output that exists is
     finished and is skipped, so an interrupted command can be repeated; --force redoes it. Inputs
@@ -73,14 +86,19 @@ def upscale(
         if pack is None and network.checkpoint is not None:
             raise UsageError("--checkpoint: there is no --pack whose source it could be")
         network.check()
+        style = results.style
+        style.check()
         notes: list[str] = []
-        jobs = plan_jobs(inputs, out, note=notes.append)
+        planned = plan_jobs(inputs, out, style=style, recursive=recursive, note=notes.append)
+        if compare is not None:
+            check_page(compare, planned, force=force)
         check_model(
             packs=[] if pack is None else [pack], full_precision=network.full_precision, base=base
         )
-        captions = prompts.captions(job.source for job in jobs)
-        if prompts.prompt_dir is not None and len(captions) < len(jobs):
-            notes.append(f"{len(jobs) - len(captions)} of {len(jobs)} images have no caption")
+        captions = prompts.captions(job.source for job in planned)
+        if prompts.prompt_dir is not None and len(captions) < len(planned):
+            lacking = len(planned) - len(captions)
+            notes.append(f"{lacking} of {len(planned)} images have no caption")
 
         def load() -> "tuple[Pipeline, UpscaleSettings]":
             from runtime.sampling.table_steps import check_table_steps
@@ -107,115 +125,35 @@ def upscale(
             return pipeline, settings
 
         # Asked for only when there are results, or a model has been loaded: it reads the pack.
-        common = functools.cache(lambda: common_record(pack, network, base, prompts))
-        with Screen(len(jobs), quiet=json_output) as screen:
+        common = functools.cache(lambda: common_record(pack, network, base, prompts, style))
+        batch = Batch(
+            load,
+            lambda job: record_of(common(), job.source, captions.get(job.source)),
+            captions,
+            style,
+            network.max_pixels,
+            force,
+            jobs,
+        )
+        with Screen(len(planned), quiet=json_output) as screen:
             for note in notes:
                 screen.say(f"note: {note}")
-            outcomes = _upscale_jobs(
-                jobs,
-                load,
-                lambda job: record_of(common(), job.source, captions.get(job.source)),
-                captions,
-                screen,
-                max_pixels=network.max_pixels,
-                force=force,
-            )
+            outcomes = upscale_jobs(planned, batch, screen)
+            if compare is not None:
+                from runtime.compare.page import write_comparison
+
+                screen.say(f"before and after: {write_comparison(compare, outcomes)}")
         if json_output:
-            print_json({"files": [_as_json(outcome) for outcome in outcomes]})
+            page = {} if compare is None else {"compare": str(compare)}
+            print_json({"files": [_as_json(outcome) for outcome in outcomes], **page})
+        else:
+            screen.summarize()
         failed = sum(outcome.status == "failed" for outcome in outcomes)
         if failed:
             raise BatchError(
-                f"{failed} of {len(jobs)} images failed",
+                f"{failed} of {len(planned)} images failed",
                 hint="the others are finished; the same command tries the failed ones again",
             )
-
-
-def _upscale_jobs(
-    jobs: list[Job],
-    load: "Callable[[], tuple[Pipeline, UpscaleSettings]]",
-    record: "Callable[[Job], MadeWith]",
-    captions: Mapping[Path, str],
-    screen: Screen,
-    *,
-    max_pixels: int,
-    force: bool,
-) -> list[Outcome]:
-    """Check every image that is still to do, load the model if one is good, and upscale."""
-    loaded: list[tuple[Pipeline, UpscaleSettings]] = []
-    bad: dict[Path, ImageError] = {}
-    skip = {} if force else _finished(jobs, record, screen)
-    todo = [job for job in jobs if job.problem is None and job.output not in skip]
-    if todo:
-        # The image library takes a tenth of a second, the model's seconds to minutes: bad images
-        # are told first, and if all are bad there is nothing to load a model for.
-        from runtime.images.image_io import read_header
-
-        for job in todo:
-            try:
-                read_header(job.source, max_pixels=max_pixels)
-            except ImageError as error:
-                bad[job.source] = error
-        if len(bad) < len(todo):
-            loaded.append(load())
-
-    def work(job: Job) -> dict[str, Any]:
-        from runtime.upscale import upscale_file
-
-        if job.source in bad:
-            raise bad[job.source]
-        pipeline, settings = loaded[0]
-        started = time.perf_counter()
-        report = upscale_file(
-            pipeline,
-            job.source,
-            job.output,
-            settings,
-            caption=captions.get(job.source),
-            made_with=record(job),
-            max_pixels=max_pixels,
-            progress=screen.step,
-        )
-        return {
-            "width_px": report.width,
-            "height_px": report.height,
-            "seconds": round(time.perf_counter() - started, 3),
-            "notes": list(report.notes),
-        }
-
-    return run_jobs(jobs, work, skip=skip, report=screen.report)
-
-
-def _finished(
-    jobs: list[Job], record: "Callable[[Job], MadeWith]", screen: Screen
-) -> dict[Path, str]:
-    """Outputs that need no work, with the reason.
-
-    Raises:
-        UsageError: some were made with other settings.
-    """
-    there = [job for job in jobs if job.problem is None and job.output.exists()]
-    if not there:
-        return {}
-    from runtime.images.made_with import state_of
-
-    skip: dict[Path, str] = {}
-    others: list[str] = []
-    for job in there:
-        state, differing = state_of(job.output, record(job))
-        if state == "different":
-            others.append(f"{job.output}: {differing}")
-        elif state == "unreadable":
-            screen.say(f"note: {job.output} is no picture that can be read, and is made anew")
-        elif state == "unknown":
-            skip[job.output] = "exists, and does not say how it was made"
-        else:
-            skip[job.output] = "exists"
-    if others:
-        raise UsageError(
-            f"{len(others)} of {len(there)} results were made with other settings: {others[0]}",
-            hint="--force makes them anew; another -o keeps them",
-        )
-    return skip
 
 
 def _as_json(outcome: Outcome) -> dict[str, Any]:

@@ -3,8 +3,10 @@
 Nothing heavy is imported here.
 """
 
+import itertools
 import tempfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,42 +81,78 @@ def run_jobs(
     *,
     skip: Mapping[Path, str],
     report: Callable[[Outcome], None],
+    workers: int = 1,
+    start_worker: Callable[[], None] | None = None,
 ) -> list[Outcome]:
-    """Do every job; a failure is reported and the next job starts.
+    """Do every job; a failure is reported and the others go on.
 
     Args:
         jobs: what to do, in order.
         work: does one job and returns details for the report.
         skip: output -> why it needs no work. Outputs appear whole or not at all, so the same
             command continues where an interrupted one stopped.
-        report: called with every outcome as soon as it is known.
+        report: called with every outcome as soon as it is known, from this thread.
+        workers: how many jobs are done at once, each in a thread of its own.
+        start_worker: called first in every such thread.
+
+    Returns:
+        One outcome per job, in the order of the jobs.
 
     Raises:
         PackError, CheckpointError, UsageError: from ``work``: they concern all jobs, not one.
         KeyboardInterrupt: with a message that says how far the batch came.
         Exception: whatever a single job failed with.
     """
-    outcomes: list[Outcome] = []
-    for job in jobs:
+
+    def attempt(job: Job) -> Outcome:
         try:
             if job.problem is not None:
-                outcome = _failed(job, job.problem, alone=len(jobs) == 1)
-            elif job.output in skip:
-                outcome = Outcome(job, "skipped", reason=skip[job.output])
-            else:
-                outcome = Outcome(job, "done", details=work(job))
+                return _failed(job, job.problem, alone=len(jobs) == 1)
+            if job.output in skip:
+                return Outcome(job, "skipped", reason=skip[job.output])
+            return Outcome(job, "done", details=work(job))
         except (PackError, CheckpointError, UsageError):
             raise
-        except KeyboardInterrupt:
-            finished = sum(outcome.status != "failed" for outcome in outcomes)
-            raise KeyboardInterrupt(
-                f"{finished} of {len(jobs)} finished; the same command goes on from there"
-            ) from None
         except Exception as error:
-            outcome = _failed(job, error, alone=len(jobs) == 1)
-        outcomes.append(outcome)
-        report(outcome)
-    return outcomes
+            return _failed(job, error, alone=len(jobs) == 1)
+
+    outcomes: dict[int, Outcome] = {}
+    try:
+        for index, outcome in _attempts(jobs, attempt, workers, start_worker):
+            outcomes[index] = outcome
+            report(outcome)
+    except KeyboardInterrupt:
+        finished = sum(outcome.status != "failed" for outcome in outcomes.values())
+        raise KeyboardInterrupt(
+            f"{finished} of {len(jobs)} finished; the same command goes on from there"
+        ) from None
+    return [outcomes[index] for index in range(len(jobs))]
+
+
+def _attempts(
+    jobs: Sequence[Job],
+    attempt: Callable[[Job], Outcome],
+    workers: int,
+    start_worker: Callable[[], None] | None,
+) -> Iterator[tuple[int, Outcome]]:
+    """Position and outcome of every job, as soon as it is known."""
+    if workers == 1:
+        yield from enumerate(map(attempt, jobs))
+        return
+    pool = ThreadPoolExecutor(workers, initializer=start_worker)
+    waiting = iter(enumerate(jobs))
+    running: dict[Future[Outcome], int] = {}
+    try:
+        while True:
+            # No more than are being done: what is not begun is not done after an interruption.
+            for index, job in itertools.islice(waiting, workers - len(running)):
+                running[pool.submit(attempt, job)] = index
+            if not running:
+                return
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
 
 
 def _failed(job: Job, error: Exception, *, alone: bool) -> Outcome:

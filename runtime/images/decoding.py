@@ -14,6 +14,7 @@ from runtime.images.alpha import fill_invisible
 from runtime.images.formats import GIF, JPEG, PNG, WEBP
 from runtime.images.jpeg_data import decode_jpeg
 from runtime.images.loaded_image import LoadedImage
+from runtime.images.metadata import read_metadata
 from runtime.images.opening import (
     BYTES_PER_PIXEL,
     OpenedImage,
@@ -49,6 +50,9 @@ def decode(opened: OpenedImage, *, max_pixels: int) -> LoadedImage:
             notes.append(f"only the first of {opened.frames} {parts} is read")
         if image.get_typeof("palette"):
             notes.append("palette expanded")
+        metadata, too_much = read_metadata(image)
+        if too_much:
+            notes.append(too_much)
         image = image.autorot()
         kind = opened.kind
         if kind.samples == "floating point":
@@ -75,6 +79,7 @@ def decode(opened: OpenedImage, *, max_pixels: int) -> LoadedImage:
         sample_bits=8 if kind.samples == "8 bits" else 16,
         has_profile=bool(image.get_typeof("icc-profile-data")),
         notes=tuple(notes),
+        metadata=metadata,
     )
 
 

@@ -3,20 +3,21 @@
 Nothing heavy is imported.
 """
 
-from collections.abc import Sequence
+import os
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from schemas.errors import UsageError
 from schemas.places import absent
 
-OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff"})
+OUTPUT_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".webp", ".tif", ".tiff", ".avif"})
 """Extensions that results can be written in."""
 
 INPUT_SUFFIXES = OUTPUT_SUFFIXES | {
     *(".jpe", ".jfif"),
     *(".apng", ".gif"),
-    *(".heic", ".heif", ".hif", ".avif"),
+    *(".heic", ".heif", ".hif"),
 }
 """Extensions that make a file in a folder an input: those of every format that is read
 (`runtime.images.formats`). A file named itself may have any."""
@@ -29,7 +30,7 @@ class FolderContent:
     """What a folder holds for a program that wants images.
 
     Attributes:
-        images: by extension, not deeper, hidden files left out; sorted, at least one.
+        images: by extension, hidden files left out; sorted, at least one.
         skipped: the other files that are not hidden; sorted.
     """
 
@@ -46,8 +47,12 @@ class FolderContent:
         return f"{files} skipped ({_suffixes(self.skipped)})"
 
 
-def scan_folder(folder: Path) -> FolderContent:
+def scan_folder(folder: Path, *, recursive: bool = False) -> FolderContent:
     """Tell the images in ``folder`` from its other files.
+
+    Args:
+        folder: to be looked into.
+        recursive: whether to look into its folders too, but for hidden ones and links.
 
     Raises:
         UsageError: there is no such folder, or no image in it.
@@ -58,9 +63,7 @@ def scan_folder(folder: Path) -> FolderContent:
         message, hint = absent(folder, "folder")
         raise UsageError(message, hint=hint)
     # macOS puts a hidden `._a.jpg` beside `a.jpg` on foreign disks, which is no image.
-    files = sorted(
-        path for path in folder.iterdir() if not path.name.startswith(".") and path.is_file()
-    )
+    files = sorted(_files(folder, recursive=recursive))
     images = tuple(path for path in files if path.suffix.lower() in INPUT_SUFFIXES)
     skipped = tuple(path for path in files if path.suffix.lower() not in INPUT_SUFFIXES)
     content = FolderContent(images, skipped)
@@ -70,6 +73,18 @@ def scan_folder(folder: Path) -> FolderContent:
             hint=f"images are files that end in {', '.join(sorted(INPUT_SUFFIXES))}",
         )
     return content
+
+
+def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
+    """Files that are not hidden; the listing itself says what is one, without a look at each."""
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_file():
+                yield folder / entry.name
+            elif recursive and entry.is_dir(follow_symlinks=False):
+                yield from _files(folder / entry.name, recursive=True)
 
 
 def images_in(folder: Path) -> list[Path]:

@@ -77,6 +77,17 @@ def recognize(start: bytes) -> ImageFormat | None:
     return next((found for matches, found in _STARTS if matches(start)), None)
 
 
+_SHOWN = {JPEG: "image/jpeg", PNG: "image/png", WEBP: "image/webp", GIF: "image/gif"}
+
+
+def describe_shown(start: bytes) -> str:
+    """What browsers call a file that begins with ``start`` and that they show; else empty."""
+    found = recognize(start)
+    if found is HEIF:
+        return "image/avif" if _brands(start) & {b"avif", b"avis"} else ""
+    return "" if found is None else _SHOWN.get(found, "")
+
+
 def describe_other(start: bytes) -> str:
     """What a file is instead that begins with ``start``, or an empty string."""
     text = start.lstrip(b"\xef\xbb\xbf \t\r\n").lower()

@@ -7,9 +7,10 @@ input             result
 ================  ===============================================================================
 gray              processed as RGB, written as gray
 alpha             enlarged on its own (bicubic) and put back; JPEG has none: flattened on white
-16 bits           16 bits in PNG and TIFF, 8 in JPEG and WebP
+16 bits           16 bits in PNG and TIFF, 8 in JPEG, WebP and AVIF
 floating point    0 ... 1, coded as in sRGB or for the profile; written as 16 bits
-EXIF orientation  applied; other metadata is not copied
+EXIF orientation  applied
+EXIF, XMP, IPTC   taken along, and so is the printing density; TIFF gets no EXIF
 ICC profile       converted to sRGB; the result carries an sRGB profile (gray: none, it is sRGB's)
 CMYK, CIELab      converted to sRGB
 palette           expanded to RGB
@@ -36,6 +37,7 @@ from runtime.images.decoding import decode
 from runtime.images.folder import OUTPUT_SUFFIXES
 from runtime.images.loaded_image import Header, LoadedImage
 from runtime.images.made_with import Setting, with_record
+from runtime.images.metadata import with_metadata
 from runtime.images.opening import first_line, open_image
 from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError, ResourceError
@@ -47,10 +49,13 @@ LUMA = (0.2126, 0.7152, 0.0722)
 
 JPEG_QUALITY = 95
 WEBP_QUALITY = 92
+AVIF_QUALITY = 80
+PREVIEW_QUALITY = 85
 
-_MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383}
+_MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 16384}
 """Longest side that a format can hold, where it has a limit that an upscaled image can meet."""
 
+_LACKS_EXIF = {".tif", ".tiff"}
 _DEEP_SUFFIXES = {".png", ".tif", ".tiff"}
 _HAS_TRANSPARENCY = OUTPUT_SUFFIXES - {".jpg", ".jpeg"}
 
@@ -104,6 +109,8 @@ def write_image(
     *,
     alpha: Tensor | None,
     made_with: Mapping[str, Setting] | None = None,
+    quality: int | None = None,
+    strip: bool = False,
 ) -> list[str]:
     """Write ``rgb`` in the format of ``path``'s extension, with the traits of ``like``.
 
@@ -115,6 +122,8 @@ def write_image(
         like: the input: gray, bit depth and profile are taken from it.
         alpha: opacity [1, 1, H, W], or None.
         made_with: what the picture says of how it was made; None for nothing.
+        quality: of JPEG, WebP and AVIF, 1 ... 100; None for the format's own.
+        strip: leave out the metadata and the profile of ``like``.
 
     Returns:
         What the format could not keep, one phrase each.
@@ -140,12 +149,16 @@ def write_image(
     channels = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
 
     image = _to_vips(channels, deep=deep, gray=like.gray)
+    if not strip:
+        image = with_metadata(image, like.metadata)
+        if suffix in _LACKS_EXIF and like.metadata.has_exif:
+            notes.append(f"EXIF left out, which is not written to {suffix}")
     if made_with is not None:
         image = with_record(image, suffix, made_with)
-    profile = "srgb" if like.has_profile and not like.gray else None
+    profile = "srgb" if like.has_profile and not like.gray and not strip else None
     try:
         with replacing(path) as partial, collected_warnings():
-            _save(image, partial, suffix, profile)
+            _save(image, partial, suffix, profile, quality)
     except (OSError, pyvips.Error) as error:
         reason = first_line(error) if isinstance(error, pyvips.Error) else error.strerror
         raise ResourceError(
@@ -154,6 +167,20 @@ def write_image(
     for note in notes:
         logger.info("%s: %s", path, note)
     return notes
+
+
+def read_preview(path: Path, *, side_px: int, max_pixels: int = DEFAULT_MAX_PIXELS) -> bytes:
+    """A JPEG of the image at ``path``, upright and on white, no side longer than ``side_px``.
+
+    Raises:
+        ImageError: as `read_image`.
+    """
+    loaded = decode(open_image(path, max_pixels=max_pixels), max_pixels=max_pixels)
+    rgb = loaded.rgb if loaded.alpha is None else on_white(loaded.rgb, loaded.alpha)
+    image = _to_vips(rgb, deep=False, gray=False)
+    small = image.thumbnail_image(side_px, height=side_px, size="down")
+    data: bytes = small.jpegsave_buffer(Q=PREVIEW_QUALITY)
+    return data
 
 
 def _to_vips(channels: Tensor, *, deep: bool, gray: bool) -> pyvips.Image:
@@ -171,13 +198,17 @@ def _to_vips(channels: Tensor, *, deep: bool, gray: bool) -> pyvips.Image:
     return image.copy(interpretation=interpretation)
 
 
-def _save(image: pyvips.Image, path: Path, suffix: str, profile: str | None) -> None:
+def _save(
+    image: pyvips.Image, path: Path, suffix: str, profile: str | None, quality: int | None
+) -> None:
     """Encode ``image`` into ``path``, whose own extension does not matter."""
     options = {} if profile is None else {"profile": profile}
     if suffix in {".jpg", ".jpeg"}:
-        image.jpegsave(str(path), Q=JPEG_QUALITY, optimize_coding=True, **options)
+        image.jpegsave(str(path), Q=quality or JPEG_QUALITY, optimize_coding=True, **options)
     elif suffix == ".webp":
-        image.webpsave(str(path), Q=WEBP_QUALITY, **options)
+        image.webpsave(str(path), Q=quality or WEBP_QUALITY, **options)
+    elif suffix == ".avif":
+        image.heifsave(str(path), Q=quality or AVIF_QUALITY, compression="av1", **options)
     elif suffix in {".tif", ".tiff"}:
         image.tiffsave(
             str(path), compression="deflate", predictor="horizontal", bigtiff=True, **options

@@ -4,6 +4,7 @@ import glob
 import os
 import re
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.images.folder import scan_folder
@@ -16,39 +17,56 @@ MAX_ALTERNATIVES = 1000
 _BRACES = re.compile(r"\{([^{}]*,[^{}]*)\}")
 
 
-def input_files(inputs: Sequence[Path], note: Callable[[str], None]) -> list[Path]:
+@dataclass(frozen=True)
+class InputFile:
+    """One file of a batch.
+
+    Attributes:
+        path: of the file.
+        subfolder: where it lies in the folder that was given; ``.`` for what lies in it directly,
+            and for files that were named themselves.
+    """
+
+    path: Path
+    subfolder: Path = Path()
+
+
+def input_files(
+    inputs: Sequence[Path], note: Callable[[str], None], *, recursive: bool = False
+) -> list[InputFile]:
     """Return the files that ``inputs`` stand for, each path once, in their order.
 
     Two links to one file are two inputs, and so are two names that differ in Unicode's form alone:
     a path is what the user sees.
 
     Args:
-        inputs: files, folders (the images in them, not deeper), or patterns such as ``*.png`` or
+        inputs: files, folders (the images in them), or patterns such as ``*.png`` or
             ``**/{a,b}.jpg`` that the shell left alone.
+        recursive: whether a folder also stands for what lies deeper in it.
         note: is told what a folder holds beside images.
 
     Raises:
         UsageError: an input is missing, a folder has no image, or a pattern matches nothing.
     """
-    files = [path for given in inputs for path in _expand(given, note)]
+    files = [file for given in inputs for file in _expand(given, note, recursive=recursive)]
     # Not `resolve`, which would follow links.
-    return list({os.path.abspath(path): path for path in files}.values())  # noqa: PTH100
+    return list({os.path.abspath(file.path): file for file in files}.values())  # noqa: PTH100
 
 
-def _expand(given: Path, note: Callable[[str], None]) -> Sequence[Path]:
+def _expand(given: Path, note: Callable[[str], None], *, recursive: bool) -> Sequence[InputFile]:
     """Return the files that one argument stands for; at least one."""
     if given.is_dir():
-        content = scan_folder(given)
+        content = scan_folder(given, recursive=recursive)
         if content.note:
             note(f"{given}: {content.note}")
-        return content.images
+        return [InputFile(path, path.parent.relative_to(given)) for path in content.images]
     if given.exists():
-        return [given]
+        return [InputFile(given)]
     text = str(given)
     if any(sign in text for sign in "*?[{"):
         found = {path for pattern in _alternatives(text) for path in _matches(pattern)}
         if found:
-            return sorted(found)
+            return [InputFile(path) for path in sorted(found)]
         raise UsageError(f"{given}: no file matches")
     message, hint = absent(given, "file or folder")
     raise UsageError(message, hint=hint)

@@ -6,13 +6,15 @@ Nothing heavy is imported, so a mistyped path is answered at once.
 
 import errno
 import stat
-from collections.abc import Callable, Sequence
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from runtime.images.batch import Job, check_writable
 from runtime.images.input_files import input_files
 from runtime.images.output_names import FileKeys, candidate_names, output_place, result_paths
+from runtime.images.result_style import ResultStyle
 from schemas.errors import UsageError
 
 
@@ -21,18 +23,25 @@ def _say_nothing(_note: str) -> None:
 
 
 def plan_jobs(
-    inputs: Sequence[Path], out: str | None, *, note: Callable[[str], None] = _say_nothing
+    inputs: Sequence[Path],
+    out: str | None,
+    *,
+    style: ResultStyle | None = None,
+    recursive: bool = False,
+    note: Callable[[str], None] = _say_nothing,
 ) -> list[Job]:
     """Decide what is read and what is written.
 
-    A folder stands for the images in it, by extension, not deeper. A result is named
-    ``<stem>_x4.png`` and lies beside its input, or in the folder ``out``; with a single input,
-    ``out`` may be the file itself. A file that is the result of another input of the same command
-    is no input: so ``qrun upscale *.png`` can be repeated.
+    A folder stands for the images in it, by extension. A result is named ``<stem>_x4.png`` and lies
+    beside its input, or in the folder ``out``; with a single input, ``out`` may be the file itself.
+    A file that is the result of another input of the same command is no input: so
+    ``qrun upscale *.png`` can be repeated.
 
     Args:
         inputs: files, folders, or patterns such as ``*.png`` that the shell left alone.
         out: as `output_place` takes it, the folder made if need be; None for beside the inputs.
+        style: says how results are named, and in which format they are written.
+        recursive: take what lies deeper in folders too; ``out`` then gets the same folders.
         note: is told what the user should know.
 
     Returns:
@@ -43,19 +52,25 @@ def plan_jobs(
         UsageError: an input is missing, ``out`` cannot be used, or there is no job that can be
             done.
     """
-    sources = input_files(inputs, note)
+    style = style or ResultStyle()
+    files = input_files(inputs, note, recursive=recursive)
     keys = FileKeys()
     place = None if out is None else output_place(out)
     if place is not None and place.is_file:
-        if len(sources) != 1:
+        if len(files) != 1:
             raise UsageError(
-                f"{out} is one file, but there are {len(sources)} inputs", hint="name a folder"
+                f"{out} is one file, but there are {len(files)} inputs", hint="name a folder"
             )
-        jobs = [Job(sources[0], place.path)]
+        style.check_suffix(place.path.suffix)
+        jobs = [Job(files[0].path, place.path)]
     else:
-        folder = None if place is None else place.path
-        sources = _without_results(sources, folder, keys, note)
-        paths = result_paths(sources, folder, keys)
+        style.check_suffix(style.extension)
+        places = {
+            file.path: file.path.parent if place is None else place.path / file.subfolder
+            for file in files
+        }
+        sources = _without_results(places, style.ending, keys, note)
+        paths = result_paths(sources, [places[s] for s in sources], keys, style.ending)
         jobs = [Job(source, path) for source, path in zip(sources, paths, strict=True)]
 
     jobs = _check(jobs, keys)
@@ -67,16 +82,26 @@ def plan_jobs(
 
 
 def _without_results(
-    sources: Sequence[Path], folder: Path | None, keys: FileKeys, note: Callable[[str], None]
+    places: Mapping[Path, Path], ending: str, keys: FileKeys, note: Callable[[str], None]
 ) -> list[Path]:
-    """Leave out what the results of other sources are called."""
-    results = {
-        keys.key(source.parent if folder is None else folder, name)
-        for source in sources
-        for name in candidate_names(source)
+    """Leave out what the results of other sources are called.
+
+    Args:
+        places: source -> folder of its result.
+        ending: of results' names.
+        keys: of paths.
+        note: is told how many there are.
+    """
+    end = unicodedata.normalize("NFC", ending)
+    if not any(unicodedata.normalize("NFC", source.name).endswith(end) for source in places):
+        return list(places)
+    made_from = {
+        keys.key(folder, name): source
+        for source, folder in places.items()
+        for name in candidate_names(source, ending)
     }
-    kept = [source for source in sources if keys.of(source) not in results]
-    left_out = len(sources) - len(kept)
+    kept = [source for source in places if made_from.get(keys.of(source), source) == source]
+    left_out = len(places) - len(kept)
     if left_out:
         files = "1 file" if left_out == 1 else f"{left_out} files"
         note(f"{files} left out: results of other inputs")

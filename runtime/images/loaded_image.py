@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from runtime.images.metadata import NO_METADATA, Metadata
+
 
 @dataclass(frozen=True)
 class Header:
@@ -29,6 +31,7 @@ class LoadedImage:
         sample_bits: 8 or 16, per channel.
         has_profile: whether an ICC profile was embedded.
         notes: conversions the user should know of, one phrase each.
+        metadata: what its result may take along.
     """
 
     rgb: Tensor
@@ -37,3 +40,4 @@ class LoadedImage:
     sample_bits: int
     has_profile: bool
     notes: tuple[str, ...]
+    metadata: Metadata = NO_METADATA

@@ -1,8 +1,8 @@
 """How a result was made, told by the picture itself.
 
 A result carries one line of JSON: model, sampling settings, prompts, the input's hash. PNG
-has it as a text chunk ``qdit4sr``, TIFF as its image description, JPEG and WebP as the EXIF user
-comment. So a batch that is continued knows which results are finished *with these settings*.
+has it as a text chunk ``qdit4sr``, TIFF as its image description, JPEG, WebP and AVIF as the EXIF
+user comment. So a batch that is continued knows which results are finished *with these settings*.
 
     exiftool -UserComment result.jpg
     python -c "from PIL import Image; print(Image.open('result.png').text['qdit4sr'])"
@@ -11,6 +11,7 @@ No path and no machine is named.
 """
 
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -29,6 +30,7 @@ MadeWith = dict[str, Setting]
 State = Literal["absent", "unreadable", "unknown", "finished", "different"]
 KEY = "qdit4sr"
 _PNG_FIELD = f"png-comment-0-{KEY}"
+_PNG_COMMENT = re.compile(rf"png-comment-\d+-{KEY}")
 _TIFF_FIELD = "image-description"
 _EXIF_FIELD = "exif-ifd2-UserComment"
 _FIELDS = {
@@ -38,6 +40,7 @@ _FIELDS = {
     ".jpg": _EXIF_FIELD,
     ".jpeg": _EXIF_FIELD,
     ".webp": _EXIF_FIELD,
+    ".avif": _EXIF_FIELD,
 }
 LONGEST_SHOWN = 40
 """Of two values that differ, in characters; longer ones are only named."""
@@ -60,9 +63,13 @@ def read_record(path: Path) -> MadeWith | None:
     """
     image = open_image(path, max_pixels=sys.maxsize).image
     field = _FIELDS.get(path.suffix.lower())
-    if field is None or field not in image.get_fields():
-        return None
     try:
+        names = image.get_fields()
+        if field == _PNG_FIELD:
+            # Counted among all text chunks of the file, of which XMP is one.
+            field = next((name for name in names if _PNG_COMMENT.fullmatch(name)), None)
+        if field is None or field not in names:
+            return None
         # EXIF values are followed by libvips' own description of them.
         found, _ = json.JSONDecoder().raw_decode(image.get(field))
     except (ValueError, RecursionError):

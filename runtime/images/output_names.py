@@ -15,6 +15,8 @@ from pathlib import Path
 from runtime.images.folder import OUTPUT_SUFFIXES
 from schemas.errors import UsageError
 
+ENDING = "_x4.png"
+"""What a result's name has behind its input's stem unless told otherwise."""
 _EXTENSION = re.compile(r"\.\w+")
 """What the end of a name has to look like to say a format: ``.gif``, and not ``.0 final``."""
 
@@ -57,18 +59,20 @@ def output_place(out: str) -> OutputPlace:
     return OutputPlace(path, is_file=True)
 
 
-def result_paths(sources: Sequence[Path], folder: Path | None, keys: "FileKeys") -> list[Path]:
-    """Return where the result of every source goes: beside it, or into ``folder``.
+def result_paths(
+    sources: Sequence[Path], folders: Sequence[Path], keys: "FileKeys", ending: str = ENDING
+) -> list[Path]:
+    """Return where the result of every source goes, each into its own of ``folders``.
 
-    ``<stem>_x4.png``; results that would have one name get longer ones, each as short as it can be
-    (`candidate_names`), and the others keep theirs.
+    ``<stem>_x4.png``, or another ``ending``; results that would have one name get longer ones,
+    each as short as it can be (`candidate_names`), and the others keep theirs.
     """
-    names = [candidate_names(source) for source in sources]
+    names = [candidate_names(source, ending) for source in sources]
     lengths = [0] * len(sources)
     while True:
         paths = [
-            (source.parent if folder is None else folder) / choices[length]
-            for source, choices, length in zip(sources, names, lengths, strict=True)
+            folder / choices[length]
+            for folder, choices, length in zip(folders, names, lengths, strict=True)
         ]
         found = [keys.of(path) for path in paths]
         count = Counter(found)
@@ -83,18 +87,18 @@ def result_paths(sources: Sequence[Path], folder: Path | None, keys: "FileKeys")
             lengths[index] += 1
 
 
-def candidate_names(source: Path) -> tuple[str, ...]:
+def candidate_names(source: Path, ending: str = ENDING) -> tuple[str, ...]:
     """Names for the result of ``source``, from the shortest to one that is its own.
 
     ``a_x4.png``, ``a_jpg_x4.png``, ``folder_a_jpg_x4.png``, and the same with a digest of the path.
     """
     absolute = Path(os.path.abspath(source))  # noqa: PTH100  links stay links
-    ending = f"_{source.suffix[1:]}" if source.suffix else ""
+    kind = f"_{source.suffix[1:]}" if source.suffix else ""
     folder = absolute.parent.name.lstrip(".")  # a result is no hidden file
-    long = f"{folder}_{source.stem}{ending}" if folder else f"{source.stem}{ending}"
+    long = f"{folder}_{source.stem}{kind}" if folder else f"{source.stem}{kind}"
     digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
-    stems = (source.stem, f"{source.stem}{ending}", long, f"{long}_{digest}")
-    return tuple(f"{stem}_x4.png" for stem in stems)
+    stems = (source.stem, f"{source.stem}{kind}", long, f"{long}_{digest}")
+    return tuple(f"{stem}{ending}" for stem in stems)
 
 
 class FileKeys:
@@ -105,13 +109,14 @@ class FileKeys:
     """
 
     def __init__(self) -> None:
-        self._resolved: dict[Path, Path] = {}
+        self._resolved: dict[Path, str] = {}
 
     def key(self, folder: Path, name: str) -> str:
         """The key of the file ``name`` in ``folder``."""
         if folder not in self._resolved:
-            self._resolved[folder] = folder.resolve()
-        return unicodedata.normalize("NFC", str(self._resolved[folder] / name))
+            self._resolved[folder] = str(folder.resolve())
+        # Joined as text: a path object for each of many thousand files takes seconds.
+        return unicodedata.normalize("NFC", f"{self._resolved[folder]}{os.sep}{name}")
 
     def of(self, path: Path) -> str:
         """The key of ``path``."""

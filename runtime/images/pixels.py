@@ -19,7 +19,8 @@ def from_pixels(pixels: NDArray[np.uint8]) -> Tensor:
         raise ImageError(
             f"pixels must be uint8 [height, width, 3], not {array.dtype} {list(array.shape)}"
         )
-    rgb = torch.from_numpy(np.ascontiguousarray(array)).permute(2, 0, 1)[None]
+    # A copy: torch warns of arrays that cannot be written to, such as PIL's.
+    rgb = torch.from_numpy(np.array(array, order="C")).permute(2, 0, 1)[None]
     return rgb.float() / 255
 
 

@@ -41,6 +41,30 @@ def encode_prompts(folder: Path, texts: PromptTexts) -> dict[str, Tensor]:
     return _side("positive", found[positive]) | _side("negative", found[negative])
 
 
+def check_texts(folders: Sequence[Path], texts: PromptTexts) -> None:
+    """Make sure that something can make embeddings of ``texts``, before anything is loaded.
+
+    Args:
+        folders: as `find_prompts` takes them.
+        texts: what is to be encoded, or names of prompts that a folder has ready.
+
+    Raises:
+        UsageError: there are no text encoders, and no prompt of that name.
+        CheckpointError: the file of named prompts is damaged.
+    """
+    if texts.all and not any(map(has_text_encoders, folders)):
+        _by_name(folders, texts)
+
+
+def _by_name(folders: Sequence[Path], texts: PromptTexts) -> Mapping[str, TextEmbedding]:
+    encoded = find_by_name(folders, texts.all)
+    if not encoded:
+        raise UsageError(
+            "a prompt was given, but there are no text encoders to encode it", hint=ENCODER_HINT
+        )
+    return encoded
+
+
 def find_prompts(
     own: Mapping[str, Tensor] | None,
     folders: Sequence[Path],
@@ -80,12 +104,7 @@ def find_prompts(
     if encoders is None:
         if not texts.all:
             raise UsageError("there are no prompt embeddings", hint=hint)
-        encoded = find_by_name(folders, texts.all)
-        if not encoded:
-            raise UsageError(
-                "a prompt was given, but there are no text encoders to encode it",
-                hint=ENCODER_HINT,
-            )
+        encoded = _by_name(folders, texts)
     else:
         if own is None:
             texts = PromptTexts(

@@ -1,6 +1,9 @@
 """Images to latents and back, through the VAE, in tiles where they are large."""
 
+import copy
+
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 
 from runtime.memory import with_smaller_tiles
@@ -59,8 +62,7 @@ def decode(pipeline: Pipeline, latent: Tensor) -> Tensor:
 
 def encode_in_tiles(pipeline: Pipeline, image: Tensor, tile_px: int) -> Tensor:
     """`encode` with tiles of one size; raises what running out of memory raises."""
-    vae = pipeline.vae
-    _tile_vae(pipeline, tile_px)
+    vae = _tiled_vae(pipeline, tile_px)
     with _narrow_products(pipeline):
         moments = vae.encode((2 * image - 1).to(pipeline.device, vae.dtype))
     latent: Tensor = moments.latent_dist.mode().float()
@@ -70,8 +72,7 @@ def encode_in_tiles(pipeline: Pipeline, image: Tensor, tile_px: int) -> Tensor:
 
 def decode_in_tiles(pipeline: Pipeline, latent: Tensor, tile_px: int) -> Tensor:
     """`decode` with tiles of one size; raises what running out of memory raises."""
-    vae = pipeline.vae
-    _tile_vae(pipeline, tile_px)
+    vae = _tiled_vae(pipeline, tile_px)
     scaled = latent / vae.config.scaling_factor + (vae.config.shift_factor or 0)
     with _narrow_products(pipeline):
         decoded: Tensor = vae.decode(scaled.to(vae.dtype)).sample
@@ -96,8 +97,14 @@ def _narrow_products(pipeline: Pipeline) -> torch.autocast:
     )
 
 
-def _tile_vae(pipeline: Pipeline, tile_px: int) -> None:
-    """Let the VAE work in tiles of ``tile_px``, with diffusers' overlap of a quarter."""
-    pipeline.vae.enable_tiling()
-    pipeline.vae.tile_sample_min_size = tile_px
-    pipeline.vae.tile_latent_min_size = tile_px // pipeline.vae_factor
+def _tiled_vae(pipeline: Pipeline, tile_px: int) -> AutoencoderKL:
+    """The VAE, working in tiles of ``tile_px`` with diffusers' overlap of a quarter.
+
+    A shallow copy: the layers are the same, but diffusers keeps the tiles' size as a setting of the
+    module, and another thread's image may need other tiles.
+    """
+    vae = copy.copy(pipeline.vae)
+    vae.enable_tiling()
+    vae.tile_sample_min_size = tile_px
+    vae.tile_latent_min_size = tile_px // pipeline.vae_factor
+    return vae

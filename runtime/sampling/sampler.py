@@ -20,6 +20,10 @@ from runtime.sampling.tiling import Tile, blend_tiles, tiles_of
 StepCallback = Callable[[int, int], None]
 """Called after every step with the steps done and the steps in all."""
 
+LatentCallback = Callable[[int, float, Tensor], Tensor]
+"""Called after every step with its number from 0, its timestep and the latent; gives the latent to
+go on with."""
+
 TOKENS_AT_ONCE = 4096
 """Small tiles share a pass up to this many tokens: short ones spend their time between operations.
 A full tile of 64 x 64, 2381 tokens in each branch, is a pass of its own."""
@@ -42,6 +46,7 @@ def sample(
     bits_at: BitsAt = lambda _timestep: None,
     tokens_at_once: int = TOKENS_AT_ONCE,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Sample a latent.
 
@@ -56,6 +61,7 @@ def sample(
         bits_at: activation bits at a timestep.
         tokens_at_once: tiles are batched up to this many tokens; a larger one goes alone.
         progress: called after every step.
+        on_latent: likewise, with the latent, which it may replace.
 
     Returns:
         The latent [1, C, h, w] in the dtype of ``noise``, on the device of ``control``.
@@ -75,6 +81,8 @@ def sample(
         of_tiles = velocity.on(latent, timestep, bits_at(timestep.item()), tiles, at_once)
         whole = blend_tiles(of_tiles, like=latent, tiles=tiles)
         latent = scheduler.step(whole, timestep, latent, return_dict=False)[0]
+        if on_latent is not None:
+            latent = on_latent(step - 1, timestep.item(), latent)
         if progress is not None:
             progress(step, settings.steps)
     return latent

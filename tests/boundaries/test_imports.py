@@ -52,7 +52,17 @@ def test_help_of_every_command_has_an_example(command):
     run = [sys.executable, "-c", f"from {module} import main; main()"]
     top = subprocess.run([*run, "--help"], capture_output=True, text=True, check=True).stdout
     commands = {
-        "qplan": ("estimate", "build", "calibrate", "probe", "regrid", "inspect", "diff", "verify"),
+        "qplan": (
+            "estimate",
+            "build",
+            "calibrate",
+            "probe",
+            "regrid",
+            "inspect",
+            "report",
+            "diff",
+            "verify",
+        ),
         "qrun": ("upscale", "eval", "doctor", "bench", "tune"),
     }[command]
     for name in commands:

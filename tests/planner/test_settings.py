@@ -37,6 +37,7 @@ def settings(**fields):
         ({"activation_scale": "max"}, "scale rule of activations 'max'"),
         ({"segments": 0}, "0 segments"),
         ({"smoothing": True}, "exclude one another"),
+        ({"effort": "heroic"}, "effort 'heroic'"),
         ({"softmax_bits": 4}, "softmax at 4 bits"),
         ({"softmax_bits": 32}, "softmax at 32 bits"),
     ],
@@ -65,6 +66,7 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
     later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations", "modulation": "both"}
+    later["effort"] = "thorough"
     chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
@@ -82,6 +84,14 @@ def test_settings_that_came_later_are_recorded_where_they_change_anything(name):
     recorded[name] = 4
     with pytest.raises(PackError, match="4 bits"):
         settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY)
+
+
+def test_effort_is_recorded_where_it_is_not_the_usual():
+    for effort in ("fast", "normal", "thorough"):
+        chosen = settings(effort=effort, variant="q")
+        recorded = chosen.recorded()
+        assert ("effort" in recorded) == (effort != "normal")
+        assert settings_of(RecipeRecord(name="q-dit4sr", settings=recorded), FAMILY) == chosen
 
 
 @pytest.mark.parametrize(

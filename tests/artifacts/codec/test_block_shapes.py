@@ -37,8 +37,8 @@ def test_shapes_keep_to_the_budget_and_leave_out_only_what_cannot_win(
 
 
 def test_a_budget_below_one_block_has_no_shapes():
-    assert block_shapes(8, 8, 0) == []
-    assert block_shapes(1, 1, 1) == []  # one block costs 3, allowed are 2
+    assert block_shapes(8, 8, 0) == ()
+    assert block_shapes(1, 1, 1) == ()  # one block costs 3, allowed are 2
     assert expected_block(1, 1, 1) is None
 
 

@@ -12,7 +12,7 @@ from rich.console import Console
 from torch import Tensor
 
 from artifacts.pack.reader import verify_pack
-from planner.inspect.inspection import render_pack
+from planner.inspect.pack_tables import render_pack
 from runtime.load import load_pack
 from runtime.sampling.settings import SamplingOptions
 from runtime.upscale import upscale

@@ -59,6 +59,20 @@ def test_by_bit_operations_the_mean_over_work_keeps_to_the_target_too():
     assert bits["feed"] == 4  # it is all the work there is
 
 
+def test_work_may_keep_to_a_mean_of_its_own():
+    bits = sensitive_weight_bits(
+        STATISTICS,
+        sensitivity((1000.0, 1.0, 1.0)),
+        6,
+        minimum_bits=2,
+        maximum_bits=8,
+        work=WORK,
+        mean_work_bits=4.1,
+    )
+    assert mean(bits, WORK) <= 4.1
+    assert 5 < mean(bits, {layer.name: layer.parameters for layer in STATISTICS}) <= 6
+
+
 def costs(by_step):
     layers = {"feed": by_step, "text": tuple(value / 50 for value in by_step)}
     return ActivationCosts((900.0, 100.0), layers)

@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from fractions import Fraction
 
 import pytest
 import torch
@@ -14,9 +15,10 @@ from artifacts.pack.reader import open_pack, verify_pack
 from planner.build.base_model import find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated
-from planner.build.modulation import FELL_BACK, in_16_bits, settle_modulation
+from planner.build.modulation import FELL_BACK, TOO_LARGE, in_16_bits, settle_modulation
 from planner.build.network_probe import check_network, find_active_tensors
 from planner.recipes import recipe_settings
+from planner.regrid.regrid import regrid
 from planner.target import parse_target
 from runtime.load import network_from_checkpoint, network_from_pack
 from runtime.network.modulation import TabledLayer
@@ -155,13 +157,69 @@ def test_what_is_stored(built):
     check_network(table.manifest)
 
 
-def test_tabled_layers_do_not_count_among_the_bits(built):
-    pack = built("table", target="W3.5A8")
+def mean_of_codes(pack):
     sizes = {n: r.in_features * r.out_features for n, r in pack.manifest.layers.items()}
     spent = sum(size * pack.manifest.layers[n].weight_bits for n, size in sizes.items())
-    mean = spent / sum(sizes.values())
-    assert pack.manifest.reached.weight_bits == pytest.approx(mean, abs=1e-4)
-    assert 3.4 < mean <= 3.5
+    return Fraction(spent, sum(sizes.values()))
+
+
+def mean_with_table(pack, rank, factor_bits):
+    """Of codes and of the rows on disk, by hand, less what the layers had beside their codes."""
+    shapes = {n: s for n, s in dit4sr(TINY).quantizable.items() if n in LAYERS}
+    codes = sum(r.in_features * r.out_features for r in pack.manifest.layers.values())
+    tabled = sum(s.in_features * s.out_features for s in shapes.values())
+    rows = sum(16 * pack.modulation_rows(n).numel() for n in shapes)
+    factor_scale = 32 if factor_bits == 8 else 0
+    beside = sum(
+        32 * s.out_features + _factor_bits(s, *rank, factor_bits, factor_scale)
+        for s in shapes.values()
+    )
+    return (mean_of_codes(pack) * codes + rows - beside) / (codes + tabled)
+
+
+def _factor_bits(shape, global_rank, local_rank, bits, scale):
+    sides = shape.in_features + shape.out_features
+    rank = min(global_rank, *shape)
+    return rank * (bits * sides + scale) + bits * local_rank * sides
+
+
+def test_vasmp_spends_the_target_on_codes_and_the_mean_reached_counts_the_table(built):
+    pack = built("table", target="W3.5A8")
+    assert 3.4 < mean_of_codes(pack) <= 3.5
+    expected = float(mean_with_table(pack, (2, 2), 16))
+    assert pack.manifest.reached.weight_bits == pytest.approx(expected, abs=1e-6)
+    both = built("both", target="W3.5A8")
+    assert both.manifest.reached.weight_bits == pytest.approx(float(mean_of_codes(both)), 1e-6)
+
+
+def test_bits_by_sensitivity_spend_what_the_table_saves(setup, parts, tmp_path):
+    steps = ("--steps", "2")
+    done = run_qplan(
+        "build", setup.checkpoint, "--base", setup.base, "--recipe", "standard", *steps,
+        "--global-rank", 2, "--local-rank", 2, "-o", tmp_path / "a.qpack",
+    )  # fmt: skip
+    assert done.exit_code == 0, done.stderr
+    pack = verify_pack(tmp_path / "a.qpack")
+    assert pack.manifest.modulation is not None
+    assert mean_of_codes(pack) > 4
+    mean = mean_with_table(pack, (2, 2), 8)
+    assert 3.9 < mean <= 4
+    assert pack.manifest.reached.weight_bits == pytest.approx(float(mean), abs=1e-6)
+    # Edited by its own grid, a pack says the same of itself.
+    grid = pack.bit_grid
+    again = regrid(pack, tmp_path / "b.qpack", grid)
+    assert again.after.reached == pack.manifest.reached
+
+
+def test_a_table_that_outgrows_the_layers_is_not_made_unless_asked_for(parts):
+    checkpoint, base = parts
+    settings = recipe_settings("standard", parse_target("W4A4"))
+    many = replace(base, sampling=base.sampling.model_copy(update={"steps": 50}))
+    architecture = checkpoint.architecture("q")
+    found, notes = settle_modulation(settings, architecture, many, asked=False)
+    assert found.modulation == "weights"
+    assert notes == [TOO_LARGE]
+    assert settle_modulation(settings, architecture, many, asked=True) == (settings, [])
 
 
 def test_every_tabled_tensor_is_read_without_a_table():

@@ -18,7 +18,7 @@ from tests.planner.make_base import make_base, make_embeddings
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
-COMMANDS = ("estimate", "build", "calibrate", "inspect", "diff", "verify")
+COMMANDS = ("estimate", "build", "calibrate", "inspect", "report", "diff", "verify")
 
 
 def as_json(*arguments):
@@ -270,6 +270,12 @@ def test_build_with_ready_embeddings(source, tmp_path):
 # inspect and verify
 
 
+def own_bytes(pack, layer):
+    """What a layer takes on disk: no other layer's name begins with its name and a dot."""
+    tensors = [item for header in pack.headers.values() for item in header.tensors.items()]
+    return sum(info.nbytes for name, info in tensors if name.startswith(f"{layer}."))
+
+
 def test_inspect_shows_every_layer_and_json_holds_as_much(pack):
     found = as_json("inspect", pack)
     opened = open_pack(pack)
@@ -289,6 +295,7 @@ def test_inspect_shows_every_layer_and_json_holds_as_much(pack):
             str(layer["global_rank"] or "-"),
             "-" if block is None else f"{block[0]}x{block[1]}",
             "-" if layer["error_db"] is None else f"{layer['error_db']:.2f}",
+            f"{own_bytes(opened, name):,}",
         ]
     assert f"{found['transformer_bytes']['pack']:,}" in result.stdout
     assert f"{found['pack_bytes']:,}" in result.stdout

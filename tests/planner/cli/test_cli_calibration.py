@@ -131,6 +131,7 @@ def test_from_six_bits_on_a_calibration_is_used_only_when_asked_for(setup, tmp_p
         (("--calib", "IMAGES", "--calib-images", 0), 2, ["0 calibration images"]),
         (("--calib", "IMAGES", "--calib-crop", -1), 2, ["-1 px"]),
         (("--calib", "IMAGES", "--device", "tpu"), 2, ["--device tpu"]),
+        (("--device", "tpu"), 2, ["--device tpu"]),
         (("--calib", "BROKEN"), 4, ["bad.png"]),
         (("--target", "W3.5A4", "--no-vasmp"), 2, ["3.5 weight bits"]),
         (("--segments", 0), 2, ["0 segments"]),

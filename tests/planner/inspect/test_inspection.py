@@ -6,7 +6,8 @@ import pytest
 from rich.console import Console
 
 from artifacts.pack.reader import open_pack
-from planner.inspect.inspection import layer_facts, render_pack, select_layers, size_text, summary
+from planner.inspect.inspection import layer_facts, select_layers, size_text, summary
+from planner.inspect.pack_tables import render_pack
 from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, TransformerBytes
 from tests.artifacts.make_pack import TIMESTEPS, make_pack
@@ -71,6 +72,23 @@ def test_patterns_select(pack):
     for pattern, said in (("[", "pattern"), ("nothing", "finds none")):
         with pytest.raises(UsageError, match=said):
             select_layers(pack, pattern)
+
+
+def test_totals_add_up(pack):
+    rows = [line.split() for line in shown(pack, select_layers(pack, None)).splitlines()]
+    totals = [row for row in rows if row and row[0] == "total"]
+    records = pack.manifest.layers.values()
+    weights = sum(r.out_features * r.in_features for r in records)
+    bits = sum(r.out_features * r.in_features * r.weight_bits for r in records) / weights
+    activations = [b for layer in pack.bit_grid.layers.values() for b in layer.activation_bits]
+    layers = [row for row in rows if row and row[0] in pack.manifest.layers]
+    size = f"{sum(int(row[-1].replace(',', '')) for row in layers):,}"
+    count, mean = str(len(records)), f"{sum(activations) / len(activations):.3f}"
+    assert totals == [
+        ["total", count, f"{weights:,}", "100.0%", size],
+        ["total", count, f"{bits:.3f}", mean, "20.50", size],
+        ["total", count, f"{bits:.3f}", mean, "20.50", size],
+    ]
 
 
 def test_rows_and_notes_are_shown_unbroken(pack):

@@ -1,5 +1,6 @@
 """Derivatives through the sampling loop, against finite differences and against autograd."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -7,7 +8,9 @@ import torch
 
 from planner.probe import layer_gradients
 from planner.probe.adjoint import SampledImage, checkpointed
+from planner.probe.image_probe import random_directions
 from planner.probe.layer_gradients import LayerGradients
+from runtime.sampling.sampler import initial_noise
 
 LAYERS = (
     "transformer_blocks.0.norm1.linear",
@@ -127,7 +130,9 @@ def test_layers_get_the_gradients_of_the_whole_loop(image, monkeypatch, recomput
             assert watched.activation[row, :, column].tolist() == pytest.approx(
                 activation, rel=1e-4
             )
-            assert float(watched.weight()[row, column]) == pytest.approx(weight, rel=1e-4)
+            found = float(watched.weight()[row, column])
+            size = network.get_submodule(name).weight.numel()
+            assert found * size == pytest.approx(weight, rel=1e-4)
     assert "forward" not in vars(network.recomputable[0])
 
 
@@ -178,3 +183,38 @@ def test_noise_in_a_layer_changes_the_latent_as_predicted(image):
     measured = sum(changes) / count
     # The latent's change has few directions: each mean of 60 draws deviates by some 7 %.
     assert predicted == pytest.approx(measured, rel=0.3)
+
+
+def test_noise_in_a_weight_changes_the_latent_as_predicted(image):
+    """In the unit of the file: noise with a squared Frobenius norm of 1, the same at all steps."""
+    network, loop = image
+    size, count = 1e-4, 60
+    layer = network.get_submodule(LAYERS[1])
+    sampled = loop()
+    trajectory = sampled.run()
+    watched = LayerGradients(network, [LAYERS[1]], steps=STEPS, cotangents=count, seed=0)
+    with watched:
+        sampled.differentiate(trajectory, cotangents(count), watched)
+    predicted = float(watched.weight().mean())
+
+    torch.manual_seed(0)
+    original = layer.weight.detach().clone()
+    changes = []
+    for _ in range(count):
+        noise = torch.randn_like(original)
+        with torch.no_grad():
+            layer.weight.copy_(original + size * noise / noise.norm())
+        changed = loop().run().latents[-1] - trajectory.latents[-1]
+        changes.append(float(changed.square().sum()) / size**2)
+    with torch.no_grad():
+        layer.weight.copy_(original)
+    assert predicted == pytest.approx(sum(changes) / count, rel=0.3)
+
+
+def test_directions_are_independent_of_the_initial_noise():
+    """Along the noise, which the final latent resembles, sensitivities are larger by far."""
+    shape = (1, 16, 32, 32)
+    noise = initial_noise(shape, 3).flatten()
+    directions = [d.flatten() for d in random_directions(shape, 3, 3)]
+    for one, other in itertools.combinations([noise, *directions], 2):
+        assert abs(float(torch.nn.functional.cosine_similarity(one, other, dim=0))) < 4 / 128

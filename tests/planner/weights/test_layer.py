@@ -10,6 +10,7 @@ from artifacts.codec.hadamard import Rotation
 from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.weights.layer import (
+    allocation_variance,
     mean_row_variance,
     planned_record,
     quantize_layer,
@@ -88,7 +89,49 @@ def test_rotation_helps_where_one_column_stands_out():
 def test_the_statistic_is_the_mean_of_row_variances():
     rows = torch.tensor([[1.0, 3.0], [10.0, 10.0]])
     # Variances 1 and 0, whatever the means.
-    assert mean_row_variance(rows) == 0.5
+    assert mean_row_variance(rows, Rotation.identity(2), None) == pytest.approx(0.5, rel=1e-6)
+
+
+@pytest.mark.parametrize("in_features", [96, 80, 64, 48, 36])
+@pytest.mark.parametrize("fields", [{}, {"rotation_signs": False}, {"rotation": False}])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_the_statistic_of_the_rotated_weight_needs_no_rotation(in_features, fields, dtype):
+    chosen = settings(**fields)
+    source = (weight(40, in_features) + torch.linspace(-0.1, 0.2, in_features)).to(dtype)
+    rotated = rotate(source, chosen).double()
+    expected = float(rotated.var(dim=1, unbiased=False).mean())
+    assert allocation_variance(source, chosen) == pytest.approx(expected, rel=1e-5)
+
+
+def test_the_residuals_statistic_is_of_what_gets_quantized():
+    chosen = settings(weight_statistic="residual")
+    layer = quantize_layer("a", weight(), None, 8, chosen)
+    residual = rotate(weight(), chosen) - layer.weight.low_rank()
+    expected = float(residual.var(dim=1, unbiased=False).mean())
+    assert allocation_variance(weight(), chosen) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize(
+    "fields", [{}, {"weight_scale": "mse", "factor_bits": 8}, {"effort": "thorough"}]
+)
+def test_a_gpu_makes_as_good_a_layer(fields):
+    chosen, source = settings(**fields), weight(640, 320).bfloat16()
+    ours = quantize_layer("a", source.cuda(), torch.ones(640), 4, chosen)
+    expected = quantize_layer("a", source, torch.ones(640), 4, chosen)
+    assert ours.record.error_db == pytest.approx(expected.record.error_db, abs=0.02)
+    assert all(tensor.device.type == "cpu" for tensor in ours.weight.tensors().values())
+    assert snr_db(source, ours.weight.decode()) == pytest.approx(ours.record.error_db, abs=0.01)
+    variances = [allocation_variance(w, chosen) for w in (source, source.cuda())]
+    assert variances[0] == pytest.approx(variances[1], rel=1e-4)
+
+
+def test_the_source_stays_as_it_is():
+    source = weight()
+    for fields in ({}, {"rotation": False}):
+        quantize_layer("a", source, None, 4, settings(**fields))
+        allocation_variance(source, settings(weight_statistic="residual", **fields))
+        assert torch.equal(source, weight())
 
 
 def test_a_zero_weight_is_noted():

@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from artifacts.codec.gaussian_quantizer import dequantize_rows, encode_rows, quantize_rows
+from planner.weights import row_energy
 from planner.weights.row_scales import quantize_weight_rows
 
 
@@ -26,7 +27,8 @@ def error_of(weight, codes, scale, bits):
 @pytest.mark.parametrize("bits", range(1, 9))
 def test_no_row_is_worse_than_by_either_rule(kind, bits):
     weight = rows(kind, torch.Generator().manual_seed(bits))
-    found = error_of(weight, *quantize_weight_rows(weight, bits, "mse"), bits)
+    made = quantize_weight_rows(weight, bits, "mse")
+    found = error_of(weight, made.codes, made.scale, bits)
     for rule in ("gaussian", "absmax"):
         # Candidates are the rules' own steps, but for float32 rounding of a power.
         other = error_of(weight, *quantize_rows(weight, bits, rule), bits)
@@ -35,7 +37,8 @@ def test_no_row_is_worse_than_by_either_rule(kind, bits):
 
 def test_it_is_near_the_best_of_a_fine_search():
     weight = rows("outliers", torch.Generator().manual_seed(0))
-    found = error_of(weight, *quantize_weight_rows(weight, 4, "mse"), 4).sum()
+    made = quantize_weight_rows(weight, 4, "mse")
+    found = error_of(weight, made.codes, made.scale, 4).sum()
     _, normal = quantize_rows(weight, 4)
     tried = []
     for factor in torch.linspace(0.5, 3, 101):
@@ -49,7 +52,7 @@ def test_it_is_near_the_best_of_a_fine_search():
 @pytest.mark.parametrize("rule", ["gaussian", "absmax"])
 def test_other_rules_are_the_quantizers(rule):
     weight = rows("normal", torch.Generator().manual_seed(1))
-    codes, scale = quantize_weight_rows(weight, 3, rule)
+    codes, scale, _ = quantize_weight_rows(weight, 3, rule)
     expected, expected_scale = quantize_rows(weight, 3, rule)
     assert torch.equal(codes, expected)
     assert torch.equal(scale, expected_scale)
@@ -58,7 +61,36 @@ def test_other_rules_are_the_quantizers(rule):
 def test_a_row_of_zeros_stays_zero():
     weight = torch.zeros(3, 8)
     weight[1] = torch.arange(8.0)
-    codes, scale = quantize_weight_rows(weight, 4, "mse")
+    codes, scale, _ = quantize_weight_rows(weight, 4, "mse")
     assert scale[0] == scale[2] == 0
     assert scale[1] > 0
     assert not dequantize_rows(codes, scale, 4)[[0, 2]].any()
+
+
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "mse"])
+@pytest.mark.parametrize("bits", range(1, 9))
+def test_the_error_is_that_of_the_decoded_rows(rule, bits):
+    weight = rows("outliers", torch.Generator().manual_seed(bits))
+    weight[5] = 0
+    weight[6] *= 1e-30  # too small for a mean square, so it decodes to zeros
+    codes, scale, error = quantize_weight_rows(weight, bits, rule)
+    assert torch.equal(codes, encode_rows(weight, scale, bits))
+    true = (dequantize_rows(codes, scale.double(), bits) - weight.double()).square().sum(1)
+    torch.testing.assert_close(error, true, rtol=1e-4, atol=0)
+    assert error[5] == 0
+
+
+def test_long_rows_are_cut_into_parts_that_do_not_show(monkeypatch):
+    weight = rows("normal", torch.Generator().manual_seed(2))
+    whole = quantize_weight_rows(weight, 4, "mse")
+    monkeypatch.setattr(row_energy, "CHUNK_NUMBERS", 5 * weight.shape[1])
+    for part, expected in zip(quantize_weight_rows(weight, 4, "mse"), whole, strict=True):
+        assert torch.equal(part, expected)
+
+
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "mse"])
+def test_what_is_not_finite_is_refused(rule):
+    weight = torch.ones(2, 8)
+    weight[1, 3] = torch.inf
+    with pytest.raises(ValueError, match="not finite"):
+        quantize_weight_rows(weight, 4, rule)

@@ -6,9 +6,11 @@ from safetensors.torch import save_file
 
 from artifacts.dit4sr.family import FAMILY
 from artifacts.family import Architecture
+from runtime.load import load_pack
 from runtime.prompts import embedding_cache
 from runtime.prompts.encoders import ENCODER_FOLDERS, TextEmbedding
-from runtime.prompts.find import find_prompts
+from runtime.prompts.find import check_texts, find_prompts
+from runtime.prompts.named import NAMED_PROMPTS
 from runtime.prompts.texts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
 from schemas.errors import CheckpointError, UsageError
 from tests.artifacts.make_pack import TINY
@@ -130,3 +132,28 @@ def test_a_file_of_something_else(base):
         save_file(bad, base / "prompts.safetensors")
         with pytest.raises(CheckpointError, match=r"prompts\.safetensors"):
             find_prompts(None, [base], PromptTexts(), NETWORK, hint="")
+
+
+def test_texts_are_checked_before_anything_is_loaded(tmp_path, base):
+    named = {f"detailed.{part}": torch.ones(3) for part in ("embeds", "pooled")}
+    save_file(named, tmp_path / NAMED_PROMPTS)
+    check_texts([tmp_path], PromptTexts("detailed"))
+    check_texts([tmp_path, base], PromptTexts("any words"))
+    check_texts([], PromptTexts())
+    with pytest.raises(UsageError, match="'detaild' is no prompt"):
+        check_texts([tmp_path], PromptTexts("detaild"))
+    with pytest.raises(UsageError, match="no text encoders"):
+        check_texts([], PromptTexts("any words"))
+
+
+def test_an_unknown_name_is_refused_before_the_pack_is_opened(tmp_path):
+    save_file({"detailed.embeds": torch.ones(3)}, tmp_path / NAMED_PROMPTS)
+    (tmp_path / "no.qpack").mkdir()
+    with pytest.raises(UsageError, match="'detaild' is no prompt"):
+        load_pack(
+            tmp_path / "no.qpack",
+            base=tmp_path,
+            texts=PromptTexts("detaild"),
+            device=torch.device("cpu"),
+            dtype=torch.float32,
+        )

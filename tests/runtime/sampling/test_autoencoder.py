@@ -54,3 +54,12 @@ def test_a_picture_that_is_not_finite_is_an_error_and_not_a_result(tiny, value):
     with torch.inference_mode(), pytest.raises(PackError, match="not finite") as caught:
         decode(tiny, latent)
     assert "--dtype float32" in caught.value.hint
+
+
+def test_tiles_of_one_image_are_not_those_of_another(tiny):
+    """The module's own settings stay as they are: threads share it."""
+    before = (tiny.vae.use_tiling, tiny.vae.tile_sample_min_size, tiny.vae.tile_latent_min_size)
+    latent = encode_in_tiles(tiny, torch.rand(1, 3, 96, 96), 64)
+    decode_in_tiles(tiny, latent, 64)
+    after = (tiny.vae.use_tiling, tiny.vae.tile_sample_min_size, tiny.vae.tile_latent_min_size)
+    assert after == before

@@ -1,0 +1,1 @@
+"""What building a pack costs, by stage, beside SDNQ over the same weights."""

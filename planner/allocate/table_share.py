@@ -1,0 +1,72 @@
+"""What a table of modulations takes of the budget of weight bits, and what it gives back (ours).
+
+A table stands for layers: their codes, scales and factors. A mean over the remaining weights would
+compare packs of different sizes. So the mean of a network's weight bits is one over all its
+weights, and what the table takes beyond scales and factors counts as the bits of those that it
+stands for: a pack with a table has the bytes of one without.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from fractions import Fraction
+
+from planner.allocate.grid import rounded_down
+from schemas.errors import UsageError
+from schemas.manifest import LayerRecord
+
+
+@dataclass(frozen=True)
+class TableShare:
+    """The part of a network's weights that a table stands for.
+
+    Attributes:
+        weights: how many there are.
+        bits: of the table, all rows, less those of the scales and factors that its layers would
+            have had; negative where these are more.
+    """
+
+    weights: int = 0
+    bits: int = 0
+
+    def pays(self, mean_bits: float) -> bool:
+        """Whether the table is smaller than the codes of the weights that it stands for."""
+        return self.bits < self.weights * mean_bits
+
+    def mean_of_rest(self, mean_bits: float, weights: int) -> float:
+        """Mean bits that are left for the weights stored as codes, rounded down to 10^-6.
+
+        Args:
+            mean_bits: over all weights; counts as the decimal number that was written.
+            weights: stored as codes.
+
+        Raises:
+            UsageError: the table takes it all.
+        """
+        if not self.weights:
+            return mean_bits
+        allowed = Fraction(repr(float(mean_bits))) * (weights + self.weights) - self.bits
+        if allowed <= 0:
+            raise UsageError(
+                f"the table of modulations alone takes more than {mean_bits:g} bits per weight",
+                hint="--modulation weights stores the layers instead",
+            )
+        return rounded_down(allowed / weights)
+
+
+NO_TABLE = TableShare()
+
+
+def mean_weight_bits(records: Mapping[str, LayerRecord], share: TableShare = NO_TABLE) -> Fraction:
+    """Mean bits of the weights that are stored as codes or stood for by a table, exactly.
+
+    Args:
+        records: of every layer; those that stay in 16 bits do not count.
+        share: of the table, where there is one.
+    """
+    sizes = {
+        name: record.out_features * record.in_features
+        for name, record in records.items()
+        if record.is_quantized
+    }
+    stored = sum(size * records[name].weight_bits for name, size in sizes.items())
+    return Fraction(stored + share.bits, sum(sizes.values()) + share.weights)

@@ -1,0 +1,29 @@
+"""How hard a build looks for the factors of a weight: what it may leave, for how much time."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+EffortName = Literal["fast", "normal", "thorough"]
+
+
+@dataclass(frozen=True)
+class Effort:
+    """Bounds of the search for factors.
+
+    Attributes:
+        tolerance: factors are good enough when better ones are expected to take no more than this
+            share from the energy of what they leave; 0.001 are 0.004 dB. Global and local factors
+            may each be off by as much.
+        all_shapes: whether every block shape of the local factors is tried, instead of the one that
+            is predicted to capture most.
+    """
+
+    tolerance: float
+    all_shapes: bool = False
+
+
+EFFORTS: dict[EffortName, Effort] = {
+    "fast": Effort(tolerance=0.01),
+    "normal": Effort(tolerance=0.0013),
+    "thorough": Effort(tolerance=0.00002, all_shapes=True),
+}

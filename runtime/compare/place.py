@@ -1,0 +1,33 @@
+"""Where a page of comparisons may be written. Nothing heavy is imported."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from runtime.images.batch import Job
+from schemas.errors import UsageError
+
+MARK = '<meta name="generator" content="qrun upscale --compare">'
+"""What tells such a page from a file of somebody else's."""
+_LOOK_AT_BYTES = 4096
+
+
+def check_page(page: Path, jobs: Sequence[Job], *, force: bool) -> None:
+    """Make sure that ``page`` can be written: a new file, or an older page of this kind.
+
+    Raises:
+        UsageError: it is no HTML file by its name, lies in no folder, or would replace something
+            else.
+    """
+    if page.suffix.lower() not in {".html", ".htm"}:
+        raise UsageError(f"--compare {page}: the page's name ends in .html")
+    if page.is_dir() or not page.absolute().parent.is_dir():
+        raise UsageError(f"--compare {page}: it is a folder, or in none", hint="make the folder")
+    if any(page.absolute() == path.absolute() for job in jobs for path in (job.source, job.output)):
+        raise UsageError(f"--compare {page} is also an image of the batch")
+    if page.exists() and not force and MARK not in _start(page):
+        raise UsageError(f"--compare {page} exists, and is another file", hint="use --force")
+
+
+def _start(page: Path) -> str:
+    with page.open("rb") as file:
+        return file.read(_LOOK_AT_BYTES).decode("utf-8", "replace")
