@@ -26,7 +26,7 @@ $(VENV)/.dev: $(SETUP)
 
 demo: $(VENV)/.core
 	mkdir -p $(OUT)
-	$(BIN)/qplan build $(MODEL) --target W4A4 --global-rank 4 --local-rank 2 \
+	$(BIN)/qplan build $(MODEL) --target W4A4 --recipe standard --global-rank 8 --local-rank 4 \
 	    -o $(OUT)/model.qpack --force --restart
 	$(BIN)/qplan inspect $(OUT)/model.qpack --layer 'blocks.0.attn.to'
 	$(BIN)/qrun upscale artifacts/demo/photo.png --pack $(OUT)/model.qpack \

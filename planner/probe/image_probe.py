@@ -31,7 +31,7 @@ def random_directions(shape: tuple[int, ...], count: int, seed: int) -> list[Ten
     """Cotangents of the final latent, each float32 of ``shape``, from N(0, I).
 
     They must not be the noise that the loop starts from: the latent keeps much of its direction,
-    along which layers' errors add up as they do along no random one (a thousandfold in squares).
+    along which layers' errors add up as they do along no random one.
 
     Args:
         shape: of the latent.
