@@ -14,9 +14,13 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from artifacts.checkpoint.reader import Checkpoint
+    from planner.build.base_model import BaseModel
+    from planner.settings import BuildSettings
     from qdit4sr.pipeline import UpscalePipeline
     from runtime.pipeline import Pipeline
     from schemas.manifest import Manifest
+    from schemas.sensitivity import SensitivityMap
 
 logger = logging.getLogger(__name__)
 
@@ -150,10 +154,14 @@ def build(
     target: str = "W4A4",
     recipe: str = "q-dit4sr",
     base: PathLike | None = None,
+    sensitivity: PathLike | None = None,
     force: bool = False,
     **settings: Any,
 ) -> "Manifest":
     """Quantize a checkpoint into a pack, without data.
+
+    Recipes that go by sensitivities, as ``standard`` does, run the network to find them, on a GPU
+    where there is one.
 
     Args:
         checkpoint: a diffusers folder or a ``.safetensors`` file.
@@ -161,6 +169,7 @@ def build(
         target: mean bits, such as ``W4A4``.
         recipe: a key of `planner.recipes.RECIPES`.
         base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders; or a file.
+        sensitivity: what ``qplan probe`` found, in place of a probe.
         force: replace an older pack.
         settings: fields of `planner.settings.BuildSettings`, such as ``global_rank=16``.
 
@@ -169,10 +178,12 @@ def build(
 
     Raises:
         CheckpointError: the checkpoint is damaged, or of no known network.
-        UsageError: the target cannot be reached, a value is wrong, or the output exists.
+        UsageError: the target cannot be reached, a value is wrong, the output exists, or there is
+            nothing to run the network with.
         ResourceError: the disk is full.
     """
     from artifacts.checkpoint.reader import open_checkpoint
+    from artifacts.pack.writer import check_output
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
@@ -192,7 +203,41 @@ def build(
         )
         for note in notes:
             logger.info("%s", note)
-        return build_pack(opened, Path(output), chosen, parts, force=force).manifest
+        check_output(Path(output), force=force)  # before a probe, which takes longest
+        found = _sensitivity(_path(sensitivity), opened, chosen, parts)
+        return build_pack(
+            opened, Path(output), chosen, parts, sensitivity=found, force=force
+        ).manifest
+
+
+def _sensitivity(
+    file: Path | None, checkpoint: "Checkpoint", settings: "BuildSettings", base: "BaseModel"
+) -> "SensitivityMap | None":
+    """What a file says, or a probe finds; None where bits do not depend on it, or nothing can run.
+
+    Raises:
+        UsageError: the file is damaged.
+    """
+    from planner.calibrate.pipelines import choose_device
+    from planner.probe.run import ProbeSettings, probe_checkpoint
+    from planner.probe.sensitivity_file import read_sensitivity
+
+    if not settings.uses_sensitivity:
+        return None
+    if file is not None:
+        return read_sensitivity(file)
+    if base.folder is None or base.prompts is None:
+        return None
+    device, dtype = choose_device("auto")
+    return probe_checkpoint(
+        checkpoint,
+        settings.variant,
+        base,
+        ProbeSettings(),
+        device=device,
+        dtype=dtype,
+        report=logger.info,
+    )
 
 
 def _path(given: PathLike | None) -> Path | None:

@@ -8,9 +8,11 @@ import pytest
 from PIL import Image
 
 import qdit4sr
+from artifacts.pack.reader import open_pack
 from runtime.images.pixels import from_pixels, to_pixels
 from schemas.errors import ImageError, PackError, UsageError
 from tests.planner.calibration_setup import make_setup
+from tests.planner.run_qplan import run_qplan
 
 RANKS = {"global_rank": 2, "local_rank": 2}
 PIXELS = np.arange(20 * 24 * 3, dtype=np.uint8).reshape(20, 24, 3)
@@ -80,6 +82,20 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
     for wrong in (PIXELS[..., 0], PIXELS.astype(np.float32), PIXELS[:0]):
         with pytest.raises(ImageError, match="uint8"):
             qdit4sr.upscale(model, wrong)
+
+
+def test_standard_probes_as_the_command_does(setup, tmp_path):
+    found = qdit4sr.build(
+        setup.checkpoint, tmp_path / "a.qpack", base=setup.base, recipe="standard", **RANKS
+    )
+    options = ("--recipe", "standard", "--global-rank", 2, "--local-rank", 2)
+    done = run_qplan(
+        "build", setup.checkpoint, "--base", setup.base, *options, "-o", tmp_path / "b.qpack"
+    )
+    assert done.exit_code == 0, done.stderr
+    assert found == open_pack(tmp_path / "b.qpack").manifest
+    with pytest.raises(UsageError, match="exists"):
+        qdit4sr.build(setup.checkpoint, tmp_path / "b.qpack", base=setup.base, recipe="standard")
 
 
 def test_a_model_is_shown_in_a_line(model):
