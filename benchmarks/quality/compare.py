@@ -16,7 +16,7 @@ from benchmarks.quality.measure import Bench
 from benchmarks.quality.packs import PackMaker, content_of
 from benchmarks.quality.peers import Peer, peer_of
 from benchmarks.quality.rows import Row
-from benchmarks.quality.storage import stored_bits_per_weight
+from benchmarks.quality.storage import stored_bits_of_pack
 from benchmarks.quality.store import Content, RowStore, key_of
 from planner.build.network_probe import active_linears
 from runtime.load import load_full_precision
@@ -158,7 +158,7 @@ def describe(pack: Pack) -> dict[str, Any]:
         "recipe": manifest.recipe.name,
         "settings": dict(manifest.recipe.settings),
         "reached": manifest.reached.model_dump(),
-        "stored_bits": round(stored_bits_per_weight(layers), 4),
+        "stored_bits": round(stored_bits_of_pack(pack), 4),
         "layers": {
             name: {
                 "weight_bits": record.weight_bits,

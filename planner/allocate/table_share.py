@@ -2,8 +2,8 @@
 
 A table stands for layers: their codes, scales and factors. A mean over the remaining weights would
 compare packs of different sizes. So the mean of a network's weight bits is one over all its
-weights, and what the table takes beyond scales and factors counts as the bits of those that it
-stands for: a pack with a table has the bytes of one without.
+weights, and what the table takes beyond scales and global factors counts as the bits of those that
+it stands for: a pack with a table has no more bytes than one without.
 """
 
 from collections.abc import Mapping
@@ -21,8 +21,8 @@ class TableShare:
 
     Attributes:
         weights: how many there are.
-        bits: of the table, all rows, less those of the scales and factors that its layers would
-            have had; negative where these are more.
+        bits: of the table, all rows, less those of the scales and global factors that its layers
+            would have had; negative where these are more.
     """
 
     weights: int = 0

@@ -1,6 +1,5 @@
 """What a table of modulations means for the budget of weight bits, by a pack's own settings."""
 
-from artifacts.codec.block_shapes import local_budget
 from artifacts.codec.layer_parts import expected_parts
 from artifacts.family import Architecture, LinearShape
 from artifacts.pack.modulation import TABLE_BITS
@@ -40,9 +39,7 @@ def share_of_record(
 
 
 def _beside(shape: LinearShape, settings: BuildSettings) -> int:
-    """Bits that a layer stores beside its codes; of local factors, all that Eq. 7 allows."""
+    """Bits that a layer stores beside its codes, without local factors: their size is not known."""
     planned = planned_record(shape.out_features, shape.in_features, 1, settings)
     parts = expected_parts(planned, has_bias=False)
-    stored = 8 * sum(spec.nbytes for part, spec in parts.items() if part != _CODES)
-    local = local_budget(shape.out_features, shape.in_features, settings.local_rank)
-    return stored + settings.factor_bits * local
+    return 8 * sum(spec.nbytes for part, spec in parts.items() if part != _CODES)

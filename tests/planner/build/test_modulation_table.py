@@ -12,6 +12,7 @@ from artifacts.family import NO_MODULATIONS
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import MODULATION, TRANSFORMER
 from artifacts.pack.reader import open_pack, verify_pack
+from benchmarks.quality.storage import stored_bits_of_pack
 from planner.build.base_model import find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated
@@ -171,22 +172,17 @@ def mean_with_table(pack, rank, factor_bits):
     rows = sum(16 * pack.modulation_rows(n).numel() for n in shapes)
     factor_scale = 32 if factor_bits == 8 else 0
     beside = sum(
-        32 * s.out_features + _factor_bits(s, *rank, factor_bits, factor_scale)
+        32 * s.out_features
+        + min(rank, *s) * (factor_bits * (s.in_features + s.out_features) + factor_scale)
         for s in shapes.values()
     )
     return (mean_of_codes(pack) * codes + rows - beside) / (codes + tabled)
 
 
-def _factor_bits(shape, global_rank, local_rank, bits, scale):
-    sides = shape.in_features + shape.out_features
-    rank = min(global_rank, *shape)
-    return rank * (bits * sides + scale) + bits * local_rank * sides
-
-
 def test_vasmp_spends_the_target_on_codes_and_the_mean_reached_counts_the_table(built):
     pack = built("table", target="W3.5A8")
     assert 3.4 < mean_of_codes(pack) <= 3.5
-    expected = float(mean_with_table(pack, (2, 2), 16))
+    expected = float(mean_with_table(pack, 2, 16))
     assert pack.manifest.reached.weight_bits == pytest.approx(expected, abs=1e-6)
     both = built("both", target="W3.5A8")
     assert both.manifest.reached.weight_bits == pytest.approx(float(mean_of_codes(both)), 1e-6)
@@ -202,13 +198,36 @@ def test_bits_by_sensitivity_spend_what_the_table_saves(setup, parts, tmp_path):
     pack = verify_pack(tmp_path / "a.qpack")
     assert pack.manifest.modulation is not None
     assert mean_of_codes(pack) > 4
-    mean = mean_with_table(pack, (2, 2), 8)
+    mean = mean_with_table(pack, 2, 8)
     assert 3.9 < mean <= 4
     assert pack.manifest.reached.weight_bits == pytest.approx(float(mean), abs=1e-6)
+    # No larger than a pack that stores the layers.
+    options = {"factor_bits": 8, "global_rank": 2, "local_rank": 2}
+    plain = tmp_path / "plain.qpack"
+    build(parts[0], plain, recipe_settings("q-dit4sr", parse_target("W4A4"), **options), parts[1])
+    assert stored_bits_of_pack(pack) <= stored_bits_of_pack(open_pack(plain))
     # Edited by its own grid, a pack says the same of itself.
     grid = pack.bit_grid
     again = regrid(pack, tmp_path / "b.qpack", grid)
     assert again.after.reached == pack.manifest.reached
+
+
+def test_stored_bits_count_what_the_files_hold(built):
+    for pack in (built("weights"), built("table"), built("both")):
+        quantized = pack.manifest.layers
+        weights = sum(r.in_features * r.out_features for r in quantized.values())
+        tensors = read_header(pack.path / TRANSFORMER).tensors
+        bits = sum(
+            8 * spec.nbytes
+            for name, spec in tensors.items()
+            if name.rpartition(".")[0] in quantized and not name.endswith(".bias")
+        )
+        if pack.manifest.modulation is not None:
+            shapes = {n: s for n, s in dit4sr(TINY).quantizable.items() if n in LAYERS}
+            bits += sum(16 * pack.modulation_rows(n).numel() for n in shapes)
+            if not pack.manifest.modulation.weights:
+                weights += sum(s.in_features * s.out_features for s in shapes.values())
+        assert stored_bits_of_pack(pack) == pytest.approx(bits / weights)
 
 
 def test_a_table_that_outgrows_the_layers_is_not_made_unless_asked_for(parts):
