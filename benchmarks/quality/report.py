@@ -167,6 +167,7 @@ def to_markdown(
     baselines: Mapping[str, Values],
     sampling: Mapping[str, Any],
     *,
+    network: str,
     ranks: Ranks,
     second: Ranks,
     command: str,
@@ -179,6 +180,7 @@ def to_markdown(
         measured: all rows, in order.
         baselines: pictures that no quantized network made.
         sampling: how everything was sampled.
+        network: its name.
         ranks: of the main rows.
         second: of the second set.
         command: that made all this.
@@ -187,7 +189,7 @@ def to_markdown(
     """
     targets = list(dict.fromkeys(entry.row.target for entry in measured))
     lines = [
-        "# Recipes compared on the bundled model",
+        f"# Recipes compared on {network}",
         "",
         f"Measured on {datetime.datetime.now(tz=datetime.UTC).date()} on {os.cpu_count()} CPU cores"
         f" ({platform.machine()}), torch {versions()['torch']}, float32, reference backend:",
@@ -240,7 +242,7 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
         " higher is closer to the unquantized network.",
         "- **coarse, middle, fine**: the same error by spatial frequency: below a quarter of the"
         " highest, up to half of it, and above.",
-        "- **stored bits**: per weight, with scales, factors and smoothing; biases aside.",
+        "- **stored bits**: per weight, with scales, factors, smoothing and table; biases aside.",
         f"- **[low, high]**: {CONFIDENCE:.0%} percentile bootstrap over images ({RESAMPLES:,}"
         " draws), seeds averaged within an image first.",
         "- **minus ...**: the paired difference, image by image, to the row named; bold where its"
@@ -248,8 +250,8 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
         " crops come from three photos, so they are more alike than as many photos would be.",
         "- VaTMP is off from 6 activation bits on, as in the paper; there the last row of the chain"
         " is the row before it.",
-        f"- Ranks {ranks} are the paper's 32+8 scaled with the width (192 for 1536); {second} are"
-        " the paper's own numbers, which here take a sixth of the width.",
+        f"- Ranks {ranks} are the paper's 32+8 scaled with the width, 192 in the bundled model for"
+        f" 1536; {second} are the paper's own numbers, a sixth of that width.",
     ]
 
 

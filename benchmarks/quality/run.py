@@ -131,6 +131,7 @@ def _write(
         measured,
         baselines,
         facts,
+        network=arguments.model.name,
         ranks=arguments.ranks,
         second=arguments.second_ranks,
         command=_command(arguments),
