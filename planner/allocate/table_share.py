@@ -22,7 +22,7 @@ class TableShare:
     Attributes:
         weights: how many there are.
         bits: of the table, all rows, less those of the scales and global factors that its layers
-            would have had; negative where these are more.
+            would have had; 0 where these are more.
     """
 
     weights: int = 0

@@ -23,9 +23,11 @@ def table_share(architecture: Architecture, settings: BuildSettings, rows: int) 
         return NO_TABLE
     linears = architecture.quantizable  # of blocks: the network's last modulation is none of them
     shapes = [linears[name] for name in architecture.modulations.layers if name in linears]
+    table = sum(TABLE_BITS * rows * shape.out_features for shape in shapes)
+    beside = sum(_beside(shape, settings) for shape in shapes)
+    # No less than nothing: factors of small layers may outweigh all codes of the network.
     return TableShare(
-        sum(shape.out_features * shape.in_features for shape in shapes),
-        sum(TABLE_BITS * rows * shape.out_features - _beside(shape, settings) for shape in shapes),
+        sum(shape.out_features * shape.in_features for shape in shapes), max(0, table - beside)
     )
 
 

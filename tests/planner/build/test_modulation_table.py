@@ -176,7 +176,7 @@ def mean_with_table(pack, rank, factor_bits):
         + min(rank, *s) * (factor_bits * (s.in_features + s.out_features) + factor_scale)
         for s in shapes.values()
     )
-    return (mean_of_codes(pack) * codes + rows - beside) / (codes + tabled)
+    return (mean_of_codes(pack) * codes + max(0, rows - beside)) / (codes + tabled)
 
 
 def test_vasmp_spends_the_target_on_codes_and_the_mean_reached_counts_the_table(built):
@@ -210,6 +210,15 @@ def test_bits_by_sensitivity_spend_what_the_table_saves(setup, parts, tmp_path):
     grid = pack.bit_grid
     again = regrid(pack, tmp_path / "b.qpack", grid)
     assert again.after.reached == pack.manifest.reached
+
+
+def test_factors_larger_than_the_table_give_nothing_back(parts, tmp_path):
+    settings = recipe_settings("q-dit4sr", parse_target("W4A8"), modulation="table", global_rank=32)
+    build(parts[0], tmp_path / "a.qpack", settings, parts[1])
+    pack = verify_pack(tmp_path / "a.qpack")
+    mean = mean_with_table(pack, 32, 16)
+    assert 0 < mean < mean_of_codes(pack)
+    assert pack.manifest.reached.weight_bits == pytest.approx(float(mean), abs=1e-6)
 
 
 def test_stored_bits_count_what_the_files_hold(built):
