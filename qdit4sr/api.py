@@ -14,13 +14,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from artifacts.checkpoint.reader import Checkpoint
-    from planner.build.base_model import BaseModel
-    from planner.settings import BuildSettings
     from qdit4sr.pipeline import UpscalePipeline
     from runtime.pipeline import Pipeline
     from schemas.manifest import Manifest
-    from schemas.sensitivity import SensitivityMap
 
 logger = logging.getLogger(__name__)
 
@@ -187,6 +183,9 @@ def build(
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
+    from planner.calibrate.pipelines import choose_device
+    from planner.probe.find import find_sensitivity
+    from planner.probe.run import ProbeSettings
     from planner.recipes import recipe_settings
     from planner.target import parse_target
     from runtime.base.files import BaseFiles
@@ -204,40 +203,20 @@ def build(
         for note in notes:
             logger.info("%s", note)
         check_output(Path(output), force=force)  # before a probe, which takes longest
-        found = _sensitivity(_path(sensitivity), opened, chosen, parts)
+        device, dtype = choose_device("auto")
+        found = find_sensitivity(
+            _path(sensitivity),
+            opened,
+            chosen,
+            parts,
+            ProbeSettings(),
+            device=device,
+            dtype=dtype,
+            report=logger.info,
+        )
         return build_pack(
             opened, Path(output), chosen, parts, sensitivity=found, force=force
         ).manifest
-
-
-def _sensitivity(
-    file: Path | None, checkpoint: "Checkpoint", settings: "BuildSettings", base: "BaseModel"
-) -> "SensitivityMap | None":
-    """What a file says, or a probe finds; None where bits do not depend on it, or nothing can run.
-
-    Raises:
-        UsageError: the file is damaged.
-    """
-    from planner.calibrate.pipelines import choose_device
-    from planner.probe.run import ProbeSettings, probe_checkpoint
-    from planner.probe.sensitivity_file import read_sensitivity
-
-    if not settings.uses_sensitivity:
-        return None
-    if file is not None:
-        return read_sensitivity(file)
-    if base.folder is None or base.prompts is None:
-        return None
-    device, dtype = choose_device("auto")
-    return probe_checkpoint(
-        checkpoint,
-        settings.variant,
-        base,
-        ProbeSettings(),
-        device=device,
-        dtype=dtype,
-        report=logger.info,
-    )
 
 
 def _path(given: PathLike | None) -> Path | None:

@@ -263,17 +263,14 @@ def _sensitivity(
         UsageError: the file is damaged, or a photo.
     """
     from planner.calibrate.pipelines import choose_device
-    from planner.probe.run import ProbeSettings, probe_checkpoint
-    from planner.probe.sensitivity_file import read_sensitivity
+    from planner.probe.find import find_sensitivity
+    from planner.probe.run import ProbeSettings
 
-    if file is not None:
-        return read_sensitivity(file)
-    if model.folder is None or model.prompts is None:
-        return None
     device, dtype = choose_device(options.device)
-    return probe_checkpoint(
+    return find_sensitivity(
+        file,
         checkpoint,
-        settings.variant,
+        settings,
         model,
         ProbeSettings(photos, crop_px=options.calib_crop, seed=options.calib_seed),
         device=device,
