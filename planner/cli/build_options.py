@@ -248,9 +248,9 @@ class PassOptions:
         """
         if self.device in ("auto", "cpu"):
             return None
-        from planner.calibrate.pipelines import choose_device
+        from runtime.device import device_and_dtype
 
-        return choose_device(self.device)[0]
+        return device_and_dtype(self.device, "auto")[0]
 
     def run(
         self, folder: Path, unfinished: UnfinishedOptions, report: Callable[[str], None]
