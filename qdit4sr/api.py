@@ -183,7 +183,7 @@ def build(
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
-    from planner.calibrate.pipelines import choose_device
+    from planner.calibrate.device import choose_device
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
     from planner.recipes import recipe_settings

@@ -262,7 +262,7 @@ def _sensitivity(
     Raises:
         UsageError: the file is damaged, or a photo.
     """
-    from planner.calibrate.pipelines import choose_device
+    from planner.calibrate.device import choose_device
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
 

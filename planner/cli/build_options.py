@@ -248,9 +248,9 @@ class PassOptions:
         """
         if self.device in ("auto", "cpu"):
             return None
-        from runtime.device import device_and_dtype
+        from planner.calibrate.device import choose_device
 
-        return device_and_dtype(self.device, "auto")[0]
+        return choose_device(self.device)[0]
 
     def run(
         self, folder: Path, unfinished: UnfinishedOptions, report: Callable[[str], None]
@@ -261,7 +261,7 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
         """
         from planner.build.calibrated_build import CalibrationRun
-        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.device import choose_device
         from planner.calibrate.settings import CalibrationSettings
 
         device, dtype = choose_device(self.device)
