@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -49,13 +50,14 @@ def write_random_checkpoint(path: Path, config: TransformerConfig) -> None:
     )
 
 
-def run(command: list[str]) -> dict[str, float]:
+def run(command: list[str], *, stdout: IO[str] | None = None) -> dict[str, float]:
     """Run a command and return its wall and processor seconds and peak resident memory in GiB."""
     began = time.monotonic()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=stdout)
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
     return {
         "wall_s": time.monotonic() - began,
         "processor_s": usage.ru_utime + usage.ru_stime,
