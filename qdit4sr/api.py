@@ -148,7 +148,7 @@ def build(
     output: PathLike,
     *,
     target: str = "W4A4",
-    recipe: str = "q-dit4sr",
+    recipe: str | None = None,
     base: PathLike | None = None,
     sensitivity: PathLike | None = None,
     force: bool = False,
@@ -157,13 +157,14 @@ def build(
     """Quantize a checkpoint into a pack, without data.
 
     Recipes that go by sensitivities, as ``standard`` does, run the network to find them, on a GPU
-    where there is one.
+    where there is one. Without ``recipe`` it is ``standard`` where that takes sensible time, and
+    ``q-dit4sr``, with a warning in the log, where it does not or there is nothing to run.
 
     Args:
         checkpoint: a diffusers folder or a ``.safetensors`` file.
         output: the pack's folder; appears complete or not at all.
         target: mean bits, such as ``W4A4``.
-        recipe: a key of `planner.recipes.RECIPES`.
+        recipe: a key of `planner.recipes.RECIPES`, or None.
         base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders; or a file.
         sensitivity: what ``qplan probe`` found, in place of a probe.
         force: replace an older pack.
@@ -184,26 +185,36 @@ def build(
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
     from planner.calibrate.pipelines import choose_device
+    from planner.probe.default_recipe import asked_recipe, default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
-    from planner.recipes import recipe_settings
+    from planner.recipes import DEFAULT_RECIPE, recipe_settings
     from planner.target import parse_target
     from runtime.base.files import BaseFiles
     from runtime.base.folder import base_folder
 
     opened = open_checkpoint(Path(checkpoint))
-    chosen = recipe_settings(recipe, parse_target(target), **settings)
+    mean_bits = parse_target(target)
+    files = () if sensitivity is None else ("sensitivity",)
+    asked = asked_recipe(recipe, {*settings, *files})
+    chosen = recipe_settings(asked.name if asked else DEFAULT_RECIPE, mean_bits, **settings)
     for note in opened.notes(chosen.variant):
         logger.info("%s", note)
     with base_folder(BaseFiles(_path(base))) as folder:
         parts = find_base_model(opened, folder)
+        device, dtype = choose_device("auto")
+        if asked is None:
+            architecture = opened.architecture(chosen.variant)
+            asked = default_recipe(architecture, parts, ProbeSettings(), device)
+            chosen = recipe_settings(asked.name, mean_bits, **settings)
+        for note in asked.notes:
+            logger.warning("%s", note)
         chosen, notes = settle_modulation(
             chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
         )
         for note in notes:
             logger.info("%s", note)
         check_output(Path(output), force=force)  # before a probe, which takes longest
-        device, dtype = choose_device("auto")
         found = find_sensitivity(
             _path(sensitivity),
             opened,

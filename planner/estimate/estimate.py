@@ -50,7 +50,14 @@ PAPER_GLOBAL_RANK = 32
 PAPER_WEIGHT_BITS = 4
 PAPER_ACTIVATION_BITS = (4, 6)
 
-_ALWAYS_SHOWN = ("global_rank", "local_rank", "minimum_bits", "maximum_bits", "rotation_signs")
+_ALWAYS_SHOWN = (
+    "recipe",
+    "global_rank",
+    "local_rank",
+    "minimum_bits",
+    "maximum_bits",
+    "rotation_signs",
+)
 
 
 class _Bits(TypedDict):
@@ -178,7 +185,7 @@ class Estimate:
         """Give the estimate as JSON values, with totals that the dataclasses compute.
 
         ``settings`` holds the image's, a few of the build's always, and whatever else differs from
-        the default recipe's; ``kept`` is there only where a layer is kept in 16 bits.
+        the paper's recipe; ``kept`` is there only where a layer is kept in 16 bits.
         """
         values = asdict(self)
         values |= {"target": asdict(self.settings.target), "variant": self.settings.variant}

@@ -17,7 +17,6 @@ from planner.estimate.estimate import (
     ladder_key,
 )
 from planner.estimate.stored_bytes import PROMPTS
-from planner.recipes import DEFAULT_RECIPE
 from planner.settings import BuildSettings
 from schemas.bit_widths import UNQUANTIZED
 
@@ -160,7 +159,7 @@ def _settings_text(settings: BuildSettings) -> str:
     ranks = f"r_G {settings.global_rank}, r_L {settings.local_rank}"
     parts = [
         str(settings.target),
-        "" if settings.recipe == DEFAULT_RECIPE else f"recipe {settings.recipe}",
+        f"recipe {settings.recipe}",
         ranks if settings.global_rank or settings.local_rank else "no factors",
         "" if settings.softmax_bits == UNQUANTIZED else f"softmax {settings.softmax_bits} bits",
         f"variant {settings.variant}",

@@ -26,7 +26,7 @@ def setup(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pack(setup, tmp_path_factory):
     path = tmp_path_factory.mktemp("pack") / "a.qpack"
-    manifest = qdit4sr.build(setup.checkpoint, path, base=setup.base, **RANKS)
+    manifest = qdit4sr.build(setup.checkpoint, path, recipe="q-dit4sr", base=setup.base, **RANKS)
     assert manifest.recipe.name == "q-dit4sr"
     assert manifest.recipe.settings["global_rank"] == 2
     return path
