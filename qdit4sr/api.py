@@ -35,6 +35,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    activation_bits: int | None = None,
 ) -> "UpscalePipeline":
     """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
@@ -50,6 +51,8 @@ def load(
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         backend: ``auto``, or one that ``qrun doctor`` lists.
+        activation_bits: of every quantized layer at every step, such as 8, which takes no more time
+            where 8-bit integers are multiplied; None for the pack's bit grid.
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.
@@ -69,6 +72,7 @@ def load(
         device=device,
         dtype=dtype,
         backend=backend,
+        activation_bits=activation_bits,
     )
 
 

@@ -84,6 +84,17 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
             qdit4sr.upscale(model, wrong)
 
 
+def test_wider_activations_than_the_grids(pack, model):
+    wider = qdit4sr.load(pack, backend="reference", activation_bits=8)
+    widths = {bits for step in (0.0, 999.0) for bits in wider.model.bits_at(step).values()}
+    assert widths == {8}
+    assert not np.array_equal(qdit4sr.upscale(wider, PIXELS), qdit4sr.upscale(model, PIXELS))
+    with pytest.raises(UsageError, match="no quantized layers"):
+        qdit4sr.load(full_precision=pack, activation_bits=8)
+    with pytest.raises(UsageError, match="1 to 8"):
+        qdit4sr.load(pack, activation_bits=9)
+
+
 def test_standard_probes_as_the_command_does(setup, tmp_path):
     found = qdit4sr.build(
         setup.checkpoint, tmp_path / "a.qpack", base=setup.base, recipe="standard", **RANKS
