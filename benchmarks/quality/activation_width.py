@@ -29,9 +29,11 @@ METRICS = ("latent", "picture")
 
 def chosen_rows() -> list[Row]:
     """The packs that are measured."""
-    return [row for row in recipe_rows(TARGET, RANKS, second=False) if row.name in RECIPES]
+    rows = {row.name: row for row in recipe_rows(TARGET, RANKS, second=False)}
+    return [rows[name] for name in RECIPES]
 
 
+@torch.inference_mode()
 def errors_db(bench: Bench, network: LatentNetwork, bits_at: BitsAt) -> dict[str, Table]:
     """By metric, the values of every crop and noise."""
     found: dict[str, Table] = {metric: [] for metric in METRICS}
@@ -47,7 +49,6 @@ def errors_db(bench: Bench, network: LatentNetwork, bits_at: BitsAt) -> dict[str
     return found
 
 
-@torch.inference_mode()
 def main() -> None:
     """Measure and print."""
     _, bench, maker = start(__doc__, crops=16)

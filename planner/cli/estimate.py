@@ -61,8 +61,9 @@ def estimate(
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.family import preset_architecture
-        from planner.estimate.estimate import ImageSettings, without_larger_table
         from planner.estimate.estimate import estimate as predict
+        from planner.estimate.modulations import without_larger_table
+        from planner.estimate.result import ImageSettings
         from planner.estimate.tables import render
         from planner.probe.default_recipe import RecipeChoice, asked_recipe
         from planner.recipes import DEFAULT_RECIPE
