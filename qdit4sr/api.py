@@ -51,8 +51,8 @@ def load(
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         backend: ``auto``, or one that ``qrun doctor`` lists.
-        activation_bits: of every quantized layer at every step, such as 8, which takes no more time
-            where 8-bit integers are multiplied; None for the pack's bit grid.
+        activation_bits: of every quantized layer at every step, such as 8, which takes little or no
+            more time where 8-bit integers are multiplied; None for the pack's bit grid.
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.

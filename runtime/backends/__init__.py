@@ -36,7 +36,7 @@ class Backend:
             on a pack's layers, or None when it may; None where `missing` says all.
         details: what it computes with on this machine, for `qrun doctor` and the log; None where
             there is nothing to tell.
-        product_bits: of the integers that it multiplies: codes of fewer bits take as long. None
+        product_bits: of the integers that it multiplies: codes of fewer bits save no product. None
             where it multiplies floating-point numbers.
     """
 
@@ -52,8 +52,8 @@ class Backend:
         said = [] if self.details is None else [self.details()]
         if self.product_bits is not None:
             said.append(
-                f"multiplies {self.product_bits}-bit integers: activations of fewer bits take as"
-                " long"
+                f"multiplies {self.product_bits}-bit integers: activations of fewer bits save"
+                " little or no time"
             )
         return "; ".join(said)
 

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from runtime.backends import Backend
 
 ACTIVATION_BITS = (
-    "no backend multiplies integers of fewer than 8 bits: --activation-bits 8 takes as long as a"
-    " pack's own, and is closer to the unquantized network"
+    "no backend multiplies integers of fewer than 8 bits: --activation-bits 8 takes little or no"
+    " more time than a pack's own, and is closer to the unquantized network"
 )
 DOCTOR_EXAMPLE = """
 Example:

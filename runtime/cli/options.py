@@ -93,7 +93,7 @@ ActivationBits = Annotated[
         parser=activation_bits,
         metavar="grid|BITS",
         help="Of all activations: 1 to 8, 16 for unquantized, or the pack's grid (default). 8 costs"
-        " no time where 8-bit integers are multiplied: see `qrun doctor`.",
+        " little or no time where 8-bit integers are multiplied: see `qrun doctor`.",
         rich_help_panel=SAMPLING,
     ),
 ]
