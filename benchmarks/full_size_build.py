@@ -26,6 +26,7 @@ from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
 from artifacts.files.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
+from planner.recipes import PAPER_RECIPE
 from runtime.bench.machine import machine_facts
 
 SEED = 0
@@ -84,8 +85,9 @@ def random_checkpoint(work: Path, config: TransformerConfig) -> Path:
 
 
 def build(checkpoint: Path, pack: Path, target: str, *options: str) -> dict[str, float]:
-    """Run ``qplan build``, and return what it took."""
-    return run([*QPLAN, "build", str(checkpoint), "--target", target, "-o", str(pack), *options])
+    """Run ``qplan build`` of the recipe that reads weights alone, and return what it took."""
+    asked = ("--recipe", PAPER_RECIPE, "--target", target)
+    return run([*QPLAN, "build", str(checkpoint), *asked, "-o", str(pack), *options])
 
 
 def main() -> None:
