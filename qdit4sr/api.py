@@ -39,7 +39,8 @@ def load(
     """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
     Args:
-        pack: a ``.qpack`` folder.
+        pack: a ``.qpack`` folder, or ``org/name`` or ``org/name@revision`` on the Hugging Face Hub,
+            which is fetched once.
         full_precision: an unquantized checkpoint to run instead; ``pack`` then lends its parts.
         base: a Stable Diffusion 3.5 folder or file, for a pack without autoencoder or prompts.
         prompt: positive prompt instead of the pack's; ``base`` must have the text encoders.
@@ -53,14 +54,16 @@ def load(
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.
+        ResourceError: the hub cannot be reached.
         UsageError: a part is missing, or it cannot run here.
     """
+    from artifacts.hub.fetch import local_pack
     from qdit4sr.pipeline import UpscalePipeline
     from runtime.base.files import BaseFiles
     from runtime.prompts.texts import PromptTexts
 
     return UpscalePipeline(
-        pack=_path(pack),
+        pack=None if pack is None else local_pack(Path(pack)),
         full_precision=_path(full_precision),
         variant=variant,
         base=BaseFiles(_path(base)),

@@ -148,6 +148,17 @@ class ModelCheck(Protocol):
         """Check where a model is said to be."""
 
 
+def local_pack(pack: Path) -> Path:
+    """`artifacts.hub.fetch.local_pack`, which is imported where a pack on the hub is named."""
+    from artifacts.hub.names import hub_name
+
+    if hub_name(pack) is None:
+        return pack
+    from artifacts.hub import fetch
+
+    return fetch.local_pack(pack)
+
+
 def check_model(*, packs: "Sequence[Path]", full_precision: Path | None, base: BaseOptions) -> None:
     """Look whether there is a model at the paths that a command names, before anything is loaded.
 
