@@ -86,6 +86,7 @@ def upscale(
     tile: int | None = None,
     overlap: int | None = None,
     color_fix: str | None = None,
+    fidelity: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> "NDArray[np.uint8] | None":
     """Enlarge an image four times.
@@ -100,6 +101,7 @@ def upscale(
         tile: side of a tile, in latent pixels.
         overlap: what neighbouring tiles share, in latent pixels.
         color_fix: ``adain``, ``wavelet`` or ``none``.
+        fidelity: 0 samples from noise alone; up to 1 it begins nearer the input, with fewer steps.
         on_step: called with the steps done and the steps in all.
 
     Returns:
@@ -122,7 +124,7 @@ def upscale(
     if isinstance(model, str | os.PathLike):
         model = load(model)
     pipeline = model.model if isinstance(model, UpscalePipeline) else model
-    options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed)
+    options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed, fidelity)
     settings = options.settings(
         pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile
     )

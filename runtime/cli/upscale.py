@@ -100,7 +100,10 @@ def upscale(
         if pack is not None:
             pack = local_pack(pack)
         check_model(
-            packs=[] if pack is None else [pack], full_precision=network.full_precision, base=base
+            packs=[] if pack is None else [pack],
+            full_precision=network.full_precision,
+            base=base,
+            texts=prompts.texts(()),
         )
         captions = prompts.captions(job.source for job in planned)
         if prompts.prompt_dir is not None and len(captions) < len(planned):
