@@ -9,6 +9,7 @@ from artifacts.cli.version import Version
 from planner.cli.build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
+from planner.cli.export import EXPORT_EXAMPLE, export
 from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
 from planner.cli.probe import PROBE_EXAMPLE, probe
 from planner.cli.push import PUSH_EXAMPLE, push
@@ -37,3 +38,4 @@ app.command(epilog=REPORT_EXAMPLE)(report)
 app.command(epilog=DIFF_EXAMPLE)(diff)
 app.command(epilog=VERIFY_EXAMPLE)(verify)
 app.command(epilog=PUSH_EXAMPLE)(push)
+app.command(epilog=EXPORT_EXAMPLE)(export)

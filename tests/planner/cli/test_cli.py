@@ -18,7 +18,8 @@ from tests.planner.make_base import make_base, make_embeddings
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
-COMMANDS = ("estimate", "build", "calibrate", "inspect", "report", "diff", "verify", "push")
+COMMANDS = ("estimate", "build", "calibrate", "inspect", "report", "diff", "verify")
+COMMANDS += ("push", "export")
 
 
 def as_json(*arguments):
