@@ -132,6 +132,8 @@ class Family:
         attention_work: configuration, tokens of the streams -> work inside attention.
         runtime: module with the `runtime.network.family.NetworkFamily` of this family, under the
             name ``FAMILY``. A name, not an import: files do not need the network.
+        hub_name: where the published network is hosted, ``org/name`` on the Hugging Face Hub, or
+            an empty string.
     """
 
     name: str
@@ -158,6 +160,7 @@ class Family:
     tokens_through: Callable[[str, Mapping[str, int]], int]
     attention_work: Callable[[Config, Mapping[str, int]], AttentionWork]
     runtime: str
+    hub_name: str = ""
 
     def check_variant(self, variant: str) -> str:
         """Return ``variant``.

@@ -40,7 +40,8 @@ def load(
     """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
     Args:
-        pack: a ``.qpack`` folder.
+        pack: a ``.qpack`` folder, or ``org/name`` or ``org/name@revision`` on the Hugging Face Hub,
+            which is fetched once.
         full_precision: an unquantized checkpoint to run instead; ``pack`` then lends its parts.
         base: a Stable Diffusion 3.5 folder or file, for a pack without autoencoder or prompts.
         prompt: positive prompt instead of the pack's; ``base`` must have the text encoders.
@@ -56,14 +57,16 @@ def load(
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.
+        ResourceError: the hub cannot be reached.
         UsageError: a part is missing, or it cannot run here.
     """
+    from artifacts.hub.fetch import local_pack
     from qdit4sr.pipeline import UpscalePipeline
     from runtime.base.files import BaseFiles
     from runtime.prompts.texts import PromptTexts
 
     return UpscalePipeline(
-        pack=_path(pack),
+        pack=None if pack is None else local_pack(Path(pack)),
         full_precision=_path(full_precision),
         variant=variant,
         base=BaseFiles(_path(base)),
@@ -87,6 +90,7 @@ def upscale(
     tile: int | None = None,
     overlap: int | None = None,
     color_fix: str | None = None,
+    fidelity: float | None = None,
     on_step: Callable[[int, int], None] | None = None,
 ) -> "NDArray[np.uint8] | None":
     """Enlarge an image four times.
@@ -101,6 +105,7 @@ def upscale(
         tile: side of a tile, in latent pixels.
         overlap: what neighbouring tiles share, in latent pixels.
         color_fix: ``adain``, ``wavelet`` or ``none``.
+        fidelity: 0 samples from noise alone; up to 1 it begins nearer the input, with fewer steps.
         on_step: called with the steps done and the steps in all.
 
     Returns:
@@ -123,7 +128,7 @@ def upscale(
     if isinstance(model, str | os.PathLike):
         model = load(model)
     pipeline = model.model if isinstance(model, UpscalePipeline) else model
-    options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed)
+    options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed, fidelity)
     settings = options.settings(
         pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile
     )

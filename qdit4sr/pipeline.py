@@ -84,6 +84,7 @@ class UpscalePipeline:
         tile: int | None = None,
         overlap: int | None = None,
         color_fix: str | None = None,
+        fidelity: float | None = None,
         output_type: str = "pil",
         return_dict: bool = True,
         callback_on_step_end: StepEnd | None = None,
@@ -105,6 +106,7 @@ class UpscalePipeline:
             tile: as `qdit4sr.upscale` takes it.
             overlap: as `qdit4sr.upscale` takes it.
             color_fix: as `qdit4sr.upscale` takes it.
+            fidelity: as `qdit4sr.upscale` takes it.
             output_type: ``pil``, ``np`` or ``pt``.
             return_dict: False gives a tuple.
             callback_on_step_end: called after every step; what it returns under ``latents``
@@ -139,6 +141,7 @@ class UpscalePipeline:
                 overlap,
                 color_fix,
                 seed if generator is None else _drawn_seed(generator),
+                fidelity,
             )
             settings = options.settings(
                 model.sampling, patch_size=model.patch_size, largest_tile=model.largest_tile

@@ -50,4 +50,5 @@ FAMILY = Family(
     tokens_through=tokens_through,
     attention_work=attention_work,
     runtime="runtime.dit4sr.family",
+    hub_name="acceptee/DiT4SR",
 )

@@ -16,7 +16,8 @@ def model_card(manifest: Manifest) -> str:
         f"- `{file.name}`, {file.bytes:,} bytes, sha256 `{file.sha256}`"
         for file in manifest.source.files
     )
-    return f"""# {title} {variant}, W{target.weight_bits}A{target.activation_bits}
+    front = _front_matter(manifest)
+    return f"""{front}# {title} {variant}, W{target.weight_bits}A{target.activation_bits}
 
 A quantized {title} transformer for enlarging photos four times, in the `qpack` format, version
 {manifest.format_version}.
@@ -40,6 +41,22 @@ Run it:
 The licence of the source weights applies to this pack: quantizing them does not change it. Check
 it where you got them before you pass this on. ({family.licence_note})
 """
+
+
+def _front_matter(manifest: Manifest) -> str:
+    """What model hubs read: YAML, whose values here need no quoting.
+
+    The base model is named where the pack is of the published network's size; of any other, only
+    its maker knows it.
+    """
+    architecture = architecture_of(manifest)
+    family = architecture.family
+    lines = ["license: other", "license_name: that-of-the-source-weights"]
+    if family.hub_name and architecture.config in family.presets.values():
+        lines += [f"base_model: {family.hub_name}", "base_model_relation: quantized"]
+    lines += ["library_name: qdit4sr", "pipeline_tag: image-to-image", "tags:"]
+    lines += [f"- {tag}" for tag in (family.name, "super-resolution", "quantized", "qpack")]
+    return "\n".join(["---", *lines, "---", "", ""])
 
 
 def _softmax(manifest: Manifest) -> str:

@@ -1,4 +1,4 @@
-"""The command ``qplan``: estimate, build, calibrate, probe, regrid, inspect, report, diff, verify.
+"""The command ``qplan``: from estimates and builds of packs to looking at them and pushing them.
 
 One module for each command or two; this one puts them together.
 """
@@ -10,8 +10,10 @@ from planner.cli.build import BUILD_EXAMPLE, build
 from planner.cli.calibrate import CALIBRATE_EXAMPLE, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
+from planner.cli.export import EXPORT_EXAMPLE, export
 from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
 from planner.cli.probe import PROBE_EXAMPLE, probe
+from planner.cli.push import PUSH_EXAMPLE, push
 from planner.cli.regrid import REGRID_EXAMPLE, regrid
 from planner.cli.report import REPORT_EXAMPLE, report
 
@@ -36,3 +38,5 @@ app.command(epilog=INSPECT_EXAMPLE)(inspect)
 app.command(epilog=REPORT_EXAMPLE)(report)
 app.command(epilog=DIFF_EXAMPLE)(diff)
 app.command(epilog=VERIFY_EXAMPLE)(verify)
+app.command(epilog=PUSH_EXAMPLE)(push)
+app.command(epilog=EXPORT_EXAMPLE)(export)

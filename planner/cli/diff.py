@@ -32,10 +32,11 @@ def diff(
     differ or not.
     """
     with exit_on_error(debug=debug):
+        from artifacts.hub.fetch import local_pack
         from artifacts.pack.reader import open_pack
         from planner.inspect.pack_diff import compare, layer_changes, render_diff, select_from_both
 
-        packs = open_pack(first), open_pack(second)
+        packs = open_pack(local_pack(first)), open_pack(local_pack(second))
         rows = None
         if layer is not None:
             rows = layer_changes(*packs, select_from_both(*packs, layer))

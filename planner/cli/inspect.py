@@ -15,7 +15,9 @@ from planner.cli.options import Debug, Json, show_notes
 INSPECT_EXAMPLE = "Example:  qplan inspect model.qpack --layer 'blocks.0.attn'"
 VERIFY_EXAMPLE = "Example:  qplan verify model.qpack"
 
-PackArgument = Annotated[Path, typer.Argument(metavar="PACK", help="A .qpack folder.")]
+PackArgument = Annotated[
+    Path, typer.Argument(metavar="PACK", help="A .qpack folder, or org/name[@revision] on the hub.")
+]
 
 
 def inspect(
@@ -29,11 +31,12 @@ def inspect(
 ) -> None:
     """Show what a pack holds: sizes, settings, and every layer's bits, factors and error."""
     with exit_on_error(debug=debug):
+        from artifacts.hub.fetch import local_pack
         from artifacts.pack.reader import open_pack
         from planner.inspect.inspection import layer_facts, select_layers, summary
         from planner.inspect.pack_tables import COLUMNS, render_pack
 
-        opened = open_pack(pack)
+        opened = open_pack(local_pack(pack))
         names = select_layers(opened, layer)
         if json_output:
             layers = layer_facts(opened, names)
@@ -45,14 +48,16 @@ def inspect(
 def verify(pack: PackArgument, *, json_output: Json = False, debug: Debug = False) -> None:
     """Check every byte of a pack: hashes, shapes, scales, codes, and that the network is whole."""
     with exit_on_error(debug=debug):
+        from artifacts.hub.fetch import local_pack
         from artifacts.pack.directory import checked_files, other_files
         from artifacts.pack.reader import verify_pack
         from planner.build.network_probe import check_network
 
-        opened = verify_pack(pack)
+        folder = local_pack(pack)
+        opened = verify_pack(folder)
         check_network(opened.manifest)
         sizes = {name: opened.manifest.files[name].bytes for name in checked_files(opened.manifest)}
-        ignored = other_files(pack)
+        ignored = other_files(folder)
         if json_output:
             print_json({"pack": str(pack), "ok": True, "files": sizes, "ignored": ignored})
         else:

@@ -47,6 +47,7 @@ def report(
     """
     with exit_on_error(debug=debug):
         from artifacts.files.whole_file import write_text
+        from artifacts.hub.fetch import local_pack
         from artifacts.pack.reader import open_pack
         from planner.calibrate.calibration_file import read_calibration
         from planner.cli.progress import BarProgress
@@ -60,7 +61,7 @@ def report(
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
         if out.exists() and not force:
             raise UsageError(f"{out} exists", hint="choose another output, or use --force")
-        packs = [open_pack(path) for path in (pack, other) if path is not None]
+        packs = [open_pack(local_pack(path)) for path in (pack, other) if path is not None]
         measured = None if calibration is None else read_calibration(calibration)
         fits = [False] * len(packs) if measured is None else check_same_source(measured, packs)
         shown = []

@@ -23,6 +23,7 @@ from runtime.bench.workload import (
     parse_ranks,
     parse_sizes,
 )
+from runtime.cli.model import local_pack
 from runtime.cli.options import Debug, Device, Json
 from runtime.cli.screen import Screen
 from runtime.device_names import check_names
@@ -202,6 +203,7 @@ def _bench_pack(
     from runtime.device import device_and_dtype
     from runtime.loader import load_pipeline
 
+    pack = local_pack(pack)
     chosen, _ = device_and_dtype(device, "auto")
     if processor_time and chosen.type == "cuda":
         raise UsageError("--processor-time: a GPU's work takes none", hint="--device cpu")

@@ -15,7 +15,7 @@ import typer
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.output import print_json, terminal
 from artifacts.files.whole_file import write_text
-from runtime.cli.model import BaseOptions, NetworkOptions
+from runtime.cli.model import BaseOptions, NetworkOptions, local_pack
 from runtime.cli.options import Debug, Json
 from runtime.cli.screen import Screen
 from runtime.evaluation.datasets import DataSet, open_datasets, result_files
@@ -108,6 +108,7 @@ def evaluate(
         if csv_file is not None and csv_file.is_dir():
             raise UsageError(f"{csv_file} is a folder", hint="--csv takes a file")
         datasets = open_datasets(folders, truths, limit=limit)
+        packs = [local_pack(path) for path in packs]
         check_model(packs=packs, full_precision=network.full_precision, base=base)
         ready = _ready_results(results or [], datasets)
         if not (packs or full_precision or ready or bicubic):

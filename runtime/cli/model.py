@@ -16,6 +16,7 @@ from runtime.cli.options import (
     ColorFix,
     Device,
     Dtype,
+    Fidelity,
     FullPrecision,
     Guidance,
     MaxPixels,
@@ -48,6 +49,7 @@ class NetworkOptions:
     variant: Variant = None
     steps: Steps = None
     guidance: Guidance = None
+    fidelity: Fidelity = None
     seed: Seed = 0
     tile: Tile = None
     overlap: Overlap = None
@@ -64,7 +66,13 @@ class NetworkOptions:
         from runtime.sampling.settings import SamplingOptions
 
         return SamplingOptions(
-            self.steps, self.guidance, self.tile, self.overlap, self.color_fix, self.seed
+            self.steps,
+            self.guidance,
+            self.tile,
+            self.overlap,
+            self.color_fix,
+            self.seed,
+            self.fidelity,
         )
 
     def check(self) -> None:
@@ -143,19 +151,45 @@ class ModelCheck(Protocol):
     """`check_model`, or what stands in for it."""
 
     def __call__(
-        self, *, packs: "Sequence[Path]", full_precision: Path | None, base: BaseOptions
+        self,
+        *,
+        packs: "Sequence[Path]",
+        full_precision: Path | None,
+        base: BaseOptions,
+        texts: "PromptTexts | None" = None,
     ) -> None:
         """Check where a model is said to be."""
 
 
-def check_model(*, packs: "Sequence[Path]", full_precision: Path | None, base: BaseOptions) -> None:
+def local_pack(pack: Path) -> Path:
+    """`artifacts.hub.fetch.local_pack`, which is imported where a pack on the hub is named."""
+    from artifacts.hub.names import hub_name
+
+    if hub_name(pack) is None:
+        return pack
+    from artifacts.hub import fetch
+
+    return fetch.local_pack(pack)
+
+
+def check_model(
+    *,
+    packs: "Sequence[Path]",
+    full_precision: Path | None,
+    base: BaseOptions,
+    texts: "PromptTexts | None" = None,
+) -> None:
     """Look whether there is a model at the paths that a command names, before anything is loaded.
 
     Raises:
+        UsageError: there are ``texts``, and nowhere anything that could encode them: a pack holds
+            no text encoders, and only folders have prompts by name.
         PackError: a pack's path is none; says what it is instead.
         CheckpointError: there is nothing at another path.
     """
     from artifacts.pack.place import check_is_pack
+    from runtime.base.files import BaseFiles
+    from runtime.prompts.texts import no_encoders
     from schemas.places import absent
 
     for pack in packs:
@@ -165,6 +199,9 @@ def check_model(*, packs: "Sequence[Path]", full_precision: Path | None, base: B
         if path is not None and not path.exists():
             message, hint = absent(path, "file or folder")
             raise CheckpointError(message, hint=hint)
+    nowhere = full_precision is None and base.files == BaseFiles()
+    if nowhere and texts is not None and texts.all:
+        raise no_encoders()
 
 
 def load_pipeline(**options: Any) -> "Pipeline":

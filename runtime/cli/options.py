@@ -53,6 +53,15 @@ Guidance = Annotated[
         rich_help_panel=SAMPLING,
     ),
 ]
+Fidelity = Annotated[
+    float | None,
+    typer.Option(
+        metavar="0...1",
+        help="From inventive (0) to faithful (1): begins nearer the input, with fewer steps"
+        " (default: 0).",
+        rich_help_panel=SAMPLING,
+    ),
+]
 Seed = Annotated[
     int, typer.Option(min=0, help="Seed of the starting noise.", rich_help_panel=SAMPLING)
 ]

@@ -51,6 +51,7 @@ def common_record(
         record[option] = given if given is not None or scaled_with_tile else defaults.get(name)
     record |= {
         "seed": network.seed,
+        "fidelity": network.fidelity or None,
         "activation_bits": network.activation_bits,
         "prompt": prompts.prompt,
         "negative_prompt": prompts.negative_prompt,

@@ -12,7 +12,7 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.output import print_json
-from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions
+from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions, local_pack
 from runtime.cli.options import Debug, Json
 from runtime.cli.record import common_record, record_of
 from runtime.cli.results import ResultOptions
@@ -39,6 +39,8 @@ qrun upscale photos/ --pack model.qpack -o upscaled/ --steps 20
 qrun upscale photos/ --pack model.qpack -r -o upscaled/ --format jpg --compare look.html
 
 qrun upscale photos/ --pack model.qpack --base sd3.5-medium/ --prompt-dir captions/
+
+qrun upscale photo.jpg --pack org/name@v1
 """
 
 
@@ -47,7 +49,10 @@ def upscale(
         list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
     ],
     *,
-    pack: Annotated[Path | None, typer.Option(help="The .qpack folder to run.")] = None,
+    pack: Annotated[
+        Path | None,
+        typer.Option(help="The .qpack folder to run, or org/name[@revision] on the hub."),
+    ] = None,
     out: Annotated[
         str | None,
         typer.Option(
@@ -92,8 +97,13 @@ def upscale(
         planned = plan_jobs(inputs, out, style=style, recursive=recursive, note=notes.append)
         if compare is not None:
             check_page(compare, planned, force=force)
+        if pack is not None:
+            pack = local_pack(pack)
         check_model(
-            packs=[] if pack is None else [pack], full_precision=network.full_precision, base=base
+            packs=[] if pack is None else [pack],
+            full_precision=network.full_precision,
+            base=base,
+            texts=prompts.texts(()),
         )
         captions = prompts.captions(job.source for job in planned)
         if prompts.prompt_dir is not None and len(captions) < len(planned):

@@ -4,9 +4,9 @@ import logging
 from pathlib import Path
 
 from runtime.pipeline import Pipeline
-from runtime.prompts.find import ENCODER_HINT, find_prompts
+from runtime.prompts.find import find_prompts
 from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
-from runtime.prompts.texts import PromptTexts
+from runtime.prompts.texts import ENCODER_HINT, PromptTexts
 
 logger = logging.getLogger(__name__)
 

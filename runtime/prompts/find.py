@@ -13,10 +13,13 @@ from runtime.pipeline import Prompts
 from runtime.prompts.embedding_cache import encode_cached
 from runtime.prompts.encoders import TextEmbedding, has_text_encoders
 from runtime.prompts.named import find_by_name
-from runtime.prompts.texts import DEFAULT_NEGATIVE, DEFAULT_POSITIVE, PromptTexts
+from runtime.prompts.texts import (
+    DEFAULT_NEGATIVE,
+    DEFAULT_POSITIVE,
+    PromptTexts,
+    no_encoders,
+)
 from schemas.errors import CheckpointError, UsageError
-
-ENCODER_HINT = "give --base with a Stable Diffusion 3.5 folder that holds its text encoders"
 
 
 def encode_prompts(folder: Path, texts: PromptTexts) -> dict[str, Tensor]:
@@ -59,9 +62,7 @@ def check_texts(folders: Sequence[Path], texts: PromptTexts) -> None:
 def _by_name(folders: Sequence[Path], texts: PromptTexts) -> Mapping[str, TextEmbedding]:
     encoded = find_by_name(folders, texts.all)
     if not encoded:
-        raise UsageError(
-            "a prompt was given, but there are no text encoders to encode it", hint=ENCODER_HINT
-        )
+        raise no_encoders()
     return encoded
 
 

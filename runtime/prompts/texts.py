@@ -1,6 +1,10 @@
-"""What guidance steers towards, and away from, in words."""
+"""What guidance steers towards, and away from, in words. Nothing heavy is imported here."""
 
 from dataclasses import dataclass
+
+from schemas.errors import UsageError
+
+ENCODER_HINT = "give --base with a Stable Diffusion 3.5 folder that holds its text encoders"
 
 DEFAULT_POSITIVE = (
     "A crisp, faithful photograph with natural colours, fine texture in every surface, clean"
@@ -31,3 +35,10 @@ class PromptTexts:
         """Every text, each once, in an order of its own."""
         sides = {text for text in (self.positive, self.negative) if text is not None}
         return sorted(self.captions | sides)
+
+
+def no_encoders() -> UsageError:
+    """The error of a prompt that nothing can encode."""
+    return UsageError(
+        "a prompt was given, but there are no text encoders to encode it", hint=ENCODER_HINT
+    )

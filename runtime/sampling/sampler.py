@@ -1,8 +1,10 @@
-"""The sampling loop: from Gaussian noise to a latent, along the velocity the network predicts.
+"""The sampling loop: from noise to a latent, along the velocity the network predicts.
 
 Flow matching follows dx/dsigma = v(x, sigma) from sigma = 1 (noise) to 0 (image) in Euler steps.
 At every step the velocity is extrapolated from the negative prompt's to the positive prompt's
-(classifier-free guidance), and assembled from overlapping tiles where the latent is large.
+(classifier-free guidance), and assembled from overlapping tiles where the latent is large. With a
+fidelity above 0 the first steps are left out, and what they would have made is the control latent
+under the noise of that point (SDEdit, arXiv 2108.01073): less is invented, and less restored.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -27,6 +29,11 @@ go on with."""
 TOKENS_AT_ONCE = 4096
 """Small tiles share a pass up to this many tokens: short ones spend their time between operations.
 A full tile of 64 x 64, 2381 tokens in each branch, is a pass of its own."""
+
+
+FAITHFUL_SIGMA = 0.8
+"""Share of noise that the highest fidelity begins with: where results of the bundled model are
+closest to the truth (docs/images.md). With less, detail is missing and nothing is closer."""
 
 
 def initial_noise(shape: tuple[int, ...], seed: int) -> Tensor:
@@ -54,9 +61,10 @@ def sample(
         network: predicts the velocity; called with ``control``'s device and dtype.
         control: low-resolution latent [1, C, h, w].
         prompts: on the device and in the dtype of ``control``.
-        settings: steps, guidance, shift, tile and overlap are read.
-        noise: where to start [1, C, h, w], float32 or wider. The velocity is brought to its dtype
-            before a step is taken: the scheduler would round the latent to a narrower one.
+        settings: steps, guidance, shift, tile, overlap and fidelity are read.
+        noise: where to start, or what is added to the control latent there [1, C, h, w], float32
+            or wider. The velocity is brought to its dtype before a step is taken: the scheduler
+            would round the latent to a narrower one.
         patch_size: side of the network's patches, in latent pixels; tiles keep to their grid.
         bits_at: activation bits at a timestep.
         tokens_at_once: tiles are batched up to this many tokens; a larger one goes alone.
@@ -69,23 +77,41 @@ def sample(
     Raises:
         ValueError: the latent or its tiles do not divide into patches.
     """
-    latent = noise.to(control.device)
-    height, width = latent.shape[-2:]
+    height, width = control.shape[-2:]
     tiles = tiles_of(height, width, settings.tile, settings.overlap, patch_size)
     velocity = GuidedVelocity(network, control, prompts, settings.guidance)
     at_once = max(1, tokens_at_once // velocity.tokens_of(tiles[0], patch_size))
     scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
     scheduler.set_timesteps(settings.steps)
+    first = first_step(scheduler.sigmas[:-1], settings.fidelity)
+    scheduler.set_begin_index(first)
+    latent = noise.to(control.device)
+    if first:
+        sigma = scheduler.sigmas[first].to(latent)
+        latent = sigma * latent + (1 - sigma) * control.to(latent)
 
-    for step, timestep in enumerate(scheduler.timesteps, start=1):
+    for step, timestep in enumerate(scheduler.timesteps[first:], start=1):
         of_tiles = velocity.on(latent, timestep, bits_at(timestep.item()), tiles, at_once)
         whole = blend_tiles(of_tiles, like=latent, tiles=tiles)
         latent = scheduler.step(whole, timestep, latent, return_dict=False)[0]
         if on_latent is not None:
             latent = on_latent(step - 1, timestep.item(), latent)
         if progress is not None:
-            progress(step, settings.steps)
+            progress(step, settings.steps - first)
     return latent
+
+
+def first_step(sigmas: Tensor, fidelity: float) -> int:
+    """The step whose share of noise is nearest to what a fidelity asks for.
+
+    Whole steps are left out, so that a pack meets no timestep that it was not made for.
+
+    Args:
+        sigmas: of the steps [steps], descending from 1.
+        fidelity: 0 begins with noise alone, 1 at `FAITHFUL_SIGMA`; linear in the noise between.
+    """
+    start = 1 - fidelity * (1 - FAITHFUL_SIGMA)
+    return int((sigmas - start).abs().argmin())
 
 
 class GuidedVelocity:

@@ -27,6 +27,7 @@ class UpscaleSettings:
             sees it (the network knows no smaller images).
         color_fix: colour correction against the enlarged input.
         seed: of the starting noise; the same on every device.
+        fidelity: 0 samples from noise alone, 1 begins closest to the input.
     """
 
     steps: int
@@ -37,6 +38,7 @@ class UpscaleSettings:
     min_side_px: int
     color_fix: ColorFix
     seed: int = 0
+    fidelity: float = 0.0
 
     @classmethod
     def from_manifest(cls, defaults: SamplingDefaults) -> "UpscaleSettings":
@@ -66,6 +68,7 @@ class UpscaleSettings:
         overlap: int | None = None,
         color_fix: ColorFix | None = None,
         seed: int | None = None,
+        fidelity: float | None = None,
     ) -> "UpscaleSettings":
         """Return these settings with every argument that is not None in place of its own.
 
@@ -79,6 +82,7 @@ class UpscaleSettings:
             overlap=resized.overlap if overlap is None else overlap,
             color_fix=self.color_fix if color_fix is None else color_fix,
             seed=self.seed if seed is None else seed,
+            fidelity=self.fidelity if fidelity is None else fidelity,
         )
 
     def check(self, *, patch_size: int, largest_tile: int) -> None:
@@ -125,6 +129,7 @@ class SamplingOptions:
     overlap: int | None = None
     color_fix: str | None = None
     seed: int = 0
+    fidelity: float | None = None
 
     def check(self) -> None:
         """Make sure that some network could run with these options; nothing heavy is needed.
@@ -140,6 +145,10 @@ class SamplingOptions:
             raise UsageError(f"--color-fix {self.color_fix}: one of {', '.join(COLOR_FIXES)}")
         if not 0 <= self.seed <= LARGEST_SEED:
             raise UsageError(f"--seed {self.seed}: a whole number from 0 to 2^63 - 1 is needed")
+        if self.fidelity is not None and not 0 <= self.fidelity <= 1:
+            raise UsageError(
+                f"--fidelity {self.fidelity:g}: 0 (inventive) to 1 (faithful) is needed"
+            )
         if self.tile is not None and self.tile < 1:
             raise UsageError(f"--tile {self.tile}: latent pixels, at least 1")
         if self.overlap is not None and self.overlap < 0:
@@ -162,6 +171,7 @@ class SamplingOptions:
             overlap=self.overlap,
             color_fix=self.color_fix,  # type: ignore[arg-type]  # any text; check() follows
             seed=self.seed,
+            fidelity=self.fidelity,
         )
         settings.check(patch_size=patch_size, largest_tile=largest_tile)
         return settings

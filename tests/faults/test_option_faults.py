@@ -159,6 +159,8 @@ def run_watched(*arguments):
         (("--seed", 2**64), 2, f"--seed {2**64}"),
         (("--guidance", "inf"), 2, "--guidance inf"),
         (("--guidance", "nan"), 2, "--guidance nan"),
+        (("--fidelity", 1.1), 2, "--fidelity 1.1"),
+        (("--fidelity", "nan"), 2, "--fidelity nan"),
         (("--tile", 0), 2, "--tile 0"),
         (("--overlap", -1), 2, "--overlap -1"),
         (("--activation-bits", 9), 2, "--activation-bits 9"),

@@ -19,6 +19,7 @@ from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
 RANKS = ("--global-rank", 2, "--local-rank", 2)
 COMMANDS = ("estimate", "build", "calibrate", "inspect", "report", "diff", "verify")
+COMMANDS += ("push", "export")
 
 
 def as_json(*arguments):

@@ -108,11 +108,19 @@ def test_options_reach_the_sampler(tmp_path, run, monkeypatch):
 
     monkeypatch.setattr("runtime.upscale.upscale_file", record)
     source = make_image(tmp_path / "a.png")
-    options = ["--steps=7", "--guidance=1.5", "--seed=9", "--tile=8", "--color-fix=wavelet"]
+    options = [
+        "--steps=7",
+        "--guidance=1.5",
+        "--fidelity=0.5",
+        "--seed=9",
+        "--tile=8",
+        "--color-fix=wavelet",
+    ]
     result = run(source, "--pack", "m", *options)
     assert result.exit_code == 3
     settings = seen["settings"]
     assert (settings.steps, settings.guidance, settings.seed) == (7, 1.5, 9)
+    assert settings.fidelity == 0.5
     assert (settings.tile, settings.overlap) == (8, 2)  # the overlap keeps its share: 4 of 16
     assert settings.color_fix == "wavelet"
     assert seen["bits"] is None
@@ -283,3 +291,23 @@ def test_a_picture_that_says_nothing_is_left_alone(tmp_path, run, loads):
     assert result.exit_code == 0
     assert "does not say how it was made" in result.stderr
     assert loads == []
+
+
+def test_a_prompt_that_nothing_can_encode_is_refused_before_anything_is_imported(tmp_path):
+    """A pack holds no text encoders; without --base there is none anywhere."""
+    make_image(tmp_path / "a.png")
+    (tmp_path / "m.qpack").mkdir()
+    (tmp_path / "m.qpack" / "manifest.json").write_text("{}")
+    words = ["upscale", "a.png", "--pack", "m.qpack", "--prompt", "a cat"]
+    code = (
+        f"import sys; sys.argv = ['qrun', *{words!r}]\n"
+        "from runtime.cli.main import main\n"
+        "try:\n    main()\n"
+        "finally:\n    assert 'diffusers' not in sys.modules"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert result.returncode == 2, result.stderr
+    assert "no text encoders" in result.stderr
+    assert "--base" in result.stderr

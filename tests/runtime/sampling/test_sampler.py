@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors import safe_open
 
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.network import DiT4SR
 from runtime.pipeline import Prompts
-from runtime.sampling.sampler import initial_noise, sample
+from runtime.sampling.sampler import FAITHFUL_SIGMA, first_step, initial_noise, sample
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
 
@@ -96,9 +97,11 @@ class Recorder:
 
     def __init__(self):
         self.calls = []
+        self.latents = []
 
     def __call__(self, *inputs):
         noisy, control, embeds, _pooled, timestep, bits = inputs
+        self.latents.append(noisy[-1:])
         self.calls.append((noisy.shape, embeds[:, 0, 0].tolist(), timestep.tolist(), bits))
         return control * embeds.mean((1, 2)).view(-1, 1, 1, 1) - 0.5 * noisy
 
@@ -233,3 +236,52 @@ def test_latent_off_the_patch_grid_is_refused(prompts):
 def test_prompts_of_different_lengths_are_refused():
     with pytest.raises(PackError, match="differ in shape"):
         Prompts(torch.zeros(3, 4), torch.zeros(5), torch.zeros(2, 4), torch.zeros(5))
+
+
+def test_fidelity_begins_with_the_control_latent_under_less_noise(prompts):
+    """The steps that are left are the last ones of the schedule, at the same timesteps."""
+    whole, part = Recorder(), Recorder()
+    seen = []
+    control = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    noise = initial_noise((1, 4, 8, 8), seed=0)
+    scheduler = FlowMatchEulerDiscreteScheduler(shift=SETTINGS.shift)
+    scheduler.set_timesteps(8)
+    first = first_step(scheduler.sigmas[:-1], 1.0)
+    assert scheduler.sigmas[first] == pytest.approx(FAITHFUL_SIGMA, abs=0.01)
+    for network, fidelity in ((whole, 0.0), (part, 1.0)):
+        sample(
+            network,
+            control,
+            prompts,
+            replace(SETTINGS, steps=8, fidelity=fidelity),
+            noise=noise,
+            patch_size=2,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    assert [call[2] for call in part.calls] == [call[2] for call in whole.calls][first:]
+    assert seen[8:] == [(step, 8 - first) for step in range(1, 9 - first)]
+    assert torch.equal(whole.latents[0], noise)
+    sigma = scheduler.sigmas[first]
+    torch.testing.assert_close(part.latents[0], sigma * noise + (1 - sigma) * control)
+
+
+def test_fidelity_of_a_network_that_knows_the_way_ends_where_all_steps_end(prompts):
+    """Along dx/dsigma = noise - control every start of the line leads to the control latent."""
+    control = torch.randn(1, 4, 8, 8, generator=torch.Generator().manual_seed(5))
+    noise = initial_noise((1, 4, 8, 8), seed=0)
+
+    def straight(noisy, control, *_):
+        return noise.expand_as(noisy) - control
+
+    for fidelity in (0.0, 0.5, 1.0):
+        settings = replace(SETTINGS, steps=8, fidelity=fidelity)
+        end = sample(straight, control, prompts, settings, noise=noise, patch_size=2)
+        torch.testing.assert_close(end, control)
+
+
+@pytest.mark.parametrize("sigmas", [[1.0], [1.0, 0.86, 0.6, 0.01], [1.0, 0.99, 0.95, 0.8, 0.01]])
+def test_the_first_step_moves_on_with_fidelity(sigmas):
+    firsts = [first_step(torch.tensor(sigmas), step / 20) for step in range(21)]
+    assert firsts[0] == 0
+    assert firsts == sorted(firsts)
+    assert sigmas[firsts[-1]] >= FAITHFUL_SIGMA

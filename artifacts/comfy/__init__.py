@@ -1,0 +1,1 @@
+"""Weights as ComfyUI's quantized files hold them."""

@@ -1,0 +1,1 @@
+"""Packs on the Hugging Face Hub: their names, fetching, pushing."""

@@ -1,0 +1,5 @@
+"""Nodes for ComfyUI: copy or link this folder into ``ComfyUI/custom_nodes/qdit4sr``."""
+
+from .nodes import NODE_CLASS_MAPPINGS, NODE_DISPLAY_NAME_MAPPINGS
+
+__all__ = ["NODE_CLASS_MAPPINGS", "NODE_DISPLAY_NAME_MAPPINGS"]

@@ -1,0 +1,105 @@
+"""``qplan export --format comfy``: what the file holds, and how far it is from the pack."""
+
+import json
+
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
+
+from artifacts.comfy.layouts import ComfyWeight
+from artifacts.pack.reader import open_pack
+from planner.export.comfy import METADATA
+from tests.artifacts.make_pack import make_pack
+from tests.planner.calibration_setup import make_setup
+from tests.planner.run_qplan import assert_fails, run_qplan
+
+
+@pytest.fixture
+def pack(tmp_path):
+    make_pack(tmp_path / "m.qpack")
+    return tmp_path / "m.qpack"
+
+
+def exported(*arguments):
+    result = run_qplan("export", *arguments, "--json")
+    assert result.exit_code == 0, result.stderr
+    return json.loads(result.stdout)
+
+
+def markers_of(file):
+    with safe_open(file, "pt") as opened:
+        return json.loads(opened.metadata()[METADATA])["layers"]
+
+
+@pytest.mark.parametrize(("bits", "least_db"), [("8", 30), ("auto", 10)])
+def test_every_layer_decodes_to_the_pack_within_the_printed_error(pack, tmp_path, bits, least_db):
+    file = tmp_path / "a.safetensors"
+    found = exported(pack, "-o", file, "--bits", bits)
+    tensors, markers, opened = load_file(file), markers_of(file), open_pack(pack)
+    assert found["bytes"] == file.stat().st_size
+    assert set(found["layers"]) == set(opened.layer_names)
+    for name in opened.layer_names:
+        weight = opened.layer(name).decode(torch.float32)
+        facts = found["layers"][name]
+        if facts["layout"] == "bfloat16":
+            assert name not in markers
+            assert torch.equal(tensors[f"{name}.weight"], weight.bfloat16())
+            continue
+        marker = json.loads(tensors[f"{name}.comfy_quant"].numpy().tobytes())
+        assert marker == markers[name]
+        assert marker["format"] == facts["layout"]
+        coded = ComfyWeight(
+            facts["layout"],
+            tensors[f"{name}.weight"],
+            tensors[f"{name}.weight_scale"],
+            marker["convrot_groupsize"],
+        )
+        decoded = coded.decode()
+        error = 20 * float((weight.norm() / (weight - decoded).norm()).log10())
+        assert error == pytest.approx(facts["error_db"], abs=0.01)
+        assert error > least_db
+        if opened.layer(name).bias is not None:
+            assert torch.equal(tensors[f"{name}.bias"], opened.layer(name).bias)
+    for name in opened.tensor_names:
+        assert torch.equal(tensors[name], opened.tensor(name))
+    assert found["mean_pack_error_db"] is None
+
+
+def test_weights_of_the_source_are_coded_where_it_is_given(tmp_path):
+    setup = make_setup(tmp_path)
+    pack = tmp_path / "m.qpack"
+    build = ("build", setup.checkpoint, "-o", pack, "--base", setup.base)
+    options = ("--global-rank", 2, "--local-rank", 2, "--modulation", "table")
+    result = run_qplan(*build, *options)
+    assert result.exit_code == 0, result.stderr
+    file = tmp_path / "a.safetensors"
+    assert_fails(run_qplan("export", pack, "-o", file), 2, "table", "--checkpoint")
+    assert not file.exists()
+    found = exported(pack, "-o", file, "--checkpoint", setup.checkpoint, "--bits", "8")
+    assert found["mean_error_db"] > found["mean_pack_error_db"] > 0
+    names = set(load_file(file))
+    assert any("norm1.linear" in name for name in names)
+
+
+def test_words_and_a_table_of_layers(pack, tmp_path):
+    result = run_qplan("export", pack, "-o", tmp_path / "a.safetensors", "--layers")
+    assert result.exit_code == 0, result.stderr
+    assert "mean:" in result.stdout
+    assert "transformer_blocks.0" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("-o", "a.gguf"), "a .safetensors file"),
+        (("-o", "absent/a.safetensors"), "a .safetensors file"),
+        (("-o", "a.safetensors", "--format", "gguf"), "--format gguf"),
+        (("-o", "a.safetensors", "--bits", "3"), "--bits 3"),
+        (("-o", "old.safetensors"), "exists"),
+    ],
+)
+def test_errors(pack, tmp_path, monkeypatch, options, said):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "old.safetensors").touch()
+    assert_fails(run_qplan("export", pack, *options), 2, said)
