@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from planner.build.calibrated_build import CalibrationRun
     from planner.build.work_folder import WorkFolder
     from planner.calibrate.settings import CalibrationSettings
-    from planner.probe.default_recipe import RecipeChoice
     from planner.probe.run import ProbeSettings
+    from planner.recipe_choice import RecipeChoice
     from planner.settings import BuildSettings
 
 
@@ -295,7 +295,7 @@ class PassOptions:
         """
         if self.device in ("auto", "cpu"):
             return None
-        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.device import choose_device
 
         return choose_device(self.device)[0]
 
@@ -321,7 +321,11 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
             CheckpointError: the autoencoder's configuration is damaged.
         """
-        from planner.calibrate.pipelines import choose_device
+        from planner.recipe_choice import recipe_without_base
+
+        if model.folder is None or model.prompts is None:
+            return recipe_without_base()
+        from planner.calibrate.device import choose_device
         from planner.probe.default_recipe import default_recipe
 
         device, _ = choose_device(self.device)
@@ -336,7 +340,7 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
         """
         from planner.build.calibrated_build import CalibrationRun
-        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.device import choose_device
 
         device, dtype = choose_device(self.device)
         return CalibrationRun(

@@ -1,6 +1,7 @@
 """Measuring tile sizes: in Triton's interpreter, with times made up; and the command around it."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_kernel_of_which_nothing_runs_gets_no_row(small, own, monkeypatch):
 
     monkeypatch.setattr(module, "configurations", wide)
     assert not [name for name in measure(own) if "thin" in name]
+
+
+def test_all_configurations_are_compiled_whatever_becomes_of_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    seen = []
+
+    def run(config):
+        seen.append(config["BM"])
+        if config["BM"] == 64:
+            raise RuntimeError("out of resource: shared memory")
+
+    module.compile_all(run, few_configurations("thin", 16), DEVICE)
+    assert sorted(seen) == [16, 32, 64]
 
 
 def test_rows_in_force_name_the_row_that_a_shape_takes(small, own):
