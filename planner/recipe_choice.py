@@ -1,6 +1,4 @@
-"""Which recipe a user asked for, by name or by other options; `planner.probe.default_recipe` decides
-where none was.
-"""
+"""Which recipe a user asked for, by name or by other options, before anything heavy is imported."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
