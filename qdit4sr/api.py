@@ -194,9 +194,10 @@ def build(
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
     from planner.calibrate.device import choose_device
-    from planner.probe.default_recipe import asked_recipe, default_recipe
+    from planner.probe.default_recipe import default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
+    from planner.recipe_choice import asked_recipe
     from planner.recipes import DEFAULT_RECIPE, recipe_settings
     from planner.target import parse_target
     from runtime.base.files import BaseFiles

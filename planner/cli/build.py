@@ -79,7 +79,7 @@ def build(
         from planner.build.left_over import cleared_when_refused
         from planner.build.work_folder import claimed
         from planner.inspect.inspection import size_text, summary
-        from planner.probe.default_recipe import asked_recipe
+        from planner.recipe_choice import asked_recipe
         from planner.recipes import DEFAULT_RECIPE
 
         steps = {"timestep_allocation": allocation(vatmp, "vatmp"), "segments": segments}
@@ -150,38 +150,45 @@ def _build(
 ) -> "BuildResult":
     """Measure what the settings go by, and build; or go on with what is unfinished.
 
+    What runs a network is imported where it is needed: it brings an image library, and a machine
+    that only quantizes may lack one.
+
     Raises:
         QPackError: as `planner.build.build` and what it measures with.
     """
-    from planner.build.calibrated_build import build_calibrated
     from planner.build.resumable import build_resumable
     from planner.calibrate.calibration_file import read_calibration
-    from planner.calibrate.device import choose_device
     from planner.cli.progress import BarProgress
-    from planner.probe.find import find_sensitivity
     from planner.probe.kept_pictures import kept_folder, remove_kept
 
     known = None if data.calibration is None else read_calibration(data.calibration)
     with BarProgress(enabled=show) as progress:
         if data.calib is not None and not settings.uses_sensitivity:
+            from planner.build.calibrated_build import build_calibrated
+
             run = calibration_pass.run(data.calib, unfinished, progress.say)
             result = build_calibrated(
                 checkpoint, output, settings, model, run, force=force, progress=progress
             )
         else:
-            device, dtype = choose_device(calibration_pass.device)
-            sensitivity = find_sensitivity(
-                data.sensitivity,
-                checkpoint,
-                settings,
-                model,
-                calibration_pass.probe(data.calib),
-                device=device,
-                dtype=dtype,
-                keep=kept_folder(output),
-                report=progress.say,
-                progress=progress,
-            )
+            sensitivity = None
+            if settings.uses_sensitivity:
+                from planner.calibrate.device import choose_device
+                from planner.probe.find import find_sensitivity
+
+                device, dtype = choose_device(calibration_pass.device)
+                sensitivity = find_sensitivity(
+                    data.sensitivity,
+                    checkpoint,
+                    settings,
+                    model,
+                    calibration_pass.probe(data.calib),
+                    device=device,
+                    dtype=dtype,
+                    keep=kept_folder(output),
+                    report=progress.say,
+                    progress=progress,
+                )
             result = build_resumable(
                 checkpoint,
                 output,

@@ -49,8 +49,8 @@ if TYPE_CHECKING:
     from planner.build.calibrated_build import CalibrationRun
     from planner.build.work_folder import WorkFolder
     from planner.calibrate.settings import CalibrationSettings
-    from planner.probe.default_recipe import RecipeChoice
     from planner.probe.run import ProbeSettings
+    from planner.recipe_choice import RecipeChoice
     from planner.settings import BuildSettings
 
 
@@ -321,6 +321,10 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
             CheckpointError: the autoencoder's configuration is damaged.
         """
+        from planner.recipe_choice import recipe_without_base
+
+        if model.folder is None or model.prompts is None:
+            return recipe_without_base()
         from planner.calibrate.device import choose_device
         from planner.probe.default_recipe import default_recipe
 

@@ -65,7 +65,7 @@ def estimate(
         from planner.estimate.modulations import without_larger_table
         from planner.estimate.result import ImageSettings
         from planner.estimate.tables import render
-        from planner.probe.default_recipe import RecipeChoice, asked_recipe
+        from planner.recipe_choice import RecipeChoice, asked_recipe
         from planner.recipes import DEFAULT_RECIPE
 
         if (checkpoint is None) == (preset is None):

@@ -7,8 +7,6 @@ goes by the number of operations and the kind of device, never by a clock: a bui
 or resumed on the same kind of device decides alike.
 """
 
-from collections.abc import Collection
-from dataclasses import dataclass
 from math import inf
 
 import torch
@@ -19,7 +17,8 @@ from planner.build.base_model import BaseModel
 from planner.calibrate.cost import probe_operations
 from planner.calibrate.pipelines import default_crop_px, vae_folder
 from planner.probe.run import ProbeSettings, check_size
-from planner.recipes import DEFAULT_RECIPE, PAPER_RECIPE
+from planner.recipe_choice import FROM_FILE, RecipeChoice, fallback, recipe_without_base
+from planner.recipes import DEFAULT_RECIPE
 from schemas.errors import CheckpointError, UsageError
 
 MOST_OPERATIONS = {"cpu": 300e12, "cuda": 100_000e12}
@@ -29,53 +28,6 @@ At most an hour at 100 GFLOP/s, a usual CPU, and half an hour at 60 TFLOP/s, a u
 bundled model takes 3e12, DiT4SR 7,500e12.
 """
 INSIST = "--recipe standard insists"
-FROM_FILE = "--recipe standard --sensitivity FILE takes what `qplan probe` found elsewhere"
-
-OF_STANDARD = ("budget", "sensitivity")
-"""Settings and files that go by what `DEFAULT_RECIPE` alone does."""
-OF_PAPER = {
-    "weight_allocation": "--vasmp",
-    "timestep_allocation": "--vatmp",
-    "segments": "--segments",
-    "allocator": "--allocator",
-    "weight_statistic": "--weight-statistic",
-    "calibration": "--calibration",
-}
-"""Those that are about VaSMP or VaTMP, with their options."""
-
-
-@dataclass(frozen=True)
-class RecipeChoice:
-    """A recipe, and why.
-
-    Attributes:
-        name: of the recipe.
-        notes: for the user, where it is neither named nor `DEFAULT_RECIPE`; one line each.
-    """
-
-    name: str
-    notes: tuple[str, ...] = ()
-
-
-def asked_recipe(name: str | None, chosen: Collection[str]) -> RecipeChoice | None:
-    """The recipe that a user named, or whose options were set; None where any will do.
-
-    Args:
-        name: of ``--recipe``.
-        chosen: fields of `planner.settings.BuildSettings` that have a value, with ``sensitivity``
-            and ``calibration`` for the files.
-    """
-    if name is not None:
-        return RecipeChoice(name)
-    if any(option in chosen for option in OF_STANDARD):
-        return RecipeChoice(DEFAULT_RECIPE)
-    for field, option in OF_PAPER.items():
-        if field in chosen:
-            return RecipeChoice(
-                PAPER_RECIPE,
-                (f"recipe {PAPER_RECIPE}, which {option} belongs to; --recipe chooses another",),
-            )
-    return None
 
 
 def default_recipe(
@@ -93,13 +45,13 @@ def default_recipe(
         CheckpointError: the autoencoder's configuration is damaged.
     """
     if base.folder is None or base.prompts is None:
-        return _fallback(f"cannot probe without VAE and prompts; --base has them, {FROM_FILE}")
+        return recipe_without_base()
     crop_px = probe.crop_px or default_crop_px(base)
     factor = read_config(vae_folder(base) / CONFIG, error=CheckpointError).factor
     try:
         check_size(architecture, base.sampling.min_side_px, factor, crop_px)
     except UsageError as cause:
-        return _fallback(f"cannot probe: {cause}")
+        return fallback(f"cannot probe: {cause}")
     operations = probe_operations(
         architecture,
         base.sampling,
@@ -111,12 +63,8 @@ def default_recipe(
     )
     most = MOST_OPERATIONS.get(device.type, inf)
     if operations > most:
-        return _fallback(
+        return fallback(
             f"would probe the network with {operations / 1e12:,.0f} TFLOP, and unasked"
             f" {most / 1e12:,.0f} are the most on {device.type}; {INSIST}, {FROM_FILE}"
         )
     return RecipeChoice(DEFAULT_RECIPE)
-
-
-def _fallback(reason: str) -> RecipeChoice:
-    return RecipeChoice(PAPER_RECIPE, (f"recipe {PAPER_RECIPE}: {DEFAULT_RECIPE} {reason}",))

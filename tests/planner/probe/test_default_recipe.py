@@ -14,8 +14,9 @@ from artifacts.family import preset_architecture
 from artifacts.pack.reader import open_pack
 from planner.build.base_model import find_base_model
 from planner.probe import default_recipe as module
-from planner.probe.default_recipe import MOST_OPERATIONS, asked_recipe, default_recipe
+from planner.probe.default_recipe import MOST_OPERATIONS, default_recipe
 from planner.probe.run import ProbeSettings
+from planner.recipe_choice import asked_recipe
 from tests.planner.calibration_setup import make_setup
 from tests.planner.run_qplan import assert_fails, run_qplan
 
