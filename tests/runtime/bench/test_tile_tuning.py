@@ -274,13 +274,15 @@ def test_ctrl_c_says_what_is_kept(gpu, own, monkeypatch):
     assert f"shapes measured until now are in {own}" in " ".join(result.stderr.split())
 
 
-def test_the_list_names_the_rows_of_every_shape(gpu, own):
+def test_the_list_names_the_rows_of_every_shape(gpu, own, monkeypatch):
     result = run("--list")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[0] == f"own table: {own} (none yet)"
     assert "90/product8/4096/6144/1536: its own: BN=128" in result.stdout
-    assert "90/thin/4096/*/1536: 90/thin/4096/*/*: BM=32" in result.stdout
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 6)  # capabilities are remembered
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert "80/thin/4096/*/1536: 80/thin/4096/*/*: BM=32" in run("--list").stdout
     shown = json.loads(run("--list", "--json").stdout)
     assert shown["table"] == str(own)
-    assert shown["shapes"]["90/thin/4096/*/1536"]["row"] == "90/thin/4096/*/*"
+    assert shown["shapes"]["80/thin/4096/*/1536"]["row"] == "80/thin/4096/*/*"
     assert not gpu
