@@ -18,6 +18,7 @@ import sys
 import time
 from collections.abc import Iterable
 from pathlib import Path
+from typing import IO
 
 import torch
 
@@ -25,6 +26,7 @@ from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import POSITION_TABLE, tensor_shapes
 from artifacts.dit4sr.position_table import sincos_table
 from artifacts.files.safetensors_io import Entry, TensorSpec, tensor_bytes, write_safetensors
+from planner.recipes import PAPER_RECIPE
 from runtime.bench.machine import machine_facts
 
 SEED = 0
@@ -49,13 +51,14 @@ def write_random_checkpoint(path: Path, config: TransformerConfig) -> None:
     )
 
 
-def run(command: list[str]) -> dict[str, float]:
+def run(command: list[str], *, stdout: IO[str] | None = None) -> dict[str, float]:
     """Run a command and return its wall and processor seconds and peak resident memory in GiB."""
     began = time.monotonic()
-    process = subprocess.Popen(command)
+    process = subprocess.Popen(command, stdout=stdout)
     _, status, usage = os.wait4(process.pid, 0)
-    if status:
-        raise SystemExit(f"{' '.join(command)} ended with status {status}")
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        raise SystemExit(f"{' '.join(command)} ended with exit code {process.returncode}")
     return {
         "wall_s": time.monotonic() - began,
         "processor_s": usage.ru_utime + usage.ru_stime,
@@ -82,8 +85,9 @@ def random_checkpoint(work: Path, config: TransformerConfig) -> Path:
 
 
 def build(checkpoint: Path, pack: Path, target: str, *options: str) -> dict[str, float]:
-    """Run ``qplan build``, and return what it took."""
-    return run([*QPLAN, "build", str(checkpoint), "--target", target, "-o", str(pack), *options])
+    """Run ``qplan build`` of the recipe that reads weights alone, and return what it took."""
+    asked = ("--recipe", PAPER_RECIPE, "--target", target)
+    return run([*QPLAN, "build", str(checkpoint), *asked, "-o", str(pack), *options])
 
 
 def main() -> None:

@@ -12,7 +12,10 @@ from planner.settings import BuildSettings
 from planner.target import Target
 from schemas.errors import UsageError
 
-DEFAULT_RECIPE = "q-dit4sr"
+DEFAULT_RECIPE = "standard"
+"""What a build takes that can probe the network (`planner.probe.default_recipe`)."""
+PAPER_RECIPE = "q-dit4sr"
+"""What reads weights alone, as the paper has it."""
 
 
 @dataclass(frozen=True)

@@ -35,6 +35,7 @@ def load(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    activation_bits: int | None = None,
 ) -> "UpscalePipeline":
     """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
@@ -51,6 +52,8 @@ def load(
         device: ``auto``, ``cpu`` or ``cuda``.
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         backend: ``auto``, or one that ``qrun doctor`` lists.
+        activation_bits: of every quantized layer at every step, such as 8, which takes little or no
+            more time where 8-bit integers are multiplied; None for the pack's bit grid.
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.
@@ -72,6 +75,7 @@ def load(
         device=device,
         dtype=dtype,
         backend=backend,
+        activation_bits=activation_bits,
     )
 
 
@@ -153,7 +157,7 @@ def build(
     output: PathLike,
     *,
     target: str = "W4A4",
-    recipe: str = "q-dit4sr",
+    recipe: str | None = None,
     base: PathLike | None = None,
     sensitivity: PathLike | None = None,
     force: bool = False,
@@ -162,13 +166,14 @@ def build(
     """Quantize a checkpoint into a pack, without data.
 
     Recipes that go by sensitivities, as ``standard`` does, run the network to find them, on a GPU
-    where there is one.
+    where there is one. Without ``recipe`` it is ``standard`` where that takes sensible time, and
+    ``q-dit4sr``, with a warning in the log, where it does not or there is nothing to run.
 
     Args:
         checkpoint: a diffusers folder or a ``.safetensors`` file.
         output: the pack's folder; appears complete or not at all.
         target: mean bits, such as ``W4A4``.
-        recipe: a key of `planner.recipes.RECIPES`.
+        recipe: a key of `planner.recipes.RECIPES`, or None.
         base: a Stable Diffusion 3.5 folder: autoencoder, scheduler, text encoders; or a file.
         sensitivity: what ``qplan probe`` found, in place of a probe.
         force: replace an older pack.
@@ -188,27 +193,37 @@ def build(
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
-    from planner.calibrate.pipelines import choose_device
+    from planner.calibrate.device import choose_device
+    from planner.probe.default_recipe import asked_recipe, default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
-    from planner.recipes import recipe_settings
+    from planner.recipes import DEFAULT_RECIPE, recipe_settings
     from planner.target import parse_target
     from runtime.base.files import BaseFiles
     from runtime.base.folder import base_folder
 
     opened = open_checkpoint(Path(checkpoint))
-    chosen = recipe_settings(recipe, parse_target(target), **settings)
+    mean_bits = parse_target(target)
+    files = () if sensitivity is None else ("sensitivity",)
+    asked = asked_recipe(recipe, {*settings, *files})
+    chosen = recipe_settings(asked.name if asked else DEFAULT_RECIPE, mean_bits, **settings)
     for note in opened.notes(chosen.variant):
         logger.info("%s", note)
     with base_folder(BaseFiles(_path(base))) as folder:
         parts = find_base_model(opened, folder)
+        device, dtype = choose_device("auto")
+        if asked is None:
+            architecture = opened.architecture(chosen.variant)
+            asked = default_recipe(architecture, parts, ProbeSettings(), device)
+            chosen = recipe_settings(asked.name, mean_bits, **settings)
+        for note in asked.notes:
+            logger.warning("%s", note)
         chosen, notes = settle_modulation(
             chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
         )
         for note in notes:
             logger.info("%s", note)
         check_output(Path(output), force=force)  # before a probe, which takes longest
-        device, dtype = choose_device("auto")
         found = find_sensitivity(
             _path(sensitivity),
             opened,

@@ -25,7 +25,7 @@ from runtime.pipeline import Pipeline
 from runtime.prompts.find import check_texts, find_prompts
 from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
 from runtime.prompts.texts import PromptTexts
-from runtime.sampling.bit_schedule import BitSchedule
+from runtime.sampling.bit_schedule import BitSchedule, constant_bits
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
@@ -42,6 +42,7 @@ def load_pack(
     device: torch.device,
     dtype: torch.dtype,
     backend: str = "auto",
+    activation_bits: int | None = None,
 ) -> Pipeline:
     """Load a pack.
 
@@ -54,11 +55,13 @@ def load_pack(
         device: where to run.
         dtype: of everything in the network that is not quantized.
         backend: how quantized layers are computed.
+        activation_bits: of every quantized layer at every step; None for the pack's bit grid.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
         PackError: the pack is damaged, or lacks a part that no ``base`` provides.
-        UsageError: the backend cannot run here, or the checkpoint is not the pack's source.
+        UsageError: the backend cannot run here, the checkpoint is not the pack's source, or
+            activations cannot have such a width.
     """
     folders = [] if base is None else [base]
     check_texts(folders, texts or PromptTexts())
@@ -79,13 +82,15 @@ def load_pack(
         prompts, captions, changed = with_own_pooled(prompts, captions, pack.prompts() or {})
         if changed:
             logger.info("%s", POOLED_KEPT)
+    grid = BitSchedule(pack.bit_grid)
+    bits_at = grid if activation_bits is None else constant_bits(grid, activation_bits)
     return Pipeline(
         architecture=pack.architecture,
         network=network_from_pack(pack, device=device, dtype=dtype, backend=backend, source=source),
         vae=vae,
         prompts=prompts.to(device, dtype),
         captions=captions,
-        bits_at=BitSchedule(pack.bit_grid),
+        bits_at=bits_at,
         sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
         table=table,
         device=device,

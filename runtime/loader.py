@@ -27,6 +27,7 @@ class Loader(Protocol):
         device: str,
         dtype: str,
         backend: str,
+        activation_bits: int | None = None,
     ) -> Pipeline:
         """Load a model."""
 
@@ -42,6 +43,7 @@ def load_pipeline(
     device: str = "auto",
     dtype: str = "auto",
     backend: str = "auto",
+    activation_bits: int | None = None,
 ) -> Pipeline:
     """Load the model that the arguments name, onto the device they name.
 
@@ -55,6 +57,7 @@ def load_pipeline(
         device: as `device_and_dtype` takes it.
         dtype: as `device_and_dtype` takes it.
         backend: how quantized layers are computed.
+        activation_bits: of every quantized layer at every step; None for the pack's bit grid.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture.
@@ -66,6 +69,8 @@ def load_pipeline(
     )
     if full_precision is None and pack is None:
         raise UsageError("no model: give a pack or an unquantized checkpoint")
+    if full_precision is not None and activation_bits is not None:
+        raise UsageError("--activation-bits: a full-precision network has no quantized layers")
     with base_folder(base or BaseFiles()) as folder:
         if full_precision is not None:
             return load_full_precision(
@@ -86,4 +91,5 @@ def load_pipeline(
             device=chosen,
             dtype=number_format,
             backend=backend,
+            activation_bits=activation_bits,
         )

@@ -13,7 +13,7 @@ from runtime.network.family import LatentNetwork, network_family
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
 from runtime.prompts.encoders import TextEmbedding
-from runtime.sampling.bit_schedule import BitsAt, constant_bits
+from runtime.sampling.bit_schedule import BitsAt
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import PackError
 from schemas.manifest import ModulationRecord
@@ -126,14 +126,6 @@ class Pipeline:
     def release_graphs(self) -> bool:
         """Give up the CUDA graphs for good; whether that gave memory back."""
         return isinstance(self.velocity, GraphedNetwork) and self.velocity.release()
-
-    def with_activation_bits(self, bits: int) -> "Pipeline":
-        """This pipeline with one activation width in place of its bit grid.
-
-        Raises:
-            UsageError: no such width, or a network without quantized layers.
-        """
-        return replace(self, bits_at=constant_bits(self.bits_at, bits))
 
     def with_prompts(self, prompts: Prompts) -> "Pipeline":
         """This pipeline with other prompts, which share its network and its CUDA graphs."""

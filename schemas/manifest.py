@@ -225,6 +225,18 @@ class TransformerBytes(StrictModel):
     pack: Count = 0
 
 
+class ErrorShare(StrictModel):
+    """What a layer adds to the predicted squared error of the final latent, over that of all.
+
+    Attributes:
+        weights: by its weight's quantization.
+        activations: by its activations', at all timesteps together.
+    """
+
+    weights: Share
+    activations: Share
+
+
 class LayerRecord(StrictModel):
     """One linear layer of the transformer blocks.
 
@@ -239,6 +251,8 @@ class LayerRecord(StrictModel):
         smoothing: whether inputs are divided by a stored vector, channel by channel, first.
         error_db: signal-to-noise ratio of the decoded weight, in dB; null when unknown.
         global_energy, local_energy: share of the rotated weight's energy in either factor branch.
+        error_share: what it adds to the error that was predicted when bits were decided by
+            sensitivities; null, and not written, where nothing was predicted for these bits.
         note: anything a reader should know about this layer.
     """
 
@@ -253,6 +267,7 @@ class LayerRecord(StrictModel):
     error_db: float | None = None
     global_energy: Share | None = None
     local_energy: Share | None = None
+    error_share: ErrorShare | None = None
     note: str = ""
 
     @model_serializer(mode="wrap")
@@ -260,6 +275,8 @@ class LayerRecord(StrictModel):
         values: dict[str, Any] = dump(self)
         if self.factor_bits == UNQUANTIZED:
             del values["factor_bits"]
+        if self.error_share is None:
+            del values["error_share"]
         return values
 
     @property
@@ -324,14 +341,17 @@ def oldest_version(
 ) -> int:
     """The oldest version of the format that has all of this: 1, or 2.
 
-    Version 2 brought tables of modulations, 8-bit factors and the scale rules ``blend`` and
-    ``mse``.
+    Version 2 brought tables of modulations, 8-bit factors, the scale rules ``blend`` and ``mse``,
+    and shares of the predicted error.
     """
     is_new = (
         modulation is not None
         or quantizer.activation_scale == "blend"
         or quantizer.weight_scale == "mse"
-        or any(layer.factor_bits != UNQUANTIZED for layer in layers.values())
+        or any(
+            layer.factor_bits != UNQUANTIZED or layer.error_share is not None
+            for layer in layers.values()
+        )
     )
     return 2 if is_new else 1
 

@@ -32,7 +32,7 @@ from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
 from training.pool import LatentPool
-from training.schedule import Schedule, WarmupStableDecay, WithinTime
+from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 
 SEED = 0
 CPU_STEPS = {"autoencoder": (2200, 900), "decoder": (4000, 2000), "network": (60_000, 10_000)}
@@ -67,6 +67,10 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
     parser.add_argument("--minutes", type=float, default=float("inf"))
     parser.add_argument("--within", type=float, help="minutes, instead of --steps")
+    parser.add_argument(
+        "--decay-share", type=float, default=DECAY_SHARE, help="of the minutes of --within"
+    )
+    parser.add_argument("--start", type=Path, help="exported model whose network to train on")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
     parser.add_argument(
         "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
@@ -140,14 +144,15 @@ def _decoder(arguments: argparse.Namespace) -> bool:
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:
     if arguments.within is not None:
-        return WithinTime(arguments.within)
+        return WithinTime(arguments.within, decay_share=arguments.decay_share)
     steps, decay = _steps(arguments, stage)
     return WarmupStableDecay(steps, decay=decay)
 
 
 def _network_run(arguments: argparse.Namespace) -> NetworkRun:
     named = NETWORKS[arguments.network]
-    run = NetworkRun(named.config, named.seed, _schedule(arguments, "network"), Sizes())
+    schedule = _schedule(arguments, "network")
+    run = NetworkRun(named.config, named.seed, schedule, Sizes(), start=arguments.start)
     if not _on_cpu(arguments):
         run = replace(run, sizes=GPU_SIZES, optimizer="muon", save_every=10_000)
     return replace(run, optimizer=arguments.optimizer or run.optimizer)

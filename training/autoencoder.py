@@ -112,13 +112,16 @@ def train_autoencoder(
         out / "vae.pt",
     )
 
-    def loss_of(step: int) -> Tensor:
+    def batch_of(step: int) -> tuple[Tensor]:
         size = 128 if step % 4 == 3 else 64
         images = crops.batch(run.pixels // size**2, size, step)
-        with autocast(device):
-            return loss(vae, images.to(device, memory_format=torch.channels_last))
+        return (images.to(device, memory_format=torch.channels_last),)
 
-    finished = training.run(loss_of, minutes=minutes)
+    def loss_of(images: Tensor) -> Tensor:
+        with autocast(device):
+            return loss(vae, images)
+
+    finished = training.run(batch_of, loss_of, minutes=minutes)
     if finished:
         write_autoencoder(training, crops, out / "vae")
     return finished

@@ -78,12 +78,15 @@ def train_decoder(
     make = partial(_images, crops, run.pixels // 128**2)
     images = made_ahead(make, range(training.step, MOST_STEPS), run.workers)
 
-    def loss_of(_step: int) -> Tensor:
-        there = next(images).to(device, memory_format=torch.channels_last, non_blocking=True)
+    def batch_of(_step: int) -> tuple[Tensor]:
+        there = next(images)
+        return (there.to(device, memory_format=torch.channels_last, non_blocking=True),)
+
+    def loss_of(there: Tensor) -> Tensor:
         with autocast(device):
             return decoder_loss(vae, there)
 
-    finished = training.run(loss_of, minutes=minutes)
+    finished = training.run(batch_of, loss_of, minutes=minutes)
     if finished:
         training.averages.copy_to(vae.decoder, AVERAGE_DECAY)
         vae.cpu().save_pretrained(out / "vae")

@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.averages import Averages
+from training.graphed import GraphedStep, Step
 from training.schedule import Schedule
 
 SAVE_EVERY = 100
 LOG_EVERY = 25
 LARGEST_GRADIENT = 1.0
+
+Batch = tuple[Tensor, ...]
 
 
 class Training:
@@ -34,6 +37,8 @@ class Training:
         averages: of the model's weights.
         state_file: read back when it exists.
         save_every: steps between two states.
+        graphs: take steps as CUDA graphs. The model is on a GPU, the optimizers can be captured,
+            and the loss depends on nothing but the batch and torch's random numbers.
     """
 
     def __init__(
@@ -45,6 +50,7 @@ class Training:
         state_file: Path,
         *,
         save_every: int = SAVE_EVERY,
+        graphs: bool = False,
     ) -> None:
         self.model, self.optimizers, self.schedule = model, optimizers, schedule
         self.averages, self.state_file = averages, state_file
@@ -52,13 +58,21 @@ class Training:
         self.stable_file = state_file.with_suffix(".stable.pt")
         self.step = 0
         self.finished = False
-        self._peaks = [[group["lr"] for group in o.param_groups] for o in optimizers]
+        self._graphs = graphs
+        self._peaks = [[float(group["lr"]) for group in o.param_groups] for o in optimizers]
 
-    def run(self, loss_of: Callable[[int], Tensor], *, minutes: float = float("inf")) -> bool:
-        """Minimise ``loss_of(step)`` up to the schedule's end.
+    def run(
+        self,
+        batch_of: Callable[[int], Batch],
+        loss_of: Callable[..., Tensor],
+        *,
+        minutes: float = float("inf"),
+    ) -> bool:
+        """Minimise ``loss_of(*batch_of(step))`` up to the schedule's end.
 
         Args:
-            loss_of: the loss of a step, which may use torch's random numbers.
+            batch_of: the tensors of a step; it may use torch's random numbers.
+            loss_of: the loss, a scalar; likewise.
             minutes: stop, with the state saved, after this wall time.
 
         Returns:
@@ -67,13 +81,14 @@ class Training:
         self.resume()
         began = logged = time.monotonic()
         losses: list[Tensor] = []
+        update = self._update_by(loss_of)
         while self.schedule(self.step) > 0:
             if time.monotonic() - began > minutes * 60:
                 self.save(self.state_file)
                 return False
             if self.step == self.schedule.decay_start:
                 self.save(self.stable_file)
-            losses.append(self._take_step(loss_of))
+            losses.append(self._take_step(batch_of, update))
             if self.step % LOG_EVERY == 0:
                 mean = torch.stack(losses).mean().item()  # waits for a GPU to finish
                 pace, logged = (time.monotonic() - logged) / len(losses), time.monotonic()
@@ -85,21 +100,37 @@ class Training:
         self.finished = True
         return True
 
-    def _take_step(self, loss_of: Callable[[int], Tensor]) -> Tensor:
+    def _take_step(self, batch_of: Callable[[int], Batch], update: Step) -> Tensor:
         torch.manual_seed(self.step)
-        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
-            optimizer.zero_grad(set_to_none=True)
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * self.schedule(self.step)
-        loss = loss_of(self.step)
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
-        for optimizer in self.optimizers:
-            optimizer.step()
+        self._set_rates(self.schedule(self.step))
+        # A GPU would have to finish for its value, and stand idle while the next step is prepared.
+        loss = update(*batch_of(self.step))
         self.averages.update(self.model, self.step)
         self.step += 1
-        # A GPU would have to finish for its value, and stand idle while the next step is prepared.
-        return loss.detach()
+        return loss
+
+    def _set_rates(self, factor: float) -> None:
+        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                if isinstance(group["lr"], Tensor):  # a graph knows it by its place
+                    group["lr"].fill_(peak * factor)
+                else:
+                    group["lr"] = peak * factor
+
+    def _update_by(self, loss_of: Callable[..., Tensor]) -> Step:
+        """One optimizer step on a batch, which returns the loss."""
+
+        def update(*batch: Tensor) -> Tensor:
+            for optimizer in self.optimizers:
+                optimizer.zero_grad(set_to_none=True)
+            loss = loss_of(*batch)
+            loss.backward()
+            nn.utils.clip_grad_norm_(self.model.parameters(), LARGEST_GRADIENT)
+            for optimizer in self.optimizers:
+                optimizer.step()
+            return loss.detach()
+
+        return GraphedStep(update, torch.cuda.Stream()) if self._graphs else update
 
     def save(self, file: Path) -> None:
         """Write the whole state to ``file``, which appears whole or not at all."""

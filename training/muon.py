@@ -7,6 +7,7 @@ there, and all matrices of one shape at once.
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -26,7 +27,8 @@ class Muon(Optimizer):
 
     Args:
         matrices: parameters [m, n].
-        lr: an update's root mean square is ``RMS`` times this.
+        lr: an update's root mean square is ``RMS`` times this. A tensor where steps are captured
+            in a CUDA graph.
         momentum: of the gradient.
         weight_decay: decoupled, per unit of ``lr``.
     """
@@ -34,7 +36,7 @@ class Muon(Optimizer):
     def __init__(
         self,
         matrices: Iterable[nn.Parameter],
-        lr: float,
+        lr: float | Tensor,
         momentum: float = 0.95,
         weight_decay: float = 0.01,
     ) -> None:
@@ -54,7 +56,7 @@ class Muon(Optimizer):
             for parameters in of_shape.values():
                 self._step(parameters, group)
 
-    def _step(self, parameters: list[nn.Parameter], group: dict[str, float]) -> None:
+    def _step(self, parameters: list[nn.Parameter], group: dict[str, Any]) -> None:
         """Update parameters of one shape."""
         states = [self.state[parameter] for parameter in parameters]
         for state, parameter in zip(states, parameters, strict=True):
@@ -66,9 +68,9 @@ class Muon(Optimizer):
         moved = torch._foreach_lerp(gradients, momenta, group["momentum"])
         # An orthogonal [m, n] has root mean square 1 / sqrt(max(m, n)).
         size = RMS * max(parameters[0].shape) ** 0.5
-        updates = orthogonal(torch.stack(moved)).unbind()
+        updates = orthogonal(torch.stack(moved)) * (group["lr"] * size)
         torch._foreach_mul_(parameters, 1 - group["lr"] * group["weight_decay"])
-        torch._foreach_add_(parameters, updates, alpha=-group["lr"] * size)
+        torch._foreach_sub_(parameters, updates.unbind())
 
 
 def orthogonal(matrices: Tensor) -> Tensor:

@@ -8,9 +8,11 @@ from pathlib import Path
 import torch
 import torch.nn.functional as F
 from diffusers.models.embeddings import PatchEmbed
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from artifacts.dit4sr.config import TransformerConfig
+from artifacts.dit4sr.layout import POSITION_TABLE
 from runtime.dit4sr.network import DiT4SR
 from training.averages import Averages
 from training.device import autocast
@@ -72,6 +74,7 @@ class NetworkRun:
         sizes: crops by step.
         optimizer: by name.
         save_every: steps between two states.
+        start: exported folder whose weights the run begins with; None for random ones.
     """
 
     config: TransformerConfig
@@ -80,6 +83,7 @@ class NetworkRun:
     sizes: Sizes
     optimizer: OptimizerName = "adamw"
     save_every: int = SAVE_EVERY
+    start: Path | None = None
 
 
 def new_network(config: TransformerConfig, seed: int) -> DiT4SR:
@@ -97,6 +101,16 @@ def new_network(config: TransformerConfig, seed: int) -> DiT4SR:
         if modulation and name.endswith("weight"):
             nn.init.zeros_(parameter)
     return network
+
+
+def load_exported(network: DiT4SR, folder: Path) -> None:
+    """Take over the weights of an exported model's ``folder``.
+
+    Raises:
+        RuntimeError: they are of another shape.
+    """
+    weights = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
+    network.load_state_dict(weights | {POSITION_TABLE: network.state_dict()[POSITION_TABLE]})
 
 
 def prompt_table(config: TransformerConfig, seed: int) -> PromptTable:
@@ -123,19 +137,26 @@ def train_network(
         device: where.
         minutes: wall time after which to stop, to be continued later.
     """
-    network = new_network(run.config, run.seed).to(device)
+    network = new_network(run.config, run.seed)
+    if run.start is not None:
+        load_exported(network, run.start)
+    network.to(device)
     training = new_training(network, run, out)
     table = prompt_table(run.config, run.seed).to(device)
     if device.type == "cuda":
         compile_blocks(network)
 
-    def loss_of(step: int) -> Tensor:
+    def batch_of(step: int) -> tuple[Tensor, ...]:
         size, turn = run.sizes.at(step)
         pairs = samples.batch(size, run.sizes.count(size), turn)
-        with shifted_positions(network.pos_embed, pairs.target.shape[-1]):
-            return flow_matching_loss(network, pairs, table)
+        positions = shifted_positions(network.pos_embed, pairs.target.shape[-1])
+        return pairs.target, pairs.control, pairs.prompt, positions
 
-    training.run(loss_of, minutes=minutes)
+    def loss_of(target: Tensor, control: Tensor, prompt: Tensor, positions: Tensor) -> Tensor:
+        with position_table(network.pos_embed, positions):
+            return flow_matching_loss(network, Pairs(target, control, prompt), table)
+
+    training.run(batch_of, loss_of, minutes=minutes)
     return training
 
 
@@ -159,21 +180,28 @@ def new_training(network: DiT4SR, run: NetworkRun, out: Path) -> Training:
         Averages(network, AVERAGE_DECAYS),
         out / "network.pt",
         save_every=run.save_every,
+        graphs=next(network.parameters()).is_cuda,
     )
 
 
-@contextmanager
-def shifted_positions(embedding: PatchEmbed, latent: int) -> Iterator[None]:
-    """Show a square crop, ``latent`` pixels wide, at a random place of a tile.
+def shifted_positions(embedding: PatchEmbed, latent: int) -> Tensor:
+    """The position table that shows a square crop, ``latent`` pixels wide, somewhere in a tile.
 
     The network cuts the middle out of its position table. A small crop would only ever know the
     few positions there, so the table is turned until other ones lie in the middle.
     """
-    table, side = embedding.pos_embed, embedding.pos_embed_max_size
+    side = embedding.pos_embed_max_size
     spare = max(0, TILE_PATCHES - latent // embedding.patch_size)
     down, right = (int(n) - spare // 2 for n in torch.randint(spare + 1, (2,)))
-    grid = table.unflatten(1, (side, side)).roll((down, right), dims=(1, 2))
-    embedding.pos_embed = grid.flatten(1, 2)
+    grid: Tensor = embedding.pos_embed.unflatten(1, (side, side))
+    return grid.roll((down, right), dims=(1, 2)).flatten(1, 2)
+
+
+@contextmanager
+def position_table(embedding: PatchEmbed, positions: Tensor) -> Iterator[None]:
+    """Have ``embedding`` use the table ``positions`` [1, side * side, C] instead of its own."""
+    table = embedding.pos_embed
+    embedding.pos_embed = positions
     try:
         yield
     finally:

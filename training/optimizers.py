@@ -10,7 +10,7 @@ from collections.abc import Iterable
 from typing import Literal
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from training.muon import Muon
@@ -28,13 +28,20 @@ def adamw(
 ) -> Optimizer:
     """AdamW with the betas used throughout."""
     chosen = list(parameters)
+    on_gpu = all(p.is_cuda for p in chosen)
     return torch.optim.AdamW(
         chosen,
-        lr=learning_rate,
+        lr=rate_on(chosen[0].device, learning_rate),
         betas=ADAM_BETAS,
         weight_decay=weight_decay,
-        fused=all(p.is_cuda for p in chosen),
+        fused=on_gpu,
+        capturable=on_gpu,
     )
+
+
+def rate_on(device: torch.device, rate: float) -> float | Tensor:
+    """A learning rate; on a GPU a tensor, whose value a captured step reads anew each time."""
+    return rate if device.type == "cpu" else torch.tensor(rate, device=device)
 
 
 def network_optimizers(
@@ -53,4 +60,4 @@ def network_optimizers(
     matrices = [p for p in hidden.parameters() if p.ndim == 2]
     taken = {id(p) for p in matrices}
     others = [p for p in network.parameters() if id(p) not in taken]
-    return [Muon(matrices, MUON_RATE), adamw(others, ADAM_RATE)]
+    return [Muon(matrices, rate_on(matrices[0].device, MUON_RATE)), adamw(others, ADAM_RATE)]

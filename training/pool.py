@@ -23,7 +23,7 @@ CHUNK = 32
 """Crops that are made and encoded at once."""
 CAPACITY = 131_072
 """Crops in the pool: 19 GB of latents."""
-ENOUGH = 4096
+ENOUGH = 1024
 """Crops before training starts."""
 NUMBERS = range(1_000_000_000)
 

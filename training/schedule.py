@@ -8,6 +8,9 @@ import time
 from dataclasses import dataclass
 from typing import Protocol
 
+DECAY_SHARE = 0.3
+"""Of a run that is planned by time."""
+
 
 class Schedule(Protocol):
     """Factor on the peak learning rate, by step; a run ends where it is 0."""
@@ -55,7 +58,9 @@ class WithinTime:
         decay_share: share of the time in which the rate falls to zero.
     """
 
-    def __init__(self, minutes: float, *, warmup: int = 200, decay_share: float = 0.3) -> None:
+    def __init__(
+        self, minutes: float, *, warmup: int = 200, decay_share: float = DECAY_SHARE
+    ) -> None:
         self.minutes, self.warmup, self.decay_share = minutes, warmup, decay_share
         self._began: float | None = None
 

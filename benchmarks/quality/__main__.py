@@ -20,6 +20,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.quality.parts import part_rows
 from benchmarks.quality.rows import MAIN_TARGETS, plan
 from runtime.bench.workload import Ranks
 from schemas.errors import INTERRUPTED_EXIT_CODE, QPackError
@@ -54,6 +55,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--diagnose", action="store_true", help="add W4A16 and W8A4: one error at a time"
+    )
+    parser.add_argument(
+        "--parts", action="store_true", help="add every part of standard, alone and missing"
     )
     parser.add_argument("--sweep", action="store_true", help="add W2A16 to W8A16")
     parser.add_argument("--no-pictures", action="store_true", help="compare latents alone")
@@ -91,6 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         diagnose=arguments.diagnose,
         sweep=arguments.sweep,
     )
+    if arguments.parts:
+        everything += part_rows(arguments.targets.split(",")[0], arguments.ranks)
     rows = [row for row in everything if re.search(arguments.rows, row.full_name)]
     if arguments.list:
         print("\n".join(row.full_name for row in rows))

@@ -14,18 +14,17 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from artifacts.codec.gaussian_quantizer import gaussian_level
 from benchmarks.quality.intervals import per_image
 from benchmarks.quality.measure import Bench, measure
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.plots import predicted_and_measured
 from benchmarks.quality.rows import Row
 from benchmarks.quality.small_run import start
+from planner.allocate.error_shares import kappa
 from planner.allocate.sensitivity import activation_costs, weight_costs
 from planner.build.layers import weight_statistics
 from runtime.sampling.bit_schedule import BitSchedule
 from schemas.bit_grid import BitGrid
-from schemas.bit_widths import UNQUANTIZED
 from schemas.json_io import format_json
 
 NAME = "quality_first_order"
@@ -113,11 +112,6 @@ def predict(maker: PackMaker, row: Row, grid: BitGrid) -> tuple[float, float]:
             for cost, bits in zip(costs, layers[name].activation_bits, strict=True)
         ),
     )
-
-
-def kappa(bits: int) -> float:
-    """Relative squared error of a code; none without one."""
-    return 0.0 if bits == UNQUANTIZED else gaussian_level(bits).mse
 
 
 def _db(error: float, power: float) -> float:

@@ -66,7 +66,7 @@ def error_by_recipe(
     chart = panels.facet(
         facet=alt.Facet("target:N", sort=list(targets), title=None), columns=2
     ).resolve_scale(x="independent")
-    return _save(chart, out, "quality_error.png"), "Latent error by recipe, 95 % intervals"
+    return save(chart, out, "quality_error.png"), "Latent error by recipe, 95 % intervals"
 
 
 def pareto(measured: Sequence[Measured], out: Path) -> tuple[str, str]:
@@ -106,7 +106,7 @@ def pareto(measured: Sequence[Measured], out: Path) -> tuple[str, str]:
     )
     panels = alt.layer(rules, points).properties(width=270, height=210)
     chart = panels.facet(facet=alt.Facet("activations:N", sort=widths, title=None), columns=2)
-    return _save(chart, out, "quality_pareto.png"), (
+    return save(chart, out, "quality_pareto.png"), (
         "Latent error against stored bits, by activation bits; both sets of ranks"
     )
 
@@ -159,7 +159,7 @@ def bit_grid(layers: Mapping[str, Mapping[str, Any]], target: str, out: Path) ->
         )
         .resolve_scale(y="independent")
     )
-    return _save(chart, out, "quality_bit_grid.png"), (
+    return save(chart, out, "quality_bit_grid.png"), (
         f"Bit grid of Q-DiT4SR at {target}: every line is a layer, grouped by kind"
     )
 
@@ -189,7 +189,7 @@ def activation_variance(mean_squares: Mapping[str, Sequence[float]], out: Path) 
         .properties(width=165, height=105)
         .facet(facet=alt.Facet("kind:N", sort=list(KINDS), title=None), columns=4)
     )
-    return _save(lines, out, "quality_activations.png"), (
+    return save(lines, out, "quality_activations.png"), (
         "Mean square of every layer's input over the steps (unquantized network), by kind of layer"
     )
 
@@ -213,7 +213,7 @@ def weight_variance(statistics: Sequence[LayerStatistics], out: Path) -> tuple[s
     boxes = base.mark_boxplot(color="#c9c9c9", size=11, outliers=False, extent="min-max")
     points = base.mark_point(filled=True, size=14, color=INK, opacity=0.8)
     chart = (boxes + points).properties(width=420, height=19 * len(KINDS))
-    return _save(chart, out, "quality_weights.png"), (
+    return save(chart, out, "quality_weights.png"), (
         "Mean row variance of the rotated weights, one dot per layer, by kind of layer"
     )
 
@@ -252,10 +252,11 @@ def predicted_and_measured(points: Sequence[tuple[str, str, float, float]], file
         color=FAINT, strokeDash=[4, 3]
     )
     equal = line.encode(x=alt.X("at:Q", scale=scale), y=alt.Y("at:Q", scale=scale))
-    _save((equal + marks + names).properties(width=420, height=420), file.parent, file.name)
+    save((equal + marks + names).properties(width=420, height=420), file.parent, file.name)
 
 
-def _save(chart: Any, out: Path, name: str) -> str:
+def save(chart: Any, out: Path, name: str) -> str:
+    """Write a chart to ``out`` as a PNG with few colours; returns its name."""
     drawn = io.BytesIO()
     chart.configure_axis(labelFontSize=FONT_SIZE, titleFontSize=FONT_SIZE).configure_view(
         strokeWidth=0.5

@@ -210,14 +210,14 @@ def to_markdown(
         lines += [f"## {target}", ""]
         main = [entry for entry in of_target if not entry.row.second]
         if main:
-            lines += [f"Ranks {ranks} where a row has factors.", "", *_error_table(main), ""]
+            lines += [f"Ranks {ranks} where a row has factors.", "", *error_table(main), ""]
             if any("truth_psnr_db" in entry.metrics for entry in main):
-                lines += [*_picture_table(main, baselines), ""]
+                lines += [*picture_table(main, baselines), ""]
         others = [entry for entry in of_target if entry.row.second]
         if others:
-            lines += [f"Ranks {second}:", "", *_error_table(others), ""]
+            lines += [f"Ranks {second}:", "", *error_table(others), ""]
             if any("truth_psnr_db" in entry.metrics for entry in others):
-                lines += [*_picture_table(others, {}), ""]
+                lines += [*picture_table(others, {}), ""]
         lines += _same_networks(of_target)
         if any(entry.row.sdnq for entry in of_target):
             lines += _sdnq_legend(of_target)
@@ -255,7 +255,8 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
     ]
 
 
-def _error_table(entries: Sequence[Measured]) -> list[str]:
+def error_table(entries: Sequence[Measured]) -> list[str]:
+    """Errors of the final latent, whole and by octave, as lines of a table."""
     lines = [
         "| row | stored bits | activation bits | latent error, dB | minus ... | minus QuaRot |"
         " coarse, middle, fine, dB |",
@@ -290,7 +291,8 @@ def _activation_bits(entry: Measured) -> str:
     return f"{entry.content['reached']['activation_bits']:g}"
 
 
-def _picture_table(entries: Sequence[Measured], baselines: Mapping[str, Values]) -> list[str]:
+def picture_table(entries: Sequence[Measured], baselines: Mapping[str, Values]) -> list[str]:
+    """Metrics of the pictures, baselines first, as lines of a table."""
     metrics = [m for m in METRICS if m != "latent_db" and m not in OCTAVES]
     lines = [
         _line("row", *(METRICS[m].heading for m in metrics)),

@@ -102,7 +102,7 @@ def _summary(measured: Sequence[Measured]) -> str:
     return "\n".join(lines)
 
 
-def _command(arguments: argparse.Namespace) -> str:
+def command_line(arguments: argparse.Namespace, module: str = "benchmarks.quality") -> str:
     """The command that gives these results, without what only says where and how it runs."""
     left: list[str] = []
     words = iter(arguments.given)
@@ -112,7 +112,7 @@ def _command(arguments: argparse.Namespace) -> str:
             next(words, None)
         elif name not in ("--work", "--threads", "--report"):
             left.append(word)
-    return shlex.join(["python", "-m", "benchmarks.quality", *left])
+    return shlex.join(["python", "-m", module, *left])
 
 
 def _write(
@@ -134,7 +134,7 @@ def _write(
         network=arguments.model.name,
         ranks=arguments.ranks,
         second=arguments.second_ranks,
-        command=_command(arguments),
+        command=command_line(arguments),
         plots=drawn,
         notes=report.read_notes(out),
     )
@@ -175,7 +175,7 @@ def _compare_layers(
     to_stderr(f"comparing the layers of {len(rows)} rows")
     evidence = layer_evidence.gather(bench, maker, rows)
     labels = {row.full_name: row.label for row in rows}
-    command = _command(arguments)
+    command = command_line(arguments)
     if arguments.out:
         layer_evidence.write(evidence, labels, command, arguments.out)
     else:

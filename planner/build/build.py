@@ -22,8 +22,9 @@ import torch
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.pack.writer import PackWriter
+from planner.allocate.error_shares import error_shares
 from planner.allocate.grid import make_grid
-from planner.allocate.sensitivity import activation_costs
+from planner.allocate.sensitivity import activation_costs, weight_costs
 from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -140,6 +141,10 @@ def build(
         steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
         costs = None if sensitivity is None else activation_costs(statistics, sensitivity)
         grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs, work_of)
+        if sensitivity is not None and costs is not None:
+            shares = error_shares(weight_costs(statistics, sensitivity), costs, grid)
+            for name, part in shares.items():
+                records[name] = records[name].model_copy(update={"error_share": part})
 
         # 6. The rest, and what describes it.
         for name in inventory.plain:

@@ -5,10 +5,13 @@ from dataclasses import dataclass, replace
 
 import torch
 
+from artifacts.family import Architecture
 from planner.calibrate.images import ChosenImages
 from planner.estimate.accounting import network_work
 from runtime.images.resizing import SCALE
 from runtime.pipeline import Pipeline
+from runtime.sampling.settings import UpscaleSettings
+from schemas.manifest import SamplingDefaults
 
 
 @dataclass(frozen=True)
@@ -46,13 +49,9 @@ def estimate_cost(pipeline: Pipeline, images: ChosenImages) -> Cost:
 
 
 def probe_cost(pipeline: Pipeline, pictures: int, crop_px: int, cotangents: int) -> Cost:
-    """Predict a probe likewise.
-
-    Per step there is one pass forwards, one that keeps its inner values (and computes them twice
-    where it does not keep them), and one backwards, twice as long, for every cotangent.
-    """
+    """Predict a probe likewise."""
     cost = _cost(pipeline, pictures, crop_px)
-    passes = 3 + 2 * cotangents
+    passes = probe_passes(cotangents)
     return replace(
         cost,
         what="probe",
@@ -62,18 +61,74 @@ def probe_cost(pipeline: Pipeline, pictures: int, crop_px: int, cotangents: int)
     )
 
 
+def probe_passes(cotangents: int) -> int:
+    """Forward passes that a probe takes as long as, for every step.
+
+    There is one pass forwards, one that keeps its inner values (and computes them twice where it
+    does not keep them), and one backwards, twice as long, for every cotangent.
+    """
+    return 3 + 2 * cotangents
+
+
+def probe_operations(
+    architecture: Architecture,
+    sampling: SamplingDefaults,
+    *,
+    text_tokens: int,
+    vae_factor: int,
+    pictures: int,
+    crop_px: int,
+    cotangents: int,
+) -> float:
+    """Floating-point operations of a probe, before there is a pipeline to run it.
+
+    Args:
+        architecture: the network.
+        sampling: how the network is sampled.
+        text_tokens: length of the prompts.
+        vae_factor: image pixels that one latent pixel spans along a side.
+        pictures: how many.
+        crop_px: side of a low-resolution picture, at most what fills one tile.
+        cotangents: random directions per picture.
+    """
+    settings = UpscaleSettings.from_manifest(sampling)
+    operations = _trajectory_operations(architecture, settings, text_tokens, vae_factor, crop_px)
+    return pictures * probe_passes(cotangents) * operations
+
+
 def _cost(pipeline: Pipeline, images: int, crop_px: int) -> Cost:
     """Of one forward trajectory for each image."""
     settings = pipeline.sampling
-    branches = 1 if settings.guidance == 1 else 2
-    token_px = pipeline.vae_factor * pipeline.patch_size
-    side = max(SCALE * crop_px, settings.min_side_px) // token_px * token_px
-    text = len(pipeline.prompts.positive_embeds)
-    streams = pipeline.architecture.count_tokens(side, text, vae_factor=pipeline.vae_factor)
-    work = network_work(pipeline.architecture, streams)
-    operations = 2.0 * work.dense * images * settings.steps * branches
+    operations = images * _trajectory_operations(
+        pipeline.architecture,
+        settings,
+        len(pipeline.prompts.positive_embeds),
+        pipeline.vae_factor,
+        crop_px,
+    )
     speed = multiplication_speed(pipeline.device, pipeline.dtype)
+    branches = _branches(settings)
     return Cost(images, settings.steps, branches, operations, operations / speed)
+
+
+def _trajectory_operations(
+    architecture: Architecture,
+    settings: UpscaleSettings,
+    text_tokens: int,
+    vae_factor: int,
+    crop_px: int,
+) -> float:
+    """Of one image's forward passes, in all steps and guidance branches."""
+    token_px = vae_factor * architecture.latent_size.patch_size
+    side = max(SCALE * crop_px, settings.min_side_px) // token_px * token_px
+    streams = architecture.count_tokens(side, text_tokens, vae_factor=vae_factor)
+    work = network_work(architecture, streams)
+    return 2.0 * work.dense * settings.steps * _branches(settings)
+
+
+def _branches(settings: UpscaleSettings) -> int:
+    """Guidance branches: a scale of 1 asks for the positive prompt alone."""
+    return 1 if settings.guidance == 1 else 2
 
 
 def multiplication_speed(device: torch.device, dtype: torch.dtype) -> float:

@@ -13,7 +13,6 @@ from artifacts.files.safetensors_io import TensorSpec, tensor_bytes
 from artifacts.pack.file_names import VAE_FILES, VAE_FOLDER
 from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
-from runtime.device import device_and_dtype
 from runtime.images.resizing import SCALE
 from runtime.load import load_vae, network_from_checkpoint, network_from_pack
 from runtime.network.family import LatentNetwork
@@ -21,15 +20,6 @@ from runtime.pipeline import Pipeline
 from runtime.prompts.find import prompts_from
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import CheckpointError, UsageError
-
-
-def choose_device(name: str) -> tuple[torch.device, torch.dtype]:
-    """Where the network runs and in which dtype, chosen as `qrun` chooses.
-
-    Raises:
-        UsageError: there is no such device here.
-    """
-    return device_and_dtype(name, "auto")
 
 
 def default_crop_px(base: BaseModel) -> int:

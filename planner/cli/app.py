@@ -6,7 +6,8 @@ One module for each command or two; this one puts them together.
 import typer
 
 from artifacts.cli.version import Version
-from planner.cli.build import BUILD_EXAMPLE, CALIBRATE_EXAMPLE, build, calibrate
+from planner.cli.build import BUILD_EXAMPLE, build
+from planner.cli.calibrate import CALIBRATE_EXAMPLE, calibrate
 from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
 from planner.cli.export import EXPORT_EXAMPLE, export

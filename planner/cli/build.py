@@ -1,4 +1,4 @@
-"""``qplan build`` and ``qplan calibrate``: from a checkpoint to a pack, with data or without.
+"""``qplan build``: from a checkpoint to a pack, with data or without.
 
 Heavy imports stand inside the functions that need them, so that ``--help`` is answered at once.
 """
@@ -10,44 +10,41 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.option_groups import grouped_options
-from artifacts.cli.output import print_json, say, tell
+from artifacts.cli.output import print_json, say
 from planner.cli.build_options import (
     BaseOptions,
+    DataOptions,
     MethodOptions,
     PassOptions,
     QuantizerOptions,
     UnfinishedOptions,
 )
-from planner.cli.options import Debug, Json, Segments, Vatmp, allocation, show_notes
-from schemas.errors import UsageError
+from planner.cli.options import (
+    CheckpointArgument,
+    Debug,
+    Json,
+    Segments,
+    Vatmp,
+    allocation,
+    show_notes,
+    warn,
+)
 
 if TYPE_CHECKING:
     from artifacts.checkpoint.reader import Checkpoint
     from planner.build.base_model import BaseModel
-    from planner.cli.progress import BarProgress
+    from planner.build.build import BuildResult
     from planner.settings import BuildSettings
-    from schemas.sensitivity import SensitivityMap
 
 BUILD_EXAMPLE = """
 Examples:
 
 qplan build dit4sr.safetensors --target W4A4 --base stable-diffusion-3.5-medium -o model.qpack
 
-qplan build dit4sr/ --target W4A4 --calib low_resolution_photos/
+qplan build dit4sr/ --target W4A4 --recipe q-dit4sr --calib low_resolution_photos/
 
 qplan build dit4sr/ --target W3.5A4 --keep 'norm1' --allocator exact
 """
-CALIBRATE_EXAMPLE = """
-Example:
-
-qplan calibrate dit4sr/ --calib low_resolution_photos/ -o calibration.json
-
-qplan build dit4sr/ --target W4A4 --calibration calibration.json
-"""
-
-CheckpointArgument = Annotated[
-    Path, typer.Argument(metavar="CHECKPOINT", help="A diffusers folder or a .safetensors file.")
-]
 
 
 @grouped_options
@@ -58,17 +55,7 @@ def build(
     out: Annotated[
         Path | None, typer.Option("-o", "--out", help="The pack. Default: CHECKPOINT-w4a4.qpack.")
     ] = None,
-    calib: Annotated[
-        Path | None,
-        typer.Option(metavar="DIR", help="Low-resolution images to calibrate with."),
-    ] = None,
-    calibration: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="What `qplan calibrate` found, instead.")
-    ] = None,
-    sensitivity: Annotated[
-        Path | None,
-        typer.Option(metavar="FILE", help="What `qplan probe` found, for recipes that go by it."),
-    ] = None,
+    data: DataOptions,
     calibration_pass: PassOptions,
     base: BaseOptions,
     quantizer: QuantizerOptions,
@@ -81,25 +68,26 @@ def build(
 ) -> None:
     """Build a pack from a checkpoint.
 
-    Without --calib or --calibration nothing but weights is read, and every timestep gets the same
-    activation bits. An interrupted build goes on when the same command is repeated, with or without
-    --resume; the pack is the same as if it had not been interrupted.
+    With a base model at hand the network is probed first: bits go by what errors do to its result
+    (recipe standard). Without one, or where the probe would take too long, nothing but weights is
+    read (recipe q-dit4sr), and a note says so. An interrupted build goes on when the same command
+    is repeated, with or without --resume; the pack is the same as if it had not been interrupted.
     """
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.pack.writer import check_output
         from planner.build.left_over import cleared_when_refused
         from planner.build.work_folder import claimed
-        from planner.calibrate.calibration_file import read_calibration
-        from planner.cli.progress import BarProgress
         from planner.inspect.inspection import size_text, summary
-        from planner.probe.kept_pictures import kept_folder, remove_kept
+        from planner.probe.default_recipe import asked_recipe
+        from planner.recipes import DEFAULT_RECIPE
 
+        steps = {"timestep_allocation": allocation(vatmp, "vatmp"), "segments": segments}
+        recipe = asked_recipe(method.recipe, quantizer.chosen(**steps) | data.named())
         settings = quantizer.settings(
-            method, timestep_allocation=allocation(vatmp, "vatmp"), segments=segments
+            recipe.name if recipe else DEFAULT_RECIPE, method.target, **steps
         )
-        if calib is not None and calibration is not None:
-            raise UsageError("a calibration is given twice", hint="--calib or --calibration")
+        data.check()
         unfinished.check()
         base.check()
         opened = open_checkpoint(checkpoint)
@@ -109,58 +97,34 @@ def build(
         with cleared_when_refused(output):
             check_output(output, force=force)  # before any weight is read
         with claimed(output), base.found(opened) as model:
+            if recipe is None:
+                architecture = opened.architecture(settings.variant)
+                recipe = calibration_pass.default_recipe(architecture, model, data.calib)
+                settings = quantizer.settings(recipe.name, method.target, **steps)
+            show_notes(recipe.notes)  # before anything that takes long
             settings, fallen_back = quantizer.settled(settings, opened, model)
-            known = None if calibration is None else read_calibration(calibration)
-            if (calib or calibration) and not (
-                settings.uses_calibration or settings.uses_sensitivity
-            ):
-                _warn(
-                    f"at {settings.target} recipe {method.recipe} does not use a calibration;"
+            if data.images and not (settings.uses_calibration or settings.uses_sensitivity):
+                warn(
+                    f"at {settings.target} recipe {settings.recipe} does not use a calibration;"
                     " --vatmp does"
                 )
-                calib = known = None
-            with BarProgress(enabled=not json_output) as progress:
-                sensitive = None
-                if settings.uses_sensitivity:
-                    sensitive = _sensitivity(
-                        sensitivity,
-                        opened,
-                        settings,
-                        model,
-                        calib,
-                        calibration_pass,
-                        kept_folder(output),
-                        progress,
-                    )
-                    calib = None
-                if calib is None:
-                    from planner.build.resumable import build_resumable
-
-                    result = build_resumable(
-                        opened,
-                        output,
-                        settings,
-                        model,
-                        unfinished.work(output, progress.say),
-                        calibration=known,
-                        sensitivity=sensitive,
-                        force=force,
-                        progress=progress,
-                        device=calibration_pass.quantizing_device(),
-                    )
-                else:
-                    from planner.build.calibrated_build import build_calibrated
-
-                    run = calibration_pass.run(calib, unfinished, progress.say)
-                    result = build_calibrated(
-                        opened, output, settings, model, run, force=force, progress=progress
-                    )
-            remove_kept(output)
-        notes += fallen_back
+                data = DataOptions()
+            result = _build(
+                opened,
+                output,
+                settings,
+                model,
+                data,
+                calibration_pass,
+                unfinished,
+                force=force,
+                show=not json_output,
+            )
         show_notes(fallen_back)
         for warning in result.warnings:
-            _warn(warning)
+            warn(warning)
         if json_output:
+            notes = [*notes, *recipe.notes, *fallen_back]
             facts = {"pack": str(output), "notes": notes, "warnings": result.warnings}
             print_json({**facts, **summary(result.manifest)})
         else:
@@ -172,113 +136,66 @@ def build(
             )
 
 
-@grouped_options
-def calibrate(
-    checkpoint: CheckpointArgument,
-    *,
-    calib: Annotated[
-        Path, typer.Option(metavar="DIR", help="Low-resolution images to calibrate with.")
-    ],
-    out: Annotated[Path, typer.Option("-o", "--out", help="The calibration file.")] = Path(
-        "calibration.json"
-    ),
-    method: MethodOptions,
-    calibration_pass: PassOptions,
-    base: BaseOptions,
-    quantizer: QuantizerOptions,
-    unfinished: UnfinishedOptions,
-    force: Annotated[bool, typer.Option("--force", help="Replace an older file.")] = False,
-    json_output: Json = False,
-    debug: Debug = False,
-) -> None:
-    """Measure what a network's layers are fed at every timestep, on low-resolution images.
-
-    The weights are quantized first, as `qplan build` would with the same options; activations are
-    not. The file serves any activation target. An interrupted calibration goes on when the same
-    command is repeated, with or without --resume.
-    """
-    with exit_on_error(debug=debug):
-        from artifacts.checkpoint.reader import open_checkpoint
-        from planner.build.calibrated_build import measure_inputs
-        from planner.build.left_over import cleared_when_refused
-        from planner.build.work_folder import claimed, work_folder
-        from planner.calibrate.calibration_file import write_calibration
-        from planner.cli.progress import BarProgress
-
-        settings = quantizer.settings(method)
-        with cleared_when_refused(out):
-            if out.exists() and not force:
-                raise UsageError(f"{out} exists", hint="choose another output, or use --force")
-        if out.is_dir() or not out.absolute().parent.is_dir():
-            raise UsageError(f"{out} cannot be written: it is a folder, or in none")
-        unfinished.check()
-        base.check()
-        opened = open_checkpoint(checkpoint)
-        notes = opened.notes(settings.variant)
-        show_notes(notes)
-        with claimed(out), base.found(opened) as model:
-            settings, fallen_back = quantizer.settled(settings, opened, model)
-            with BarProgress(enabled=not json_output) as progress:
-                run = calibration_pass.run(calib, unfinished, progress.say)
-                work = run.work(work_folder(out))
-                measured = measure_inputs(
-                    opened, settings, model, run, work.path, progress=progress
-                )
-            write_calibration(out, measured.calibration)
-            work.remove()
-        notes += fallen_back
-        show_notes(fallen_back)
-        for warning in measured.warnings:
-            _warn(warning)
-        images, layers = len(measured.calibration.images), len(measured.calibration.mean_squares)
-        steps_run = len(measured.calibration.timesteps)
-        if json_output:
-            print_json(
-                {
-                    "calibration": str(out),
-                    "images": images,
-                    "layers": layers,
-                    "steps": steps_run,
-                    "notes": notes,
-                    "warnings": list(measured.warnings),
-                }
-            )
-        else:
-            say(f"{out}: {layers} layers, {steps_run} steps, {images} images")
-
-
-def _sensitivity(
-    file: Path | None,
+def _build(
     checkpoint: "Checkpoint",
+    output: Path,
     settings: "BuildSettings",
     model: "BaseModel",
-    photos: Path | None,
-    options: PassOptions,
-    keep: Path,
-    progress: "BarProgress",
-) -> "SensitivityMap | None":
-    """What a file says, or a probe finds; None where there is nothing to run the network with.
+    data: DataOptions,
+    calibration_pass: PassOptions,
+    unfinished: UnfinishedOptions,
+    *,
+    force: bool,
+    show: bool,
+) -> "BuildResult":
+    """Measure what the settings go by, and build; or go on with what is unfinished.
 
     Raises:
-        UsageError: the file is damaged, or a photo.
+        QPackError: as `planner.build.build` and what it measures with.
     """
-    from planner.calibrate.pipelines import choose_device
+    from planner.build.calibrated_build import build_calibrated
+    from planner.build.resumable import build_resumable
+    from planner.calibrate.calibration_file import read_calibration
+    from planner.calibrate.device import choose_device
+    from planner.cli.progress import BarProgress
     from planner.probe.find import find_sensitivity
-    from planner.probe.run import ProbeSettings
+    from planner.probe.kept_pictures import kept_folder, remove_kept
 
-    device, dtype = choose_device(options.device)
-    return find_sensitivity(
-        file,
-        checkpoint,
-        settings,
-        model,
-        ProbeSettings(photos, crop_px=options.calib_crop, seed=options.calib_seed),
-        device=device,
-        dtype=dtype,
-        keep=keep,
-        report=progress.say,
-        progress=progress,
-    )
+    known = None if data.calibration is None else read_calibration(data.calibration)
+    with BarProgress(enabled=show) as progress:
+        if data.calib is not None and not settings.uses_sensitivity:
+            run = calibration_pass.run(data.calib, unfinished, progress.say)
+            result = build_calibrated(
+                checkpoint, output, settings, model, run, force=force, progress=progress
+            )
+        else:
+            device, dtype = choose_device(calibration_pass.device)
+            sensitivity = find_sensitivity(
+                data.sensitivity,
+                checkpoint,
+                settings,
+                model,
+                calibration_pass.probe(data.calib),
+                device=device,
+                dtype=dtype,
+                keep=kept_folder(output),
+                report=progress.say,
+                progress=progress,
+            )
+            result = build_resumable(
+                checkpoint,
+                output,
+                settings,
+                model,
+                unfinished.work(output, progress.say),
+                calibration=known,
+                sensitivity=sensitivity,
+                force=force,
+                progress=progress,
+                device=calibration_pass.quantizing_device(),
+            )
+    remove_kept(output)
+    return result
 
 
 def _default_output(checkpoint: Path, target: str) -> Path:
@@ -289,7 +206,3 @@ def _default_output(checkpoint: Path, target: str) -> Path:
     plain = Path(os.path.abspath(checkpoint))  # noqa: PTH100
     stem = plain.name if plain.is_dir() else plain.stem
     return plain.parent / f"{stem}-{target.lower()}.qpack"
-
-
-def _warn(text: str) -> None:
-    tell(f"warning: {text}")

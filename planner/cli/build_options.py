@@ -44,9 +44,13 @@ if TYPE_CHECKING:
     import torch
 
     from artifacts.checkpoint.reader import Checkpoint
+    from artifacts.family import Architecture
     from planner.build.base_model import BaseModel
     from planner.build.calibrated_build import CalibrationRun
     from planner.build.work_folder import WorkFolder
+    from planner.calibrate.settings import CalibrationSettings
+    from planner.probe.default_recipe import RecipeChoice
+    from planner.probe.run import ProbeSettings
     from planner.settings import BuildSettings
 
 
@@ -58,12 +62,13 @@ class MethodOptions:
 
     target: TargetOption = "W4A4"
     recipe: Annotated[
-        str,
+        str | None,
         typer.Option(
-            help="q-dit4sr, q-dit4sr-residual, standard, rtn, quarot, svdquant,"
-            " or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
+            help="standard (default where the network can be probed in sensible time), q-dit4sr"
+            " (elsewhere), q-dit4sr-residual, rtn, quarot, svdquant, or"
+            " q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
         ),
-    ] = "q-dit4sr"
+    ] = None
 
 
 @dataclass(frozen=True)
@@ -92,22 +97,24 @@ class QuantizerOptions:
     keep: Keep = None
     seed: Seed = 0
 
-    def settings(self, method: MethodOptions, **more: Any) -> "BuildSettings":
-        """Settings of the method with these options, and ``more``, in their place.
+    def settings(self, recipe: str, target: str, **more: Any) -> "BuildSettings":
+        """Settings of the recipe with these options, and ``more``, in their place.
 
         Raises:
             UsageError: there is no such recipe, the target cannot be reached, or a value is wrong.
         """
-        chosen = asdict(self)
-        del chosen["vasmp"], chosen["keep"]
-        return recipe_options(
-            method.recipe,
-            method.target,
-            weight_allocation=allocation(self.vasmp, "vasmp"),
-            keep=None if self.keep is None else tuple(self.keep),
-            **chosen,
-            **more,
-        )
+        return recipe_options(recipe, target, **self._fields(), **more)
+
+    def chosen(self, **more: object) -> set[str]:
+        """Fields of the settings that these options, and ``more``, give a value."""
+        return {name for name, value in (self._fields() | more).items() if value is not None}
+
+    def _fields(self) -> dict[str, Any]:
+        """Field of the settings -> value, None where the recipe's own stands."""
+        fields = asdict(self)
+        fields["weight_allocation"] = allocation(fields.pop("vasmp"), "vasmp")
+        fields["keep"] = None if self.keep is None else tuple(self.keep)
+        return fields
 
     def settled(
         self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
@@ -122,6 +129,46 @@ class QuantizerOptions:
         architecture = checkpoint.architecture(settings.variant)
         asked = self.modulation is not None
         return settle_modulation(settings, architecture, model, asked=asked)
+
+
+@dataclass(frozen=True)
+class DataOptions:
+    """What bits are decided by, beside the weights."""
+
+    panel: ClassVar[str] = "Data"
+
+    calib: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Low-resolution images to calibrate with, or to probe with (default: generated).",
+        ),
+    ] = None
+    calibration: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="What `qplan calibrate` found, instead.")
+    ] = None
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What `qplan probe` found, for recipes that go by it."),
+    ] = None
+
+    @property
+    def images(self) -> bool:
+        """Whether there are any, or what was measured on some."""
+        return self.calib is not None or self.calibration is not None
+
+    def named(self) -> set[str]:
+        """The options that were given."""
+        return {name for name, value in asdict(self).items() if value is not None}
+
+    def check(self) -> None:
+        """Make sure that they do not contradict one another.
+
+        Raises:
+            UsageError: they do.
+        """
+        if self.calib is not None and self.calibration is not None:
+            raise UsageError("a calibration is given twice", hint="--calib or --calibration")
 
 
 @dataclass(frozen=True)
@@ -248,9 +295,37 @@ class PassOptions:
         """
         if self.device in ("auto", "cpu"):
             return None
-        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.device import choose_device
 
         return choose_device(self.device)[0]
+
+    def probe(self, photos: Path | None) -> "ProbeSettings":
+        """How to probe, with ``photos`` or generated pictures.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
+        from planner.probe.run import PICTURES, ProbeSettings
+
+        drawn = self._drawn()
+        return ProbeSettings(
+            photos, min(PICTURES, drawn.images), crop_px=drawn.crop_px, seed=drawn.seed
+        )
+
+    def default_recipe(
+        self, architecture: "Architecture", model: "BaseModel", photos: Path | None
+    ) -> "RecipeChoice":
+        """The recipe of a build that asks for none.
+
+        Raises:
+            UsageError: a value is out of range, or there is no such device here.
+            CheckpointError: the autoencoder's configuration is damaged.
+        """
+        from planner.calibrate.device import choose_device
+        from planner.probe.default_recipe import default_recipe
+
+        device, _ = choose_device(self.device)
+        return default_recipe(architecture, model, self.probe(photos), device)
 
     def run(
         self, folder: Path, unfinished: UnfinishedOptions, report: Callable[[str], None]
@@ -261,18 +336,22 @@ class PassOptions:
             UsageError: a value is out of range, or there is no such device here.
         """
         from planner.build.calibrated_build import CalibrationRun
-        from planner.calibrate.pipelines import choose_device
-        from planner.calibrate.settings import CalibrationSettings
+        from planner.calibrate.device import choose_device
 
         device, dtype = choose_device(self.device)
         return CalibrationRun(
             folder,
-            CalibrationSettings(
-                images=self.calib_images, crop_px=self.calib_crop, seed=self.calib_seed
-            ),
+            self._drawn(),
             device=device,
             dtype=dtype,
             resume=unfinished.resume,
             restart=unfinished.restart,
             report=report,
+        )
+
+    def _drawn(self) -> "CalibrationSettings":
+        from planner.calibrate.settings import CalibrationSettings
+
+        return CalibrationSettings(
+            images=self.calib_images, crop_px=self.calib_crop, seed=self.calib_seed
         )

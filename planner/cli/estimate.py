@@ -54,21 +54,27 @@ def estimate(
 ) -> None:
     """Predict sizes, operations and distortion; build nothing.
 
-    Recipe and options are those of `qplan build`. Without --measure no weights are read, and all
+    Recipe and options are those of `qplan build`, and nothing is probed: without --recipe it is
+    `standard`, also where a build would fall back. Without --measure no weights are read, and all
     layers count as having the same variance.
     """
     with exit_on_error(debug=debug):
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.family import preset_architecture
-        from planner.estimate.estimate import ImageSettings, without_larger_table
         from planner.estimate.estimate import estimate as predict
+        from planner.estimate.modulations import without_larger_table
+        from planner.estimate.result import ImageSettings
         from planner.estimate.tables import render
+        from planner.probe.default_recipe import RecipeChoice, asked_recipe
+        from planner.recipes import DEFAULT_RECIPE
 
         if (checkpoint is None) == (preset is None):
             raise UsageError("name either a checkpoint or --preset", hint=_SIMPLEST)
         if measure and checkpoint is None:
             raise UsageError("--measure needs a checkpoint: a preset has no weights")
-        settings = quantizer.settings(method)
+        recipe = asked_recipe(method.recipe, quantizer.chosen()) or RecipeChoice(DEFAULT_RECIPE)
+        show_notes(recipe.notes)
+        settings = quantizer.settings(recipe.name, method.target)
         image = ImageSettings(steps, resolution, text_tokens)
         opened = None if checkpoint is None else open_checkpoint(checkpoint)
         if opened is not None:

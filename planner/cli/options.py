@@ -4,6 +4,7 @@ Nothing heavy is imported here: ``--help`` goes through this module.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
     from artifacts.cli.terminal import Terminal
     from planner.settings import BuildSettings
 
+CheckpointArgument = Annotated[
+    Path, typer.Argument(metavar="CHECKPOINT", help="A diffusers folder or a .safetensors file.")
+]
 TargetOption = Annotated[
     str, typer.Option(metavar="WxAy", help="Mean bits: x of 2 to 8, y of 2 to 8 or 16.")
 ]
@@ -134,6 +138,11 @@ def show_notes(notes: Sequence[str]) -> None:
     """Print what the user should know, and need not do anything about, on stderr."""
     for note in notes:
         tell(f"note: {note}")
+
+
+def warn(text: str) -> None:
+    """Print what the user should look at, on stderr."""
+    tell(f"warning: {text}")
 
 
 def console() -> "Terminal":

@@ -90,7 +90,7 @@ def probe(
         from artifacts.checkpoint.reader import open_checkpoint
         from artifacts.files.output_lock import output_lock
         from planner.build.left_over import cleared_when_refused
-        from planner.calibrate.pipelines import choose_device
+        from planner.calibrate.device import choose_device
         from planner.cli.progress import BarProgress
         from planner.probe.kept_pictures import kept_folder, remove_kept
         from planner.probe.run import probe_checkpoint

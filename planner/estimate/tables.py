@@ -9,15 +9,14 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
-from planner.estimate.estimate import (
+from planner.estimate.costs import (
     PAPER_ACTIVATION_BITS,
     PAPER_GLOBAL_RANK,
     PAPER_LOCAL_RANKS,
-    Estimate,
     ladder_key,
 )
+from planner.estimate.result import Estimate
 from planner.estimate.stored_bytes import PROMPTS
-from planner.recipes import DEFAULT_RECIPE
 from planner.settings import BuildSettings
 from schemas.bit_widths import UNQUANTIZED
 
@@ -160,7 +159,7 @@ def _settings_text(settings: BuildSettings) -> str:
     ranks = f"r_G {settings.global_rank}, r_L {settings.local_rank}"
     parts = [
         str(settings.target),
-        "" if settings.recipe == DEFAULT_RECIPE else f"recipe {settings.recipe}",
+        f"recipe {settings.recipe}",
         ranks if settings.global_rank or settings.local_rank else "no factors",
         "" if settings.softmax_bits == UNQUANTIZED else f"softmax {settings.softmax_bits} bits",
         f"variant {settings.variant}",
@@ -234,7 +233,22 @@ def _bits_section(result: Estimate) -> Group:
         f" {_decibel_text(distortion.activations_db)}, a layer's output"
         f" {_decibel_text(distortion.layer_output_db)}.",
         _model_text(result.settings),
+        *_work_text(result),
         _bits_text(result),
+    )
+
+
+def _work_text(result: Estimate) -> tuple[str, ...]:
+    """Mean bits over multiply-accumulates, beside those over weights."""
+    mean = result.mean_bits
+    lines = [
+        f"Mean weight bits {mean.weights:.2f}; over multiply-accumulates {mean.weights_by_work:.2f}"
+    ]
+    if mean.bit_operations is None:
+        return (f"{lines[0]}.", "A build's probe decides activations: mean bits over work unknown.")
+    return (
+        f"{lines[0]}, of activations {mean.activations_by_work:.2f}:",
+        f"{mean.bit_operations:.2f} bit operations for each, 256 in 16 bits.",
     )
 
 

@@ -19,6 +19,8 @@ from schemas.manifest import LayerRecord
 
 TOTAL = "total"
 COLUMNS = 120
+SHARES = ("W error", "A error")
+"""Headings: what layers add to the predicted error of the final latent."""
 
 
 def render_pack(pack: Pack, names: Sequence[str]) -> RenderableType:
@@ -81,7 +83,8 @@ def _bits_table(pack: Pack, sizes: Mapping[str, int]) -> Table:
 
 def _kinds_table(pack: Pack, sizes: Mapping[str, int]) -> Table:
     """Layers of all blocks together, in the order in which they first occur."""
-    table = _table("kind", "layers", "bits", "A bits", "dB", "bytes")
+    explained = _is_explained(pack, sizes)
+    table = _table("kind", "layers", "bits", "A bits", "dB", *explained, "bytes")
     kinds: dict[str, list[str]] = {}
     for name in pack.architecture.quantizable:
         if name in sizes:
@@ -89,20 +92,40 @@ def _kinds_table(pack: Pack, sizes: Mapping[str, int]) -> Table:
     for kind, names in {**kinds, TOTAL: list(sizes)}.items():
         size = sum(sizes[name] for name in names)
         style = "bold" if kind is TOTAL else None
-        table.add_row(kind, str(len(names)), *_means(pack, names), f"{size:,}", style=style)
+        cells = [*_means(pack, names), *_shares(pack, names, explained)]
+        table.add_row(kind, str(len(names)), *cells, f"{size:,}", style=style)
     return table
 
 
 def _layers_table(pack: Pack, sizes: Mapping[str, int]) -> Table:
-    table = _table("layer", "shape", "bits", "A bits", "global", "local", "dB", "bytes")
+    explained = _is_explained(pack, sizes)
+    columns = ("shape", "bits", "A bits", "global", "local", "dB", *explained, "bytes")
+    table = _table("layer", *columns)
     for name, size in sizes.items():
         record, bits = pack.manifest.layers[name], pack.bit_grid.layers[name].activation_bits
-        table.add_row(name, *_cells(record, bits), f"{size:,}")
+        cells = [*_cells(record, bits), *_shares(pack, [name], explained)]
+        table.add_row(name, *cells, f"{size:,}")
     weight_bits, activation_bits, error = _means(pack, list(sizes))
     total = f"{sum(sizes.values()):,}"
-    means = (weight_bits, activation_bits, "", "", error)
+    means = (weight_bits, activation_bits, "", "", error, *_shares(pack, list(sizes), explained))
     table.add_row(TOTAL, str(len(sizes)), *means, total, style="bold")
     return table
+
+
+def _is_explained(pack: Pack, names: Iterable[str]) -> tuple[str, ...]:
+    """Headings of the shares of the predicted error: two, or none where nothing was predicted."""
+    records = (pack.manifest.layers[name] for name in names)
+    return SHARES if any(record.error_share is not None for record in records) else ()
+
+
+def _shares(pack: Pack, names: Sequence[str], headings: Sequence[str]) -> list[str]:
+    """What layers add to the predicted error by weights and by activations, as percentages."""
+    if not headings:
+        return []
+    known = [pack.manifest.layers[name].error_share for name in names]
+    shares = [share for share in known if share is not None]
+    sums = (sum(s.weights for s in shares), sum(s.activations for s in shares))
+    return [f"{share:.2%}" if shares else "-" for share in sums]
 
 
 def _table(label: str, *numbers: str) -> Table:

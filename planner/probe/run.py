@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.family import Architecture
 from planner.build.base_model import BaseModel
 from planner.build.network_probe import active_linears
 from planner.build.progress import Progress, Silent
@@ -22,7 +23,9 @@ from planner.probe.image_probe import Sensitivities, probe_image
 from planner.probe.kept_pictures import KeptPictures
 from planner.probe.pictures import dead_leaves
 from planner.timesteps import sampling_timesteps
+from runtime.images.resizing import SCALE
 from runtime.pipeline import Pipeline
+from schemas.errors import UsageError
 from schemas.manifest import CalibrationRecord, Source
 from schemas.sensitivity import LayerSensitivity, SensitivityMap
 
@@ -78,7 +81,7 @@ def probe_checkpoint(
         progress: told about every picture.
 
     Raises:
-        UsageError: there is no VAE, or no images.
+        UsageError: there is no VAE, or no images, or they are larger than the network takes.
         ImageError: an image is damaged.
         ResourceError: the disk is full.
         KeyboardInterrupt: with a message that says what was kept.
@@ -87,6 +90,7 @@ def probe_checkpoint(
     images = None if settings.folder is None else _photos(settings, crop_px)
     pipeline = full_precision_pipeline(checkpoint, variant, base, device, dtype)
     architecture = checkpoint.architecture(variant)
+    check_size(architecture, base.sampling.min_side_px, pipeline.vae_factor, crop_px)
     layers = list(active_linears(architecture))
     pictures = (
         [dead_leaves(crop_px, crop_px, settings.seed + i) for i in range(settings.pictures)]
@@ -133,6 +137,28 @@ def probe_checkpoint(
             for index, name in enumerate(layers)
         },
     )
+
+
+def check_size(architecture: Architecture, min_side_px: int, vae_factor: int, crop_px: int) -> None:
+    """Make sure that the network takes a probe's pictures whole: they are not cut into tiles.
+
+    Args:
+        architecture: the network.
+        min_side_px: what smaller enlarged pictures are scaled up to.
+        vae_factor: image pixels that one latent pixel spans along a side.
+        crop_px: side of a low-resolution picture.
+
+    Raises:
+        UsageError: it does not.
+    """
+    side_px = max(SCALE * crop_px, min_side_px)
+    most_px = architecture.latent_size.largest_tile * vae_factor
+    if side_px > most_px:
+        raise UsageError(
+            f"the enlarged picture would have {side_px} px, and the network takes at most"
+            f" {most_px}",
+            hint="smaller pictures, or a base and a sampling.json that belong to the network",
+        )
 
 
 def _photos(settings: ProbeSettings, crop_px: int) -> ChosenImages:

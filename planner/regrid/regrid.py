@@ -116,6 +116,8 @@ def regrid(
         else:
             writer.adopt(pack)
             rotation = pack.manifest.rotation
+        # They were predicted for other bits.
+        records = {n: r.model_copy(update={"error_share": None}) for n, r in records.items()}
         old = pack.manifest
         recorded = {**old.recipe.settings, EDITED_GRID: True}
         recipe = old.recipe.model_copy(update={"settings": recorded})

@@ -116,6 +116,9 @@ def _record(pack: Pack, name: str, grid: BitGrid) -> dict[str, Any]:
         "local_block": record.local_block,
         "factor_bits": record.factor_bits,
         "error_db": record.error_db,
+        "error_share": None
+        if record.error_share is None
+        else record.error_share.weights + record.error_share.activations,
         "note": record.note,
     }
 

@@ -36,6 +36,8 @@ class Backend:
             on a pack's layers, or None when it may; None where `missing` says all.
         details: what it computes with on this machine, for `qrun doctor` and the log; None where
             there is nothing to tell.
+        product_bits: of the integers that it multiplies: codes of fewer bits save no product. None
+            where it multiplies floating-point numbers.
     """
 
     name: str
@@ -43,6 +45,17 @@ class Backend:
     missing: Callable[[torch.device], str | None]
     self_check: Callable[[torch.device, Trial], str | None] | None = None
     details: Callable[[], str] | None = None
+    product_bits: int | None = 8
+
+    def described(self) -> str:
+        """What it computes with, in one line; nothing for plain floating-point numbers."""
+        said = [] if self.details is None else [self.details()]
+        if self.product_bits is not None:
+            said.append(
+                f"multiplies {self.product_bits}-bit integers: activations of fewer bits save"
+                " little or no time"
+            )
+        return "; ".join(said)
 
     def objection(self, device: torch.device, trial: Trial | None) -> str | None:
         """Why it is not to be taken by itself on ``device``; None where it may be.
@@ -148,7 +161,7 @@ def _triton_self_check(device: torch.device, trial: Trial) -> str | None:
 BACKENDS: dict[str, Backend] = {
     "cpu": Backend("cpu", _cpu_layer, _cpu_missing, details=_cpu_details),
     "triton": Backend("triton", _triton_factory("int8"), _triton_missing, _triton_self_check),
-    "reference": Backend("reference", _reference_layer, lambda device: None),
+    "reference": Backend("reference", _reference_layer, lambda device: None, product_bits=None),
     # After the reference, so only when asked for: it saves memory and takes longer.
     "triton-packed": Backend("triton-packed", _triton_factory("packed"), _triton_missing),
 }
@@ -163,7 +176,7 @@ def select_backend(name: str, device: torch.device, trial: Trial | None = None) 
         ResourceError: trying one made the device unusable.
     """
     chosen = find_backend(name, device, trial)
-    remark = "" if chosen.details is None else chosen.details()
+    remark = chosen.described()
     if name == "auto" and chosen.name == "reference":  # slow: say why it has to be
         before = takewhile(lambda each: each is not chosen, BACKENDS.values())
         reasons = {each.name: each.objection(device, trial) for each in before}

@@ -81,6 +81,7 @@ def measure_stages(
     *,
     rounds: int,
     processor_time: bool,
+    warm_ups: int = 1,
     after_round: Callable[[int], None] = lambda done: None,
 ) -> StagesResult:
     """Load a pipeline for every backend, then let them take turns at one picture.
@@ -89,7 +90,8 @@ def measure_stages(
         load: backend -> pipeline, of one pack.
         backends: their names, or ``auto``.
         picture: a file that `runtime.upscale.upscale_file` takes.
-        rounds: of all pipelines, after one that warms up.
+        rounds: of all pipelines, after those that warm up.
+        warm_ups: rounds whose times are not kept.
         processor_time: count this process's processor time instead of the wall's.
         after_round: told how many rounds are over.
     """
@@ -104,7 +106,7 @@ def measure_stages(
     found: dict[str, list[Clock]] = {name: [] for name in pipelines}
     size = ""
     with tempfile.TemporaryDirectory() as folder:
-        for turn in range(rounds + 1):
+        for turn in range(rounds + warm_ups):
             for name, pipeline in pipelines.items():
                 settings = pipeline.sampling.override(patch_size=pipeline.patch_size)
                 clock = Clock(_waiting(now, pipeline.device))
@@ -113,7 +115,7 @@ def measure_stages(
                         pipeline, picture, Path(folder, "out.png"), settings
                     )
                 size = f"{report.width // 4}x{report.height // 4} px"
-                if turn:
+                if turn >= warm_ups:
                     found[name].append(clock)
             after_round(turn)
     device = next(iter(pipelines.values())).device

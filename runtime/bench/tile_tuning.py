@@ -2,7 +2,10 @@
 
 import itertools
 import json
-from collections.abc import Callable, Iterator
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -193,11 +196,31 @@ def configurations(kernel: str, tokens: int) -> Iterator[dict[str, int]]:
             yield {**sizes, "num_warps": warps, "num_stages": stages}
 
 
+def compile_all(
+    run: Callable[[Config], object], configs: Iterable[Config], device: torch.device
+) -> None:
+    """Run a kernel once in every configuration, side by side.
+
+    Compiling takes a second or more each and hardly any of Python's time. Configurations that do
+    not run are met again by whoever runs them next.
+    """
+
+    def once(config: Config) -> None:
+        with torch.inference_mode(), torch.cuda.device(device), suppress(Exception):
+            run(config)
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(once, configs))
+    torch.cuda.synchronize()
+
+
 def _best(
     run: Callable[[Config], object], kernel: str, tokens: int, device: torch.device, rounds: int
 ) -> tuple[dict[str, int], float] | None:
     """The fastest configuration that runs, and its time in seconds."""
     works = {}
+    if device.type == "cuda":  # elsewhere kernels are interpreted
+        compile_all(run, configurations(kernel, tokens), device)
     for config in configurations(kernel, tokens):
         try:
             works[json.dumps(config)] = captured(partial(run, config), _CALLS)

@@ -123,9 +123,8 @@ def upscale(
                 device=network.device,
                 dtype=network.dtype,
                 backend=network.backend,
+                activation_bits=network.activation_bits,
             )
-            if network.activation_bits is not None:
-                pipeline = pipeline.with_activation_bits(network.activation_bits)
             settings = network.sampling.settings(
                 pipeline.sampling,
                 patch_size=pipeline.patch_size,

@@ -232,9 +232,8 @@ def _loader(
             device=options.device,
             dtype=options.dtype,
             backend=options.backend,
+            activation_bits=None if full_precision is not None else options.activation_bits,
         )
-        if options.activation_bits is not None and full_precision is None:
-            pipeline = pipeline.with_activation_bits(options.activation_bits)
 
         def run(source: Path, output: Path, progress: StepCallback) -> None:
             upscale_file(

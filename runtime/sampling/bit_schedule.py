@@ -5,7 +5,6 @@ from collections.abc import Callable
 from runtime.network.projection import ActivationBits
 from runtime.sampling.settings import check_activation_bits
 from schemas.bit_grid import BitGrid
-from schemas.errors import UsageError
 
 BitsAt = Callable[[float], ActivationBits | None]
 """Timestep (0 ... 1000) -> activation bits of every quantized layer; None for no quantization."""
@@ -31,15 +30,12 @@ class BitSchedule:
         return self._columns[self._grid.nearest_step(timestep)]
 
 
-def constant_bits(schedule: BitsAt, bits: int) -> BitsAt:
+def constant_bits(schedule: BitSchedule, bits: int) -> BitsAt:
     """A schedule of one width for every layer that ``schedule`` knows, at every timestep.
 
     Raises:
-        UsageError: no such width, or a schedule of a network without quantized layers.
+        UsageError: no such width.
     """
     check_activation_bits(bits)
-    column = schedule(0.0)
-    if column is None:
-        raise UsageError("--activation-bits: a full-precision network has no quantized layers")
-    constant = dict.fromkeys(column, bits)
+    constant = dict.fromkeys(schedule(0.0), bits)
     return lambda _timestep: constant

@@ -12,7 +12,7 @@ from benchmarks.quality.measure import Sampling, make_bench
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.report import analyse, to_json, to_markdown
 from benchmarks.quality.rows import recipe_rows
-from benchmarks.quality.run import _command
+from benchmarks.quality.run import command_line
 from benchmarks.quality.store import RowStore
 from runtime.bench.workload import Ranks
 
@@ -201,4 +201,4 @@ def test_command_lists_its_rows_and_says_what_it_cannot_do(capsys):
 def test_the_documented_command_says_nothing_of_the_machine():
     given = ["--work", "/somewhere/else", "--out", "docs/results", "--threads=1", "--report"]
     arguments = command.parse(given)
-    assert _command(arguments) == "python -m benchmarks.quality --out docs/results"
+    assert command_line(arguments) == "python -m benchmarks.quality --out docs/results"

@@ -20,7 +20,7 @@ from runtime.backends.reference import ReferenceLinear
 from runtime.load import network_from_checkpoint, network_from_pack
 
 MODEL = Path(__file__).parents[2] / "artifacts" / "demo" / "dit4sr-mini"
-RANKS = ("--global-rank", "4", "--local-rank", "2")
+OPTIONS = ("--recipe", "q-dit4sr", "--global-rank", "4", "--local-rank", "2")
 
 
 def run(module, *arguments):
@@ -35,7 +35,7 @@ def run(module, *arguments):
 @pytest.fixture(scope="module")
 def pack(tmp_path_factory):
     path = tmp_path_factory.mktemp("demo") / "mini.qpack"
-    run("planner", "build", MODEL, "--target", "W4A4", *RANKS, "-o", path)
+    run("planner", "build", MODEL, "--target", "W4A4", *OPTIONS, "-o", path)
     return path
 
 
@@ -75,7 +75,7 @@ def test_inspect_and_verify_say_what_was_built(pack):
 
 def test_the_same_build_gives_the_same_bytes(pack, tmp_path):
     again = tmp_path / "again.qpack"
-    run("planner", "build", MODEL, "--target", "W4A4", *RANKS, "-o", again)
+    run("planner", "build", MODEL, "--target", "W4A4", *OPTIONS, "-o", again)
     names = sorted(p.relative_to(pack) for p in pack.rglob("*") if p.is_file())
     assert names == sorted(p.relative_to(again) for p in again.rglob("*") if p.is_file())
     for name in names:

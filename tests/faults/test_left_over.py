@@ -39,7 +39,7 @@ def names(folder):
 
 def commands(setup, tmp_path):
     inputs = (setup.checkpoint, "--base", setup.base, *RANKS)
-    calib = ("--calib", setup.images)
+    calib = ("--recipe", "q-dit4sr", "--calib", setup.images)
     return {
         "build": ("build", *inputs, "-o", tmp_path / "a.qpack"),
         "calibrated build": ("build", *inputs, *calib, "-o", tmp_path / "a.qpack"),

@@ -15,7 +15,7 @@ from planner.build.work_folder import work_folder
 from tests.artifacts.make_checkpoint import random_state, write_file
 from tests.planner.run_qplan import assert_fails, leftovers, run_qplan
 
-RANKS = ("--global-rank", 2, "--local-rank", 2)
+OPTIONS = ("--recipe", "q-dit4sr", "--global-rank", 2, "--local-rank", 2)
 # Shares of all operations: while measuring, among the layers, joining them, clearing up.
 KILLED = ("SIGKILL@0.02", "SIGKILL@0.13", "SIGKILL@0.42", "SIGKILL@0.94")
 CLEARING = "SIGKILL@-1"
@@ -39,7 +39,7 @@ def source(tmp_path_factory):
 def whole(source, tmp_path_factory):
     """What an uninterrupted build writes."""
     output = tmp_path_factory.mktemp("whole") / "a.qpack"
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 0
     return content(output)
 
 
@@ -51,7 +51,7 @@ def stopped(source, tmp_path_factory):
     script = Path(__file__).with_name("stopped_builds.py")
     names = ",".join((*KILLED, CLEARING, INTERRUPTED))
     done = subprocess.run(
-        [sys.executable, script, folder, names, "build", source, *map(str, RANKS)],
+        [sys.executable, script, folder, names, "build", source, *map(str, OPTIONS)],
         capture_output=True,
         text=True,
         check=True,
@@ -90,7 +90,7 @@ def test_a_killed_build_goes_on_to_the_same_bytes(stopped, whole, source, name):
     output = folder / f"{name}.qpack"
     assert ends[name] == [-signal.SIGKILL, ""]
     assert not output.exists()
-    result = run_qplan("build", source, *RANKS, "-o", output, "--resume")
+    result = run_qplan("build", source, *OPTIONS, "-o", output, "--resume")
     assert result.exit_code == 0, result.output
     assert "going on with an unfinished build" in result.stderr or name == KILLED[0]
     assert content(output) == whole
@@ -103,7 +103,7 @@ def test_a_build_killed_while_it_cleared_up_has_its_pack(stopped, whole, source)
     assert ends[CLEARING] == [-signal.SIGKILL, ""]
     assert content(output) == whole
     assert [left for left in hidden(folder) if CLEARING in left]
-    assert_fails(run_qplan("build", source, *RANKS, "-o", output, "--resume"), 2, "exists")
+    assert_fails(run_qplan("build", source, *OPTIONS, "-o", output, "--resume"), 2, "exists")
     assert content(output) == whole
     assert not [left for left in hidden(folder) if CLEARING in left]
 
@@ -111,7 +111,7 @@ def test_a_build_killed_while_it_cleared_up_has_its_pack(stopped, whole, source)
 def test_damaged_layers_are_made_anew(source, whole, tmp_path, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(6, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 130
     cut, flipped, missing, swapped, sound = sorted((work_folder(output) / "layers").iterdir())
     cut.write_bytes(cut.read_bytes()[:-1])
     data = bytearray(flipped.read_bytes())
@@ -119,27 +119,27 @@ def test_damaged_layers_are_made_anew(source, whole, tmp_path, stop_at_layer):
     flipped.write_bytes(data)
     missing.unlink()
     swapped.write_bytes(sound.read_bytes())
-    assert run_qplan("build", source, *RANKS, "-o", output, "--resume").exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output, "--resume").exit_code == 0
     assert content(output) == whole
 
 
 def test_damaged_variances_are_measured_again(source, whole, tmp_path, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(2, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 130
     variances = work_folder(output) / "variances.json"
     known = json.loads(variances.read_text())
     name = next(iter(known["values"]))
     known["values"][name] *= 100
     variances.write_text(json.dumps(known))
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 0
     assert content(output) == whole
 
 
 def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(8, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 130
     from planner.build.layers import quantize_layer
 
     names = []
@@ -150,7 +150,7 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
 
     monkeypatch.setattr("planner.build.layers.quantize_layer", counted)
     monkeypatch.setattr("planner.build.layers.allocation_variance", lambda *_: 1 / 0)
-    result = run_qplan("build", source, *RANKS, "-o", output)
+    result = run_qplan("build", source, *OPTIONS, "-o", output)
     assert result.exit_code == 0, result.output
     layers = verify_pack(output).layer_names
     assert names == layers[7:]
@@ -158,7 +158,7 @@ def test_finished_layers_are_not_made_again(source, tmp_path, monkeypatch, stop_
 
 
 def test_nothing_to_resume_is_said(source, whole, tmp_path):
-    result = run_qplan("build", source, *RANKS, "-o", tmp_path / "a.qpack", "--resume")
+    result = run_qplan("build", source, *OPTIONS, "-o", tmp_path / "a.qpack", "--resume")
     assert result.exit_code == 0
     assert "nothing to resume: starting from the beginning" in result.stderr.splitlines()
     assert content(tmp_path / "a.qpack") == whole
@@ -170,7 +170,7 @@ def test_nothing_to_resume_is_said(source, whole, tmp_path):
 def test_an_unfinished_build_of_something_else_is_kept(source, whole, tmp_path, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(4, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 130
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 130
     before = content(work_folder(output))
     another = write_file(tmp_path / "another.safetensors", random_state(seed=1))
     for checkpoint, options, said in (
@@ -180,18 +180,18 @@ def test_an_unfinished_build_of_something_else_is_kept(source, whole, tmp_path, 
         (another, (), "differs in source"),
     ):
         for resume in ((), ("--resume",)):
-            command = ("build", checkpoint, *RANKS, *options, "-o", output, *resume)
+            command = ("build", checkpoint, *OPTIONS, *options, "-o", output, *resume)
             assert_fails(run_qplan(*command), 2, said, "--restart")
             assert content(work_folder(output)) == before
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 0
     assert content(output) == whole
 
 
 def test_restart_throws_an_unfinished_build_away(source, whole, tmp_path, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(4, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "--seed", 1, "-o", output).exit_code == 130
-    result = run_qplan("build", source, *RANKS, "-o", output, "--restart")
+    assert run_qplan("build", source, *OPTIONS, "--seed", 1, "-o", output).exit_code == 130
+    result = run_qplan("build", source, *OPTIONS, "-o", output, "--restart")
     assert result.exit_code == 0, result.output
     assert "going on" not in result.stderr
     assert content(output) == whole
@@ -201,9 +201,9 @@ def test_restart_throws_an_unfinished_build_away(source, whole, tmp_path, stop_a
 def test_what_is_beside_the_transformer_may_change(source, tmp_path, stop_at_layer):
     output = tmp_path / "a.qpack"
     stop_at_layer(4, KeyboardInterrupt())
-    assert run_qplan("build", source, *RANKS, "--steps", 5, "-o", output).exit_code == 130
-    assert run_qplan("build", source, *RANKS, "--steps", 6, "-o", output).exit_code == 0
-    assert run_qplan("build", source, *RANKS, "--steps", 6, "-o", tmp_path / "b").exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "--steps", 5, "-o", output).exit_code == 130
+    assert run_qplan("build", source, *OPTIONS, "--steps", 6, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "--steps", 6, "-o", tmp_path / "b").exit_code == 0
     assert verify_pack(output).manifest.sampling.steps == 6
     assert content(output) == content(tmp_path / "b")
 
@@ -212,7 +212,7 @@ def test_a_refused_source_leaves_no_unfinished_build(tmp_path):
     state = random_state()
     state["transformer_blocks.1.ff.net.2.bias"][0] = float("nan")
     bad = write_file(tmp_path / "bad.safetensors", state)
-    assert_fails(run_qplan("build", bad, *RANKS), 3, "ff.net.2.bias")
+    assert_fails(run_qplan("build", bad, *OPTIONS), 3, "ff.net.2.bias")
     assert hidden(tmp_path) == []
 
 
@@ -226,11 +226,11 @@ def test_a_second_builder_is_refused_at_once(source, whole, tmp_path, monkeypatc
         from planner.weights.hsvd import decompose
 
         if not seconds:
-            seconds.append(run_qplan("build", source, *RANKS, "-o", output))
+            seconds.append(run_qplan("build", source, *OPTIONS, "-o", output))
         return decompose(*args, **kwargs)
 
     monkeypatch.setattr("planner.weights.layer.decompose", build_again)
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 0
     assert_fails(seconds[0], 5, str(output), f"process {os.getpid()}", ".a.qpack.lock")
     assert content(output) == whole
     assert leftovers(tmp_path) == ["a.qpack"]
@@ -257,6 +257,6 @@ def test_an_interrupted_build_says_how_to_go_on(stopped, whole, source):
     assert line.endswith(" quantized layers kept; the same command goes on from there")
     assert [left for left in hidden(folder) if INTERRUPTED in left] == [work_folder(output).name]
     assert not output.exists()
-    assert run_qplan("build", source, *RANKS, "-o", output).exit_code == 0
+    assert run_qplan("build", source, *OPTIONS, "-o", output).exit_code == 0
     assert content(output) == whole
     assert not [left for left in hidden(folder) if INTERRUPTED in left]

@@ -13,10 +13,13 @@ def run_qplan(*arguments: object) -> Result:
 
 
 def assert_fails(result: Result, code: int, *parts: str) -> None:
-    """It ended with ``code``, nothing on stdout, and one or two lines that hold ``parts``."""
+    """It ended with ``code``, nothing on stdout, and one or two lines that hold ``parts``.
+
+    Notes about what was chosen may stand before them.
+    """
     assert result.exit_code == code, result.output
     assert result.stdout == ""
-    lines = result.stderr.splitlines()
+    lines = [line for line in result.stderr.splitlines() if not line.startswith("note: ")]
     assert lines[0].startswith("error: ")
     assert len(lines) == 1 or (len(lines) == 2 and lines[1].startswith("hint: ")), lines
     for part in parts:

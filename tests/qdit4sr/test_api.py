@@ -26,7 +26,7 @@ def setup(tmp_path_factory):
 @pytest.fixture(scope="module")
 def pack(setup, tmp_path_factory):
     path = tmp_path_factory.mktemp("pack") / "a.qpack"
-    manifest = qdit4sr.build(setup.checkpoint, path, base=setup.base, **RANKS)
+    manifest = qdit4sr.build(setup.checkpoint, path, recipe="q-dit4sr", base=setup.base, **RANKS)
     assert manifest.recipe.name == "q-dit4sr"
     assert manifest.recipe.settings["global_rank"] == 2
     return path
@@ -82,6 +82,17 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
     for wrong in (PIXELS[..., 0], PIXELS.astype(np.float32), PIXELS[:0]):
         with pytest.raises(ImageError, match="uint8"):
             qdit4sr.upscale(model, wrong)
+
+
+def test_wider_activations_than_the_grids(pack, model):
+    wider = qdit4sr.load(pack, backend="reference", activation_bits=8)
+    widths = {bits for step in (0.0, 999.0) for bits in wider.model.bits_at(step).values()}
+    assert widths == {8}
+    assert not np.array_equal(qdit4sr.upscale(wider, PIXELS), qdit4sr.upscale(model, PIXELS))
+    with pytest.raises(UsageError, match="no quantized layers"):
+        qdit4sr.load(full_precision=pack, activation_bits=8)
+    with pytest.raises(UsageError, match="1 to 8"):
+        qdit4sr.load(pack, activation_bits=9)
 
 
 def test_standard_probes_as_the_command_does(setup, tmp_path):

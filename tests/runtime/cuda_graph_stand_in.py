@@ -46,7 +46,7 @@ class StandInStream:
 
 
 @contextmanager
-def _capturing(graph, pool=None):
+def _capturing(graph, **_options):
     with graph:
         yield
 

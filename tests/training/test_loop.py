@@ -23,35 +23,38 @@ def make_training(path, steps=40, decay=10):
     )
 
 
-def loss_of(training, fail_at=None):
+def task(training, fail_at=None):
     wanted = torch.tensor([1.0, -2.0, 0.5])
 
-    def loss(step):
+    def batch_of(step):
         if step == fail_at:
             raise KeyboardInterrupt
-        x = torch.randn(16, 3)  # seeded by the loop, step by step
+        return (torch.randn(16, 3),)  # seeded by the loop, step by step
+
+    def loss(x):
         return (training.model(x).squeeze(1) - x @ wanted).square().mean()
 
-    return loss
+    return batch_of, loss
 
 
 def test_it_learns(tmp_path):
     training = make_training(tmp_path / "state.pt", steps=200, decay=50)
-    first = loss_of(training)(0).item()
-    assert training.run(loss_of(training))
-    assert loss_of(training)(0).item() < first / 100
+    batch_of, loss_of = task(training)
+    first = loss_of(*batch_of(0)).item()
+    assert training.run(batch_of, loss_of)
+    assert loss_of(*batch_of(0)).item() < first / 100
 
 
 def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
     whole = make_training(tmp_path / "whole.pt")
-    whole.run(loss_of(whole))
+    whole.run(*task(whole))
 
     for fail_at in (25, 36):  # before and in the decay
         cut = make_training(tmp_path / "cut.pt")
         with pytest.raises(KeyboardInterrupt):
-            cut.run(loss_of(cut, fail_at))
+            cut.run(*task(cut, fail_at))
     resumed = make_training(tmp_path / "cut.pt")
-    resumed.run(loss_of(resumed))
+    resumed.run(*task(resumed))
     assert torch.equal(resumed.model.weight, whole.model.weight)
     for decay, average in whole.averages.of_decay.items():
         assert torch.equal(resumed.averages.of_decay[decay]["weight"], average["weight"])
@@ -59,22 +62,22 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path):
 
 def test_a_prolonged_run_starts_from_where_the_decay_began(tmp_path):
     short = make_training(tmp_path / "short.pt", steps=40)
-    short.run(loss_of(short))
+    short.run(*task(short))
     for fail_at in (45, None):  # interrupted once more on the way
         longer = make_training(tmp_path / "short.pt", steps=80)
         if fail_at is None:
-            longer.run(loss_of(longer))
+            longer.run(*task(longer))
             continue
         with pytest.raises(KeyboardInterrupt):
-            longer.run(loss_of(longer, fail_at))
+            longer.run(*task(longer, fail_at))
     whole = make_training(tmp_path / "whole.pt", steps=80)
-    whole.run(loss_of(whole))
+    whole.run(*task(whole))
     assert torch.equal(longer.model.weight, whole.model.weight)
 
 
 def test_a_run_stops_after_its_minutes_with_the_state_saved(tmp_path):
     training = make_training(tmp_path / "state.pt")
-    assert not training.run(loss_of(training), minutes=0)
+    assert not training.run(*task(training), minutes=0)
     assert (tmp_path / "state.pt").exists()
 
 

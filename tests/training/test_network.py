@@ -1,5 +1,8 @@
 """The network's training: crop sizes, samples, positions, resumption."""
 
+import copy
+from dataclasses import replace
+
 import pytest
 import torch
 from diffusers import AutoencoderKL
@@ -7,16 +10,18 @@ from diffusers import AutoencoderKL
 from artifacts.dit4sr.config import TransformerConfig
 from training import pairs as pairing
 from training.autoencoder import new_autoencoder
+from training.export import write_folder
 from training.network import (
     NetworkRun,
     Sizes,
     flow_matching_loss,
     new_network,
+    position_table,
     prompt_table,
     shifted_positions,
     train_network,
 )
-from training.networks import NETWORKS
+from training.networks import NETWORKS, NamedNetwork
 from training.pairs import Pairs, PairShards, SizedShards
 from training.prompts import PROMPTS
 from training.schedule import WarmupStableDecay
@@ -79,7 +84,7 @@ def test_positions_are_shifted_inside_the_tile_and_put_back():
     embedding = new_network(CONFIG, 0).pos_embed
     table = embedding.pos_embed
     torch.manual_seed(1)
-    with shifted_positions(embedding, latent=16):
+    with position_table(embedding, shifted_positions(embedding, latent=16)):
         grid = embedding.pos_embed.unflatten(1, (32, 32))
         assert not torch.equal(embedding.pos_embed, table)
         # The middle shows a window of the original table.
@@ -117,6 +122,20 @@ def test_an_interrupted_run_continues_to_the_same_weights(tmp_path, crops, vae):
     for (name, one), other in zip(
         whole.model.named_parameters(), resumed.model.parameters(), strict=True
     ):
+        assert torch.equal(one, other), name
+
+
+def test_a_run_can_begin_with_an_exported_model(tmp_path, crops, vae):
+    trained = new_network(CONFIG, 1)
+    for parameter in trained.parameters():  # what bfloat16 holds exactly
+        parameter.data = parameter.data.bfloat16().float()
+    write_folder(
+        NamedNetwork("small", CONFIG, 0, ""), trained, copy.deepcopy(vae), tmp_path / "model"
+    )
+    samples = SizedShards(crops, vae, (64,), uses=4, folder=tmp_path / "pairs")
+    run = replace(make_run(0), start=tmp_path / "model")
+    begun = train_network(samples, tmp_path, run, device=CPU).model
+    for (name, one), other in zip(trained.named_parameters(), begun.parameters(), strict=True):
         assert torch.equal(one, other), name
 
 

@@ -23,6 +23,7 @@ const columns = [
   ["global", (layer) => layer.global_rank || "–"],
   ["local", (layer) => (layer.local_block ? layer.local_block.join("×") : "–")],
   ["dB", (layer) => (layer.error_db === null ? "–" : layer.error_db.toFixed(2))],
+  ["error", (layer) => (layer.error_share === null ? "–" : `${(100 * layer.error_share).toFixed(2)} %`)],
   ["bytes", (layer) => number.format(total(layer))], ["note", (layer) => layer.note],
 ];
 const order = { column: null, down: false };

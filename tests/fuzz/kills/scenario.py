@@ -10,7 +10,7 @@ from schemas.manifest import SamplingDefaults
 from tests.artifacts.make_pack import TINY, make_pack
 from tests.planner.calibration_setup import make_setup
 
-RANKS = ("--global-rank", "2", "--local-rank", "2")
+OPTIONS = ("--recipe", "q-dit4sr", "--global-rank", "2", "--local-rank", "2")
 PICTURES = 12
 KINDS = ("rgb.png", "rgba.png", "rgb.jpg", "deep.tif", "rgb.webp", "gray.png")
 SAMPLING = SamplingDefaults(
@@ -78,7 +78,7 @@ class Scenario:
 def builds(folder: Path) -> Scenario:
     """``qplan build --calib``, with three photos."""
     setup = make_setup(folder / "setup")
-    command = ["build", str(setup.checkpoint), "--base", str(setup.base), *RANKS]
+    command = ["build", str(setup.checkpoint), "--base", str(setup.base), *OPTIONS]
     command += ["--calib", str(setup.images)]
     return Scenario("builds", "planner", lambda out: [*command, "-o", str(out / "a.qpack")])
 

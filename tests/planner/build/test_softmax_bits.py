@@ -73,7 +73,8 @@ def test_another_grid_keeps_them(packs, tmp_path):
 
 def test_the_estimate_counts_them():
     def own(*options):
-        arguments = ("estimate", "--preset", "dit4sr", *options)
+        paper = ("--recipe", "q-dit4sr")
+        arguments = ("estimate", "--preset", "dit4sr", *paper, *options)
         return json.loads(run_qplan(*arguments, "--json").stdout)["own"]
 
     plain, eight = own(), own("--softmax-bits", 8)

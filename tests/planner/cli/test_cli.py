@@ -78,10 +78,11 @@ def test_nothing_heavy_is_imported_for_help():
 
 
 def test_estimate_of_the_published_network():
-    found = as_json("estimate", "--preset", "dit4sr")
+    paper = ("estimate", "--preset", "dit4sr", "--recipe", "q-dit4sr")
+    found = as_json(*paper)
     assert found["size"]["parameters"] == 2_716_814_144
     assert len(found["layers"]) == 495
-    table = run_qplan("estimate", "--preset", "dit4sr")
+    table = run_qplan(*paper)
     assert table.exit_code == 0
     # The paper's figure, and ours; digit for digit in the tests of the accounting.
     assert "465.39" in table.stdout
@@ -179,8 +180,8 @@ def test_build_says_what_it_made(source, tmp_path):
     assert len(result.stdout.splitlines()) == 1
     assert str(path) in result.stdout
     assert f"{manifest.transformer_bytes.pack:,}" in result.stdout
-    # No terminal, so no progress bar: stderr has the warning alone.
-    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["warning"]
+    # No terminal, so no progress bar: stderr has the recipe's note and the warning alone.
+    assert [line.split(":")[0] for line in result.stderr.splitlines()] == ["note", "warning"]
 
 
 def test_build_as_json_holds_the_summary_and_the_warnings(source, tmp_path):

@@ -22,7 +22,9 @@ def setup(tmp_path_factory):
 
 
 def arguments(setup, command, *more):
-    return (command, setup.checkpoint, "--base", setup.base, *RANKS, *more)
+    """A command about the paper's recipe, unless ``more`` names another."""
+    paper = ("--recipe", "q-dit4sr")
+    return (command, setup.checkpoint, "--base", setup.base, *RANKS, *paper, *more)
 
 
 def test_a_calibration_and_the_build_that_uses_it_equal_the_build_from_images(setup, tmp_path):

@@ -11,9 +11,10 @@ from artifacts.dit4sr.config import TransformerConfig
 from artifacts.dit4sr.layout import block_linears
 from planner.allocate.exact import allocate_exact
 from planner.allocate.vasmp import LayerStatistics
+from planner.estimate.accounting import layer_macs
 from planner.estimate.distortion import relative_error
-from planner.estimate.estimate import ImageSettings
 from planner.estimate.estimate import estimate as predict
+from planner.estimate.result import ImageSettings
 from planner.estimate.tables import render
 from planner.recipes import RECIPES, recipe_settings
 from planner.settings import BuildSettings
@@ -188,8 +189,9 @@ def test_the_error_of_fractional_bits_lies_on_the_chord():
 
 
 def test_the_settings_in_the_json_are_the_builds(published):
-    """What always matters, and beyond that only what differs from the default recipe."""
+    """What always matters, and beyond that only what differs from the paper's recipe."""
     always = {
+        "recipe": "q-dit4sr",
         "global_rank": 32,
         "local_rank": 8,
         "minimum_bits": 2,
@@ -220,9 +222,8 @@ def test_every_recipe_can_be_estimated(recipe):
     json.dumps(result.to_json(), allow_nan=False)
     text = "\n".join(printed(result))
     assert printed(result, width=80) == printed(result, width=200)
-    assert ("recipe" in text) == (recipe != "q-dit4sr")
-    assert recipe == "q-dit4sr" or f"recipe {recipe}, " in text
-    assert ("W4A4, no factors" in text or f"{recipe}, no factors" in text) == (result.own.rank == 0)
+    assert f"recipe {recipe}, " in text
+    assert (f"{recipe}, no factors" in text) == (result.own.rank == 0)
     assert ("absmax scales err more" in text) == (recipe in ("rtn", "svdquant"))
     assert ("smoothing" in text) == (recipe == "svdquant")
 
@@ -288,3 +289,26 @@ def test_wrong_settings_are_refused():
         estimate(SMALL, Target(4, 4), keep=("no such layer",))
     with pytest.raises(ValueError, match="no variance for the quantized layer"):
         estimate(SMALL, Target(4, 4), variances={})
+
+
+def test_mean_bits_over_work_are_weighted_by_multiply_accumulates():
+    variances = {name: 2.0 ** (i % 9) for i, name in enumerate(block_linears(SMALL))}
+    result = predict(
+        dit4sr(SMALL), recipe_settings("q-dit4sr", Target(3.5, 4)), variances=variances
+    )
+    macs = layer_macs(dit4sr(SMALL), result.tokens)
+    work = sum(macs[name] for name in result.layers)
+    expected = sum(layer.weight_bits * macs[name] for name, layer in result.layers.items()) / work
+    mean = result.mean_bits
+    assert mean.weights == pytest.approx(3.5, abs=1e-3)
+    assert mean.weights_by_work == pytest.approx(expected)
+    assert mean.activations_by_work == 4
+    assert mean.bit_operations == pytest.approx(4 * expected)
+    assert result.to_json()["mean_bits"]["bit_operations"] == mean.bit_operations
+    assert f"{mean.bit_operations:.2f} bit operations" in " ".join(printed(result))
+
+
+def test_what_a_probe_decides_is_not_foretold():
+    result = predict(dit4sr(SMALL), recipe_settings("standard", Target(4, 4)))
+    assert result.mean_bits.bit_operations is None
+    assert "decides activations" in " ".join(printed(result))

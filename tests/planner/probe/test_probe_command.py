@@ -89,8 +89,16 @@ def test_the_standard_recipe_goes_by_the_file_or_probes_itself(shared, tmp_path)
     assert len(steps) > 1
     assert min(steps) >= 2
 
+    shares = [layer.error_share for layer in given.manifest.layers.values()]
+    assert sum(s.weights + s.activations for s in shares) == pytest.approx(1, abs=1e-3)
+    shown = run_qplan("inspect", tmp_path / "a.qpack").stdout
+    assert "W error" in shown
+    assert "A error" in shown
+
     residual = build(setup, tmp_path / "c.qpack", "--recipe", "q-dit4sr-residual")
     assert residual.bit_grid != given.bit_grid
+    assert {layer.error_share for layer in residual.manifest.layers.values()} == {None}
+    assert "W error" not in run_qplan("inspect", tmp_path / "c.qpack").stdout
 
 
 def test_bits_follow_the_sensitivities(shared, tmp_path):
@@ -157,7 +165,10 @@ def test_the_pack_can_be_given_another_grid(shared, tmp_path):
         "regrid", pack, "--set", "attn=W5", "--checkpoint", setup.checkpoint, "-o", new
     )
     assert done.exit_code == 0, done.stderr
-    assert open_pack(new).manifest.recipe.name == "standard"
+    manifest = open_pack(new).manifest
+    assert manifest.recipe.name == "standard"
+    # What was predicted for other bits is gone.
+    assert {layer.error_share for layer in manifest.layers.values()} == {None}
 
 
 @pytest.fixture

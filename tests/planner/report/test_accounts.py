@@ -5,7 +5,8 @@ import dataclasses
 import pytest
 
 from artifacts.pack.reader import open_pack
-from planner.estimate.estimate import ImageSettings, estimate
+from planner.estimate.estimate import estimate
+from planner.estimate.result import ImageSettings
 from planner.inspect.layer_bytes import factor_numbers
 from planner.report.accounts import pack_accounts
 from planner.settings import BuildSettings

@@ -27,6 +27,7 @@ class Check:
 
     def __init__(self):
         self.failure, self.trials = None, []
+        self.described = BACKENDS["triton"].described()
 
     def __call__(self, device, trial):
         self.trials.append((device, trial))
@@ -54,6 +55,15 @@ def pack(tmp_path):
     return open_pack(tmp_path / "tiny.qpack")
 
 
+def test_backends_say_which_integers_they_multiply():
+    for name, backend in BACKENDS.items():
+        said = "multiplies 8-bit integers: activations of fewer bits save little or no time"
+        if name == "cpu":
+            assert backend.described().endswith(said)
+        else:
+            assert backend.described() == ("" if name == "reference" else said)
+
+
 def layers_of(network):
     return {type(module) for module in network.modules() if isinstance(module, ReferenceLinear)}
 
@@ -61,7 +71,7 @@ def layers_of(network):
 def test_it_is_taken_where_it_passes(check, pack, caplog):
     caplog.set_level(logging.INFO)
     assert layers_of(network_from_pack(pack, device=CPU, dtype=FLOAT)) == {OwnLinear}
-    assert "backend triton on cpu" in caplog.messages
+    assert f"backend triton on cpu ({check.described})" in caplog.messages
     ((device, trial),) = check.trials
     assert device == CPU
     assert trial.dtype == FLOAT

@@ -1,6 +1,7 @@
 """Measuring tile sizes: in Triton's interpreter, with times made up; and the command around it."""
 
 import json
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,20 @@ def test_a_kernel_of_which_nothing_runs_gets_no_row(small, own, monkeypatch):
 
     monkeypatch.setattr(module, "configurations", wide)
     assert not [name for name in measure(own) if "thin" in name]
+
+
+def test_all_configurations_are_compiled_whatever_becomes_of_one(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
+    monkeypatch.setattr(torch.cuda, "synchronize", lambda: None)
+    seen = []
+
+    def run(config):
+        seen.append(config["BM"])
+        if config["BM"] == 64:
+            raise RuntimeError("out of resource: shared memory")
+
+    module.compile_all(run, few_configurations("thin", 16), DEVICE)
+    assert sorted(seen) == [16, 32, 64]
 
 
 def test_rows_in_force_name_the_row_that_a_shape_takes(small, own):
@@ -259,13 +274,15 @@ def test_ctrl_c_says_what_is_kept(gpu, own, monkeypatch):
     assert f"shapes measured until now are in {own}" in " ".join(result.stderr.split())
 
 
-def test_the_list_names_the_rows_of_every_shape(gpu, own):
+def test_the_list_names_the_rows_of_every_shape(gpu, own, monkeypatch):
     result = run("--list")
     assert result.exit_code == 0, result.stderr
     assert result.stdout.splitlines()[0] == f"own table: {own} (none yet)"
     assert "90/product8/4096/6144/1536: its own: BN=128" in result.stdout
-    assert "90/thin/4096/*/1536: 90/thin/4096/*/*: BM=32" in result.stdout
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 6)  # capabilities are remembered
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert "80/thin/4096/*/1536: 80/thin/4096/*/*: BM=32" in run("--list").stdout
     shown = json.loads(run("--list", "--json").stdout)
     assert shown["table"] == str(own)
-    assert shown["shapes"]["90/thin/4096/*/1536"]["row"] == "90/thin/4096/*/*"
+    assert shown["shapes"]["80/thin/4096/*/1536"]["row"] == "80/thin/4096/*/*"
     assert not gpu

@@ -214,8 +214,26 @@ def test_doctor_names_what_runs_here(qrun):
     assert any(line.startswith("cpu on cpu: ") and "kernels" in line for line in facts["backends"])
     assert [line.split(":")[0] for line in facts["cpu_kernels"]][:3] == list(VARIANTS)
     assert facts["devices"][0].startswith("cpu")
+    assert "--activation-bits 8" in facts["activation_bits"]
     table = qrun("doctor")
     assert torch.__version__ in table.stdout
+
+
+@pytest.mark.parametrize(
+    ("options", "bits"), [((), None), (("grid",), None), ((8,), 8), ((16,), 16)]
+)
+def test_activations_have_the_grids_bits_or_others(tmp_path, run, loads, options, bits):
+    given = ("--activation-bits", *options) if options else ()
+    assert run(make_image(tmp_path / "a.png"), "--pack", "m", *given).exit_code == 0
+    assert [load["activation_bits"] for load in loads] == [bits]
+
+
+@pytest.mark.parametrize(("given", "said"), [("wide", "grid, 1 to 8"), (9, "1 to 8"), (-4, "grid")])
+def test_a_width_that_activations_cannot_have(tmp_path, run, loads, given, said):
+    result = run(make_image(tmp_path / "a.png"), "--pack", "m", "--activation-bits", given)
+    assert result.exit_code == 2
+    assert said in result.stderr
+    assert loads == []
 
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".tif"])

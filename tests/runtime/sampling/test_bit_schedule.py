@@ -34,12 +34,7 @@ def test_any_other_timestep_uses_the_nearest():
 
 
 def test_one_width_replaces_the_grid():
-    constant = constant_bits(lambda _timestep: {"layer": 4}, 8)
-    assert (constant(0.0), constant(999.0)) == ({"layer": 8}, {"layer": 8})
+    constant = constant_bits(BitSchedule(GRID), 8)
+    assert (constant(0.0), constant(999.0)) == ({"a": 8, "b": 8}, {"a": 8, "b": 8})
     with pytest.raises(UsageError, match="1 to 8"):
-        constant_bits(lambda _timestep: {"layer": 4}, 9)
-
-
-def test_a_network_without_quantized_layers_has_no_width_to_replace(tiny):
-    with pytest.raises(UsageError, match="no quantized layers"):
-        tiny.with_activation_bits(8)
+        constant_bits(BitSchedule(GRID), 9)

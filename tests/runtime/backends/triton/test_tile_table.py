@@ -6,11 +6,19 @@ from pathlib import Path
 import pytest
 
 from runtime.backends.triton import tile_table, tile_table_file
-from runtime.backends.triton.tile_table import M_BUCKETS, config_for, m_bucket, read_table, row_name
+from runtime.backends.triton.tile_table import (
+    M_BUCKETS,
+    config_for,
+    m_bucket,
+    read_table,
+    row_for,
+    row_name,
+)
 from runtime.backends.triton.tile_table_file import (
     SHIPPED,
     Origin,
     Table,
+    capability_of,
     read_file,
     user_file,
     write_rows,
@@ -51,11 +59,14 @@ def test_every_row_is_complete():
 @pytest.mark.parametrize("kernel", NAMES)
 @pytest.mark.parametrize("capability", SHARED_BYTES)
 def test_tiles_fit_the_shared_memory(capability, kernel):
+    measured = read_file(SHIPPED).measured
     for m in (1, 2, 77, 333, 2381, 4096, 100000):
         for n, k in ((1536, 1536), (6144, 1536), (1536, 6144), (13824, 1536)):
             row = config_for(capability, kernel, m, n, k)
-            if kernel.startswith("product"):
-                # Packed bytes serve two tiles of tokens.
+            name = row_for(capability, kernel, m_bucket(m), n, k)
+            ran = capability_of(name) in measured and not name.endswith("/*/*")
+            if kernel.startswith("product") and not ran:
+                # Packed bytes serve two tiles of tokens, at most.
                 tiles = row["BN"] + row["BM"] * (2 if kernel == "product_packed" else 1)
                 assert tiles * row["BK"] * row["num_stages"] < SHARED_BYTES[capability]
 
@@ -189,16 +200,9 @@ def test_writing_keeps_what_is_not_replaced(own):
 def test_writing_into_the_table_that_ships_keeps_its_form(tmp_path):
     copy = tmp_path / "table.json"
     copy.write_bytes(SHIPPED.read_bytes())
-    before = copy.read_text().splitlines()
-    name = "90/product8/4096/6144/1536"
-    write_rows(copy, {name: read_file(SHIPPED).rows[name]}, 90, HERE)
-    after = copy.read_text().splitlines()
-    assert [line for line in after if line not in before] == [
-        '  "measured": {',
-        '    "90": {"device": "Some GPU", "triton": "3.6.0"}',
-        "  },",
-    ]
-    assert [line for line in before if line not in after] == ['  "measured": {},']
+    name, shipped = "90/product8/4096/6144/1536", read_file(SHIPPED)
+    write_rows(copy, {name: shipped.rows[name]}, 90, shipped.measured[90])
+    assert copy.read_bytes() == SHIPPED.read_bytes()
 
 
 def test_a_damaged_table_is_not_written_over(own):

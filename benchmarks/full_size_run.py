@@ -1,0 +1,177 @@
+"""A full-size pack from end to end on this machine: build, verify, one upscale, one calibration.
+
+    python -m benchmarks.full_size_run --work out/full --json docs/results/full_size_run.json
+
+Weights, autoencoder and prompts are random numbers in the shapes of DiT4SR and Stable Diffusion 3.5
+medium: the picture says nothing, time and memory do. Every part runs as a process of its own, and
+the operating system's account of it is printed: wall and processor seconds, peak memory. The
+upscale takes a picture of 128x128 px to 512x512 px, one tile, with 2 steps and guidance: four
+passes of the network.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
+from PIL import Image
+from safetensors.torch import save_file
+
+from artifacts.dit4sr.config import TransformerConfig
+from benchmarks.full_size_build import QPLAN, build, random_checkpoint, run
+from benchmarks.photos import held_out_photos
+from runtime.bench.machine import machine_facts
+
+STEPS, GUIDANCE = 2, 2.0
+TEXT_TOKENS = 333
+SEED = 0
+VAE: dict[str, Any] = {
+    "down_block_types": ("DownEncoderBlock2D",) * 4,
+    "up_block_types": ("UpDecoderBlock2D",) * 4,
+    "block_out_channels": (128, 256, 512, 512),
+    "layers_per_block": 2,
+    "latent_channels": 16,
+    "use_quant_conv": False,
+    "use_post_quant_conv": False,
+    "scaling_factor": 1.5305,
+    "shift_factor": 0.0609,
+}
+"""Stable Diffusion 3.5's autoencoder, 84 million parameters."""
+ONE_UPSCALE = """
+import json, sys
+from pathlib import Path
+from runtime.bench.stages import measure_stages, stages_json
+from runtime.loader import load_pipeline
+pack, picture = map(Path, sys.argv[1:])
+result = measure_stages(
+    lambda name: load_pipeline(pack=pack, device="cpu", backend=name), ["auto"], picture,
+    rounds=1, warm_ups=0, processor_time=False)
+print(json.dumps(stages_json(result)))
+"""
+
+
+@dataclass(frozen=True)
+class Size:
+    """Shapes of what runs.
+
+    Attributes:
+        network: of the transformer.
+        vae: of the autoencoder.
+        text_tokens: of a prompt.
+        picture_px: side of the picture.
+    """
+
+    network: TransformerConfig = field(default_factory=TransformerConfig)
+    vae: Mapping[str, Any] = field(default_factory=lambda: VAE)
+    text_tokens: int = TEXT_TOKENS
+    picture_px: int = 128
+
+
+def write_base(folder: Path, size: Size) -> Path:
+    """A base folder of random numbers, autoencoder and scheduler; prompts lie beside it.
+
+    Returns:
+        The prompts' file.
+    """
+    prompts = folder / "prompts.safetensors"
+    if not prompts.exists():
+        torch.manual_seed(SEED)
+        AutoencoderKL(**size.vae).save_pretrained(folder / "vae")
+        FlowMatchEulerDiscreteScheduler(shift=3.0).save_pretrained(folder / "scheduler")
+        shapes = {
+            "embeds": (size.text_tokens, size.network.joint_attention_dim),
+            "pooled": (size.network.pooled_projection_dim,),
+        }
+        tensors = {
+            f"{side}.{part}": torch.randn(shape).bfloat16()
+            for side in ("positive", "negative")
+            for part, shape in shapes.items()
+        }
+        save_file(tensors, prompts)
+    return prompts
+
+
+def write_pictures(folder: Path, size: Size) -> Path:
+    """A folder with one picture, the middle of a photo."""
+    folder.mkdir(parents=True, exist_ok=True)
+    photo = held_out_photos()["astronaut"]
+    top, left = ((side - size.picture_px) // 2 for side in photo.shape[:2])
+    crop = photo[top : top + size.picture_px, left : left + size.picture_px]
+    Image.fromarray((crop * 255).round().astype(np.uint8)).save(folder / "picture.png")
+    return folder
+
+
+def upscale(pack: Path, picture: Path) -> tuple[dict[str, float], dict[str, Any]]:
+    """What one upscale took, and where its time went (`runtime.bench.stages`)."""
+    output = pack.parent / "stages.json"
+    command = [sys.executable, "-c", ONE_UPSCALE, str(pack), str(picture)]
+    with output.open("w") as stream:
+        took = run(command, stdout=stream)
+    return took, json.loads(output.read_text())
+
+
+def measure(work: Path, size: Size, *, target: str, calibrate: bool) -> dict[str, Any]:
+    """Run everything.
+
+    Args:
+        work: folder for what is made; the checkpoint and the base stay.
+        size: of the network and the picture.
+        target: bits.
+        calibrate: also calibrate with the one picture, which runs the unquantized network.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    checkpoint, base = random_checkpoint(work, size.network), work / "base"
+    prompts, pictures = write_base(base, size), write_pictures(work / "pictures", size)
+    pack = work / "dit4sr_random.qpack"
+    sampler = ["--steps", str(STEPS), "--guidance", str(GUIDANCE)]
+    parts = ["--base", str(base), "--prompts", str(prompts), *sampler]
+    recipe = ["--recipe", "q-dit4sr", "--force"]
+    result: dict[str, Any] = {
+        "target": target,
+        "machine": machine_facts(torch.device("cpu")),
+        "sampling": {"steps": STEPS, "guidance": GUIDANCE, "picture_px": size.picture_px},
+        "build": build(checkpoint, pack, target, *parts, *recipe),
+        "verify": run([*QPLAN, "verify", str(pack)]),
+    }
+    result["pack_bytes"] = sum(f.stat().st_size for f in pack.rglob("*") if f.is_file())
+    result["upscale"], stages = upscale(pack, pictures / "picture.png")
+    result["stages"] = stages["seconds"]
+    if calibrate:
+        out = work / "calibration.json"
+        command = [*QPLAN, "calibrate", str(checkpoint), "--calib", str(pictures), *parts]
+        result["calibrate"] = run([*command, "-o", str(out), "--target", target, *recipe])
+    return result
+
+
+def main() -> None:
+    """Measure and print."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
+    )
+    parser.add_argument("--work", type=Path, default=Path("out/full"), help="needs 9 GB of disk")
+    parser.add_argument("--target", default="W4A4")
+    parser.add_argument(
+        "--no-calibration", action="store_true", help="the unquantized network does not run"
+    )
+    parser.add_argument("--json", type=Path, help="write the result here too")
+    arguments = parser.parse_args()
+    result = measure(
+        arguments.work,
+        Size(),
+        target=arguments.target,
+        calibrate=not arguments.no_calibration,
+    )
+    text = json.dumps(result, indent=2)
+    print(text)
+    if arguments.json:
+        arguments.json.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

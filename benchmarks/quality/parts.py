@@ -1,0 +1,96 @@
+"""What each part of ``standard`` is worth: alone, and left out of standard."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from benchmarks.quality.rows import Row
+from runtime.bench.workload import Ranks
+
+PAPER = "q-dit4sr-no-vatmp"
+"""The paper's recipe as far as it needs no images, as ``standard`` needs none."""
+MIXTURE = "standard"
+
+
+@dataclass(frozen=True)
+class Part:
+    """One thing in which ``standard`` differs from the paper.
+
+    Attributes:
+        label: for readers.
+        ours, papers: settings with it and without it.
+    """
+
+    label: str
+    ours: Mapping[str, Any]
+    papers: Mapping[str, Any]
+
+
+def parts(ranks: Ranks) -> dict[str, Part]:
+    """All of them by name.
+
+    Args:
+        ranks: of 16-bit factors; 8-bit ones have twice as many for the same bytes.
+    """
+    once = {"global_rank": ranks.global_rank, "local_rank": ranks.local_rank}
+    twice = {name: 2 * rank for name, rank in once.items()}
+    return {
+        "weights": Part(
+            "weight bits by sensitivity",
+            {"weight_allocation": "sensitivity", "weight_statistic": "residual"},
+            {"weight_allocation": "vasmp", "weight_statistic": "rotated"},
+        ),
+        "activations": Part(
+            "activation bits by sensitivity",
+            {"timestep_allocation": "sensitivity"},
+            {"timestep_allocation": "uniform"},
+        ),
+        "table": Part("table of modulations", {"modulation": "table"}, {"modulation": "weights"}),
+        "rows": Part(
+            "searched steps of weight rows", {"weight_scale": "mse"}, {"weight_scale": "gaussian"}
+        ),
+        "tokens": Part(
+            "blended steps of tokens",
+            {"activation_scale": "blend"},
+            {"activation_scale": "gaussian"},
+        ),
+        "factors": Part(
+            "8-bit factors of twice the rank",
+            {"factor_bits": 8, **twice},
+            {"factor_bits": 16, **once},
+        ),
+    }
+
+
+def part_rows(target: str, ranks: Ranks) -> list[Row]:
+    """Every part alone, and the mixture without each, at one target.
+
+    Their rows are paired with the paper's recipe and with the mixture, which are among
+    `rows.recipe_rows`.
+    """
+    known = parts(ranks)
+    alone = [
+        Row(
+            target,
+            f"only-{name}",
+            f"the paper's with {part.label}",
+            "part alone",
+            recipe=PAPER,
+            overrides={**known["factors"].papers, **part.ours},
+            against=(PAPER,),
+        )
+        for name, part in known.items()
+    ]
+    without = [
+        Row(
+            target,
+            f"standard-no-{name}",
+            f"standard without {part.label}",
+            "part missing",
+            recipe=MIXTURE,
+            overrides={**known["factors"].ours, **part.papers},
+            against=(MIXTURE,),
+        )
+        for name, part in known.items()
+    ]
+    return alone + without

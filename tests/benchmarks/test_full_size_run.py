@@ -1,0 +1,53 @@
+"""The full-size run, on a network that is small and in this process: its commands fit together."""
+
+import sys
+from contextlib import redirect_stdout
+
+from benchmarks import full_size_build, full_size_run
+from benchmarks.full_size_run import ONE_UPSCALE, QPLAN, STEPS, VAE, Size, measure
+from tests.artifacts.make_pack import TINY
+from tests.planner.run_qplan import run_qplan
+
+SMALL_VAE = VAE | {
+    "block_out_channels": (4,) * 4,
+    "latent_channels": TINY.in_channels,
+    "layers_per_block": 1,
+    "norm_num_groups": 2,
+}
+SIZE = Size(TINY, SMALL_VAE, text_tokens=7, picture_px=32)
+
+
+def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
+    ran = []
+
+    def in_this_process(command, *, stdout=None):
+        if command[:3] == [*QPLAN]:
+            ran.append(command[3])
+            result = run_qplan(*command[3:])
+            assert result.exit_code == 0, result.output
+        else:
+            assert command[2] == ONE_UPSCALE
+            ran.append("upscale")
+            monkeypatch.setattr(sys, "argv", ["-c", *command[3:]])
+            with redirect_stdout(stdout):
+                exec(ONE_UPSCALE, {})
+        return {"wall_s": 1.0}
+
+    for module in (full_size_build, full_size_run):
+        monkeypatch.setattr(module, "run", in_this_process)
+    full_size_build.write_random_checkpoint(tmp_path / "dit4sr_random.safetensors", TINY)
+    result = measure(tmp_path, SIZE, target="W4A4", calibrate=True)
+    assert ran == ["build", "verify", "upscale", "calibrate"]
+    assert result["pack_bytes"] > 0
+    (times,) = result["stages"].values()
+    assert times["passes"] % STEPS == 0
+    assert times["whole"]["median"] > 0
+    assert set(times["stages"]) >= {"network", "VAE encoder", "VAE decoder"}
+
+
+def test_a_process_is_accounted_for(tmp_path):
+    with (tmp_path / "out").open("w") as stream:
+        took = full_size_build.run([sys.executable, "-c", "print('done')"], stdout=stream)
+    assert (tmp_path / "out").read_text() == "done\n"
+    assert took["wall_s"] > 0
+    assert 0 < took["peak_gib"] < 1
