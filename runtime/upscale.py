@@ -65,6 +65,7 @@ def upscale_file(
     style: ResultStyle | None = None,
     max_pixels: int = DEFAULT_MAX_PIXELS,
     progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
 ) -> FileReport:
     """Upscale ``source`` into ``output``, which appears whole or not at all.
 
@@ -79,6 +80,7 @@ def upscale_file(
         style: how large the result is, and what of the input it keeps; None for four times and all.
         max_pixels: an input with more is refused.
         progress: called after every sampling step.
+        on_latent: likewise, with the latent.
 
     Raises:
         ImageError: the input is no image, damaged or too large, or its result does not fit the
@@ -97,6 +99,7 @@ def upscale_file(
         caption=caption,
         scale=style.scale,
         progress=progress,
+        on_latent=on_latent,
     )
     alpha = None if image.alpha is None else resize(image.alpha, result.shape[-2:])
     written = write_image(

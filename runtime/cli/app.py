@@ -16,6 +16,7 @@ from runtime.cli.eval import EVAL_EXAMPLE, evaluate
 from runtime.cli.model import ModelCheck, check_model, load_pipeline
 from runtime.cli.tune import TUNE_EXAMPLE, tune
 from runtime.cli.upscale import UPSCALE_EXAMPLE, upscale
+from runtime.cli.web import WEB_EXAMPLE, web
 
 if TYPE_CHECKING:
     from runtime.loader import Loader
@@ -43,6 +44,7 @@ def make_app(
     runs_models = {"load_pipeline": load_pipeline, "check_model": check_model}
     app.command(epilog=UPSCALE_EXAMPLE)(grouped_options(upscale, **runs_models))
     app.command("eval", epilog=EVAL_EXAMPLE)(grouped_options(evaluate, **runs_models))
+    app.command(epilog=WEB_EXAMPLE)(grouped_options(web, **runs_models))
     app.command(epilog=DOCTOR_EXAMPLE)(doctor)
     app.command(epilog=BENCH_EXAMPLE)(bench)
     app.command(epilog=TUNE_EXAMPLE)(tune)

@@ -1,0 +1,90 @@
+"""The page: its command's errors, and in a real browser from upload to download."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+import pyvips
+
+from tests.artifacts.make_pack import make_pack
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_the_command_refuses_what_it_cannot_serve(qrun, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = qrun("web")
+    assert found.exit_code == 2
+    assert "--pack" in found.stderr
+    found = qrun("web", "--pack", "m.qpack", "--device", "tpu")
+    assert found.exit_code == 2
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    found = qrun("web", "--pack", "m.qpack")
+    assert found.exit_code == 2
+    assert "qdit4sr[web]" in found.stderr
+
+
+@pytest.fixture
+def served(tmp_path):
+    """The address of `qrun web`, in a process of its own."""
+    pytest.importorskip("gradio", reason="needs the extra `web`")
+    make_pack(tmp_path / "m.qpack")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    words = ["web", "--pack", "m.qpack", "--port", str(port), "--max-upload", "1", "-o", "out"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "runtime.cli.main", *words],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    address = f"http://127.0.0.1:{port}"
+    try:
+        _wait_for(address, process)
+        yield address
+    finally:
+        process.terminate()
+        process.communicate(timeout=30)
+
+
+def _wait_for(address, process):
+    for _ in range(600):
+        try:
+            urllib.request.urlopen(address, timeout=5).close()
+        except (urllib.error.URLError, ConnectionError, TimeoutError):
+            assert process.poll() is None, process.stderr.read()
+            time.sleep(0.2)
+        else:
+            return
+    raise AssertionError(f"{address} never answered")
+
+
+@pytest.mark.browser
+def test_from_upload_to_download(served, tmp_path, browser):
+    page = browser.new_page()
+    requests = []
+    page.on("request", lambda request: requests.append(request.url))
+    pyvips.Image.black(8, 6, bands=3).write_to_file(str(tmp_path / "small.png"))
+    page.goto(served)
+    page.set_input_files("input[type=file]", str(tmp_path / "small.png"))
+    page.wait_for_selector(".image-frame img")
+    page.get_by_role("button", name="Enlarge", exact=True).click()
+    page.wait_for_function(
+        "document.querySelector('#progress textarea').value.startsWith('done')", timeout=60_000
+    )
+    with page.expect_download() as download:
+        page.click("#download")
+    target = tmp_path / "result.png"
+    download.value.save_as(target)
+    image = pyvips.Image.new_from_file(str(target))
+    assert (image.width, image.height) == (32, 24)
+    assert [p.name.startswith("small-") for p in (tmp_path / "out").glob("*.png")] == [True]
+    assert not [url for url in requests if not url.startswith((served, "blob:", "data:"))]
