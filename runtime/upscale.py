@@ -8,13 +8,17 @@ The order is DiT4SR's:
 4. sampling (`runtime.sampling.sampler`), in tiles where the latent is large;
 5. VAE decoding, colour correction against the enlarged image, resize to exactly four times, or to
    the smaller scale that was asked for.
+
+Where the image is large, all but the fourth go by strips of it (`runtime.strips`).
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from runtime.images.alpha import resize_visible
@@ -25,8 +29,10 @@ from runtime.images.image_io import (
     read_header,
     read_image,
     write_image,
+    write_pixels,
 )
 from runtime.images.made_with import Setting
+from runtime.images.pixel_form import PixelForm
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.images.result_style import ResultStyle
 from runtime.memory import with_smaller_tiles
@@ -35,6 +41,7 @@ from runtime.sampling.autoencoder import decode, encode
 from runtime.sampling.sampler import TOKENS_AT_ONCE, LatentCallback, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import check_table_steps
+from runtime.strips import StripedImage, decode_strips, encode_strips, in_strips
 
 TILE_FLOOR = 16
 """Smallest network tile tried when memory runs out, in latent pixels (128 px of the image)."""
@@ -91,6 +98,30 @@ def upscale_file(
     header = read_header(source, max_pixels=max_pixels)
     check_output_size(output, style.scale * header.width, style.scale * header.height)
     image = read_image(source, max_pixels=max_pixels)
+    height, width = image.rgb.shape[-2:]
+    if in_strips(height, width, settings):
+        form = PixelForm.of(output, image, transparent=image.alpha is not None)
+        pixels = upscale_in_strips(
+            pipeline,
+            image.rgb,
+            settings,
+            form,
+            alpha=image.alpha,
+            caption=caption,
+            scale=style.scale,
+            progress=progress,
+            on_latent=on_latent,
+        )
+        written = write_pixels(
+            output,
+            pixels,
+            form,
+            image,
+            made_with=made_with,
+            quality=style.quality,
+            strip=style.strip,
+        )
+        return FileReport(pixels.shape[1], pixels.shape[0], (*image.notes, *written))
     result = upscale(
         pipeline,
         image.rgb,
@@ -151,6 +182,50 @@ def upscale(
         on_latent=on_latent,
     )
     return decode_image(pipeline, encoded, latent, settings)
+
+
+@torch.inference_mode()
+def upscale_in_strips(
+    pipeline: Pipeline,
+    rgb: Tensor,
+    settings: UpscaleSettings,
+    form: PixelForm,
+    *,
+    alpha: Tensor | None = None,
+    caption: str | None = None,
+    scale: int = SCALE,
+    progress: StepCallback | None = None,
+    on_latent: LatentCallback | None = None,
+) -> NDArray[Any]:
+    """`upscale` of an image that is too large to lie in memory whole (`runtime.strips`).
+
+    Args:
+        pipeline: the model.
+        rgb: as `upscale` takes it; `runtime.strips.in_strips` says whether it can be cut.
+        settings: likewise.
+        form: of the result's pixels.
+        alpha: as `upscale` takes it.
+        caption: likewise.
+        scale: likewise.
+        progress: likewise.
+        on_latent: likewise.
+
+    Returns:
+        The result as integers [H * scale, W * scale, bands].
+
+    Raises:
+        ResourceError: memory ran out with the smallest tiles.
+    """
+    image = StripedImage(rgb, alpha, pipeline.vae_factor * pipeline.patch_size)
+    latent = sample_latent(
+        pipeline,
+        encode_strips(pipeline, image),
+        settings,
+        caption=caption,
+        progress=progress,
+        on_latent=on_latent,
+    )
+    return decode_strips(pipeline, image, latent, settings, scale=scale, form=form)
 
 
 @dataclass(frozen=True, eq=False)

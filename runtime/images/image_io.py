@@ -24,10 +24,10 @@ Every conversion that loses something is said in ``notes`` and in this module's 
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import pyvips
-import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from artifacts.files.whole_file import replacing
@@ -39,13 +39,11 @@ from runtime.images.loaded_image import Header, LoadedImage
 from runtime.images.made_with import Setting, with_record
 from runtime.images.metadata import with_metadata
 from runtime.images.opening import first_line, open_image
+from runtime.images.pixel_form import PixelForm
 from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError, ResourceError
 
 logger = logging.getLogger(__name__)
-
-LUMA = (0.2126, 0.7152, 0.0722)
-"""Weights of red, green and blue in gray (ITU-R BT.709); they sum to 1, so gray stays gray."""
 
 JPEG_QUALITY = 95
 WEBP_QUALITY = 92
@@ -56,8 +54,6 @@ _MAX_SIDE_PX = {".jpg": 65500, ".jpeg": 65500, ".webp": 16383, ".avif": 16384}
 """Longest side that a format can hold, where it has a limit that an upscaled image can meet."""
 
 _LACKS_EXIF = {".tif", ".tiff"}
-_DEEP_SUFFIXES = {".png", ".tif", ".tiff"}
-_HAS_TRANSPARENCY = OUTPUT_SUFFIXES - {".jpg", ".jpeg"}
 
 
 def read_header(path: Path, *, max_pixels: int = DEFAULT_MAX_PIXELS) -> Header:
@@ -132,23 +128,43 @@ def write_image(
         ImageError: the format cannot hold an image of this size.
         ResourceError: the file could not be written.
     """
-    suffix = path.suffix.lower()
-    check_output_size(path, rgb.shape[-1], rgb.shape[-2])
-    notes = []
-    deep = like.sample_bits == 16
-    if deep and suffix not in _DEEP_SUFFIXES:
-        deep = False
-        notes.append(f"16 bits written as 8, which is all that {suffix} holds")
-    if alpha is not None and suffix not in _HAS_TRANSPARENCY:
-        rgb = on_white(rgb, alpha)
-        alpha = None
-        notes.append(f"transparency flattened on white: {suffix} has none")
-    if like.gray:
-        weights = torch.tensor(LUMA, device=rgb.device).view(1, 3, 1, 1)
-        rgb = (rgb * weights).sum(dim=1, keepdim=True)
-    channels = rgb if alpha is None else torch.cat([rgb, alpha.to(rgb)], dim=1)
+    form = PixelForm.of(path, like, transparent=alpha is not None)
+    pixels = form.codes(rgb, alpha)
+    return write_pixels(path, pixels, form, like, made_with=made_with, quality=quality, strip=strip)
 
-    image = _to_vips(channels, deep=deep, gray=like.gray)
+
+def write_pixels(
+    path: Path,
+    pixels: NDArray[Any],
+    form: PixelForm,
+    like: LoadedImage,
+    *,
+    made_with: Mapping[str, Setting] | None = None,
+    quality: int | None = None,
+    strip: bool = False,
+) -> list[str]:
+    """`write_image` of values that are integers already.
+
+    Args:
+        path: ends in one of `OUTPUT_SUFFIXES`.
+        pixels: as `PixelForm.codes` gives them.
+        form: `PixelForm.of` the same path and input.
+        like: the input.
+        made_with: as `write_image` takes it.
+        quality: likewise.
+        strip: likewise.
+
+    Returns:
+        What the format could not keep, one phrase each.
+
+    Raises:
+        ImageError: the format cannot hold an image of this size.
+        ResourceError: the file could not be written.
+    """
+    suffix = path.suffix.lower()
+    check_output_size(path, pixels.shape[1], pixels.shape[0])
+    notes = list(form.notes)
+    image = form.to_vips(pixels)
     if not strip:
         image = with_metadata(image, like.metadata)
         if suffix in _LACKS_EXIF and like.metadata.has_exif:
@@ -177,25 +193,11 @@ def read_preview(path: Path, *, side_px: int, max_pixels: int = DEFAULT_MAX_PIXE
     """
     loaded = decode(open_image(path, max_pixels=max_pixels), max_pixels=max_pixels)
     rgb = loaded.rgb if loaded.alpha is None else on_white(loaded.rgb, loaded.alpha)
-    image = _to_vips(rgb, deep=False, gray=False)
+    form = PixelForm(gray=False, alpha=False, flattened=False, deep=False, notes=())
+    image = form.to_vips(form.codes(rgb, None))
     small = image.thumbnail_image(side_px, height=side_px, size="down")
     data: bytes = small.jpegsave_buffer(Q=PREVIEW_QUALITY)
     return data
-
-
-def _to_vips(channels: Tensor, *, deep: bool, gray: bool) -> pyvips.Image:
-    """Round [1, bands, H, W] in 0 ... 1 to an 8- or 16-bit image."""
-    full_scale, dtype = (65535, np.uint16) if deep else (255, np.uint8)
-    scaled = channels[0].float().clamp(0, 1).mul_(full_scale).round_()
-    pixels = scaled.permute(1, 2, 0).cpu().numpy().astype(dtype)
-    interpretation = {
-        (False, False): "srgb",
-        (False, True): "b-w",
-        (True, False): "rgb16",
-        (True, True): "grey16",
-    }[deep, gray]
-    image = pyvips.Image.new_from_array(np.ascontiguousarray(pixels))
-    return image.copy(interpretation=interpretation)
 
 
 def _save(

@@ -43,14 +43,21 @@ def bicubic(image: Tensor, size: tuple[int, int] | torch.Size) -> Tensor:
 
 
 def pad_to_multiple(image: Tensor, unit: int, *, at_least: int) -> Tensor:
-    """Extend [1, C, H, W] to the right and below, to multiples of ``unit`` no less than a size.
+    """Extend [1, C, H, W] to the right and below, to multiples of ``unit`` no less than a size."""
+    height, width = (math.ceil(max(side, at_least) / unit) * unit for side in image.shape[-2:])
+    return pad_to(image, height, width)
+
+
+def pad_to(image: Tensor, height: int, width: int) -> Tensor:
+    """Extend [1, C, H, W] to the right and below, to a size no less than its own.
 
     The new pixels mirror the image; where it is too small to be mirrored, its edge is repeated.
     """
-    height, width = image.shape[-2:]
-    below = math.ceil(max(height, at_least) / unit) * unit - height
-    right = math.ceil(max(width, at_least) / unit) * unit - width
-    for side, padding in ((width, (0, right, 0, 0)), (height, (0, 0, 0, below))):
+    below, right = height - image.shape[-2], width - image.shape[-1]
+    for side, padding in (
+        (image.shape[-1], (0, right, 0, 0)),
+        (image.shape[-2], (0, 0, 0, below)),
+    ):
         if any(padding):
             mirrored = max(padding) < side
             image = F.pad(image, padding, mode="reflect" if mirrored else "replicate")

@@ -103,4 +103,4 @@ def blend_tiles(results: Iterable[Tensor], like: Tensor, tiles: Sequence[Tile]) 
     for tile, result in zip(tiles, results, strict=True):
         tile.of(total).add_(weights * result)
         tile.of(weight_sum).add_(weights)
-    return total / weight_sum
+    return total.div_(weight_sum)  # in place: it may be the latent of a very large image
