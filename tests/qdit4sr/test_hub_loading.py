@@ -5,11 +5,11 @@ import pytest
 import pyvips
 
 import qdit4sr
-from tests.artifacts.hub.stand_in import Hub
+from tests.artifacts.hub.stand_in import Hub, log_in
 from tests.artifacts.make_pack import make_pack
 from tests.planner.run_qplan import run_qplan
 
-constants = pytest.importorskip("huggingface_hub.constants", reason="needs the extra `hub`")
+pytest.importorskip("huggingface_hub", reason="needs the extra `hub`")
 
 # The client's own, of its HTTP library's way to send bytes.
 pytestmark = pytest.mark.filterwarnings("ignore:Use 'content=:DeprecationWarning")
@@ -20,13 +20,7 @@ def pushed(tmp_path, monkeypatch):
     """A pack on the stand-in of the hub; its commit."""
     with Hub() as hub:
         monkeypatch.chdir(tmp_path)
-        monkeypatch.setenv("HF_TOKEN", hub.token)
-        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-        monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-        monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-        monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-        files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-        monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+        log_in(monkeypatch, hub, tmp_path / "home")
         make_pack(tmp_path / "m.qpack")
         card = ("--license", "mit", "--base-model", "org/weights")
         result = run_qplan("push", tmp_path / "m.qpack", "org/name", *card)

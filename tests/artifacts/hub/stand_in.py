@@ -292,3 +292,16 @@ class _Handler(BaseHTTPRequestHandler):
         etag = entry["lfs"]["oid"] if "lfs" in entry else entry["oid"]
         headers = {"ETag": f'"{etag}"', "X-Repo-Commit": found[1], "Accept-Ranges": "bytes"}
         return self.send(200, content, headers)
+
+
+def log_in(monkeypatch, hub, home):
+    """Have the hub's client in this process know ``hub`` alone, with empty caches in ``home``."""
+    from huggingface_hub import constants
+
+    monkeypatch.setenv("HF_TOKEN", hub.token)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(home))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(home / "hub"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
+    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)

@@ -15,7 +15,7 @@ import yaml
 
 from artifacts.pack.reader import open_pack
 from planner.build.model_card import model_card
-from tests.artifacts.hub.stand_in import Hub
+from tests.artifacts.hub.stand_in import Hub, log_in
 from tests.artifacts.make_pack import make_pack
 from tests.planner.run_qplan import assert_fails, run_qplan
 
@@ -75,13 +75,7 @@ def command(tmp_path, hub):
 def home(tmp_path, monkeypatch, hub):
     """Logged in to the stand-in, in this process, with empty caches."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HF_TOKEN", hub.token)
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "home"))
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "home" / "hub"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(constants, "ENDPOINT", hub.url)
-    files = f"{hub.url}/{{repo_id}}/resolve/{{revision}}/{{filename}}"
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", files)
+    log_in(monkeypatch, hub, tmp_path / "home")
     return tmp_path / "home"
 
 
