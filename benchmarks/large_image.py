@@ -5,7 +5,7 @@
     python -m benchmarks.large_image --network          # hours: with every pass of the network
 
 Without --network a stand-in takes the network's place, which returns zeros: its tiles are as large
-for a small picture as for a large one, and take their memory (0.2 GB for the bundled model) once.
+for a small picture as for a large one.
 Everything else is as in `qrun upscale`: reading, autoencoder, sampler, colours, writing. --whole
 does without strips, as small pictures are done.
 """
