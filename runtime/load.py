@@ -17,6 +17,7 @@ from artifacts.pack.modulation import tabled_tensors
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.trial import trial_of
+from runtime.memory import return_freed_memory
 from runtime.network.attention import set_softmax_bits
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.modulation import TableIndex, install_table
@@ -31,6 +32,9 @@ from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
 
 logger = logging.getLogger(__name__)
+
+_LAYERS_BETWEEN_RETURNS = 16
+"""Giving freed memory back takes milliseconds, and its next use page faults."""
 
 
 def load_pack(
@@ -187,6 +191,7 @@ def network_from_checkpoint(
         for name in checkpoint.names
     }
     network.load_state_dict(state, assign=True)
+    return_freed_memory()
     return network.to(device).eval().requires_grad_(False)
 
 
@@ -224,9 +229,11 @@ def network_from_pack(
     _leave_out(network, pack.manifest.omitted)
     if source is None:
         _leave_out(network, tabled)
-    for name in pack.layer_names:
+    for made, name in enumerate(pack.layer_names):
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
         network.set_submodule(name, layer.to(device))
+        if made % _LAYERS_BETWEEN_RETURNS == 0:
+            return_freed_memory()
     state = {
         name: _held(pack.tensor(name), name, pack.architecture, device, dtype)
         for name in pack.tensor_names
@@ -252,6 +259,7 @@ def network_from_pack(
         layers = pack.architecture.modulations.layers
         tables = {name: _rows(pack, name, dtype).to(device) for name in layers}
         install_table(network, index.to(device), tables)
+    return_freed_memory()
     return network.to(device).eval().requires_grad_(False)
 
 
