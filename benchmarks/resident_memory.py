@@ -233,9 +233,9 @@ def render(result: Mapping[str, Any]) -> str:
             f"On disk the pack has {disk['pack_bytes'] / 1e9:.2f} GB,"
             f" {disk['pack_bytes'] / disk['checkpoint_bytes']:.2f} of the bfloat16 checkpoint's"
             f" {disk['checkpoint_bytes'] / 1e9:.2f} GB.",
-            "Four-bit codes lie there two in a byte; only `triton-packed` keeps them so. All others"
-            " unpack",
-            "them at load to one byte each, which their products read.",
+            "Four-bit codes lie there two in a byte. `triton-packed` and `cpu` on its compiled"
+            " kernels keep them so;",
+            "all others unpack them at load to one byte each, which their products read.",
             "",
         ]
     )
