@@ -7,7 +7,8 @@ Weights, autoencoder and prompts are random numbers in the shapes of DiT4SR and 
 medium: the picture says nothing, time and memory do. Every part runs as a process of its own, and
 the operating system's account of it is printed: wall and processor seconds, peak memory. The
 upscale takes a picture of 128x128 px to 512x512 px, one tile, with 2 steps and guidance: two passes
-of the network, each with both guidance branches. Calibration and probe see the same picture and
+of the network, each with both guidance branches. Calibration sees the same picture and steps; the
+probe a crop of 32x32 px, 128 px enlarged, with one cotangent: five passes for each of the two
 steps. With ``--parts`` the others keep what the JSON file has of them.
 """
 
@@ -25,10 +26,13 @@ from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from PIL import Image
 from safetensors.torch import save_file
 
+from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE
 from artifacts.dit4sr.config import TransformerConfig
+from artifacts.dit4sr.family import FAMILY
 from benchmarks.full_size_build import QPLAN, build, random_checkpoint, run
 from benchmarks.photos import held_out_photos
 from runtime.bench.machine import machine_facts
+from runtime.images.resizing import SCALE
 
 PARTS = ("build", "verify", "upscale", "calibrate", "probe")
 STEPS, GUIDANCE = 2, 2.0
@@ -68,21 +72,28 @@ class Size:
         vae: of the autoencoder.
         text_tokens: of a prompt.
         picture_px: side of the picture.
+        probe_px: side of the crop of it that is probed.
     """
 
     network: TransformerConfig = field(default_factory=TransformerConfig)
     vae: Mapping[str, Any] = field(default_factory=lambda: VAE)
     text_tokens: int = TEXT_TOKENS
     picture_px: int = 128
+    probe_px: int = 32
 
 
 def write_base(folder: Path, size: Size) -> Path:
     """A base folder of random numbers, autoencoder and scheduler; prompts lie beside it.
 
+    Its sampling defaults let pictures be as small as the probe's.
+
     Returns:
         The prompts' file.
     """
     prompts = folder / "prompts.safetensors"
+    folder.mkdir(parents=True, exist_ok=True)
+    sampling = FAMILY.sampling.model_copy(update={"min_side_px": SCALE * size.probe_px})
+    (folder / SAMPLING_FILE).write_text(sampling.model_dump_json())
     if not prompts.exists():
         torch.manual_seed(SEED)
         AutoencoderKL(**size.vae).save_pretrained(folder / "vae")
@@ -140,6 +151,7 @@ def measure(work: Path, size: Size, *, target: str, parts: Collection[str]) -> d
     model = ["--base", str(base), "--prompts", str(prompts), *sampler]
     recipe = ["--recipe", "q-dit4sr", "--force"]
     seen = [str(checkpoint), "--calib", str(pictures), *model]
+    probed = ["--pictures", "1", "--cotangents", "1", "--crop", str(size.probe_px)]
     run_part: dict[str, Callable[[], dict[str, Any]]] = {
         "build": lambda: build(checkpoint, pack, target, *model, *recipe) | _pack_bytes(pack),
         "verify": lambda: run([*QPLAN, "verify", str(pack)]),
@@ -147,11 +159,10 @@ def measure(work: Path, size: Size, *, target: str, parts: Collection[str]) -> d
         "calibrate": lambda: run(
             [*QPLAN, "calibrate", *seen, *recipe, "--target", target, "-o", str(calibration)]
         ),
-        "probe": lambda: run(
-            [*QPLAN, "probe", *seen, "--pictures", "1", "--force", "-o", str(sensitivity)]
-        ),
+        "probe": lambda: run([*QPLAN, "probe", *seen, *probed, "--force", "-o", str(sensitivity)]),
     }
     sampling = {"steps": STEPS, "guidance": GUIDANCE, "picture_px": size.picture_px}
+    sampling |= {"probe_px": size.probe_px}
     result: dict[str, Any] = {"target": target, "sampling": sampling}
     for part in PARTS:
         if part in parts:

@@ -14,8 +14,8 @@ SMALL_VAE = VAE | {
     "layers_per_block": 1,
     "norm_num_groups": 2,
 }
-NETWORK = TINY.model_copy(update={"pos_embed_max_size": 32})  # a probe's picture is one tile
-SIZE = Size(NETWORK, SMALL_VAE, text_tokens=7, picture_px=32)
+NETWORK = TINY.model_copy(update={"pos_embed_max_size": 32})  # tiles as large as DiT4SR's
+SIZE = Size(NETWORK, SMALL_VAE, text_tokens=7, picture_px=32, probe_px=16)
 
 
 def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
