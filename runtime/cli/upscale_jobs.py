@@ -61,10 +61,10 @@ def upscale_jobs(jobs: Sequence[Job], batch: Batch, screen: Screen) -> list[Outc
         )
 
     def work(job: Job) -> dict[str, Any]:
-        from runtime.upscale import upscale_file
-
         if job.source in bad:
             raise bad[job.source]
+        from runtime.upscale import upscale_file
+
         pipeline, settings = loaded[0]
         started = time.perf_counter()
         report = upscale_file(
