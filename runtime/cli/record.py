@@ -5,6 +5,9 @@ that a batch may go on elsewhere.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -62,6 +65,32 @@ def common_record(
     for name, file in files.items():
         record[name] = None if file is None else file.name
     return {name: value for name, value in record.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Records:
+    """What the results of a command record, each when asked for.
+
+    Attributes:
+        read_common: what all have in common; reads the pack, so it is called with the first result.
+        captions: image -> its own prompt.
+    """
+
+    read_common: "Callable[[], MadeWith]"
+    captions: Mapping[Path, str]
+
+    @cached_property
+    def common(self) -> "MadeWith":
+        """What all results have in common."""
+        return self.read_common()
+
+    def of(self, source: Path) -> "MadeWith":
+        """What the result of ``source`` records."""
+        return record_of(self.common, source, self.captions.get(source))
+
+    def settled(self) -> "Records":
+        """The same for a process elsewhere, which reads nothing for it."""
+        return Records(partial(dict, self.common), self.captions)
 
 
 def record_of(common: "MadeWith", source: Path, caption: str | None) -> "MadeWith":
