@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from runtime.base.files import BaseFiles
     from runtime.pipeline import Pipeline
     from runtime.prompts.texts import PromptTexts
+    from runtime.remote.place import Place
     from runtime.sampling.settings import SamplingOptions
 
 
@@ -130,7 +131,7 @@ class PromptOptions:
         ),
     ] = None
 
-    def captions(self, images: "Iterable[Path]") -> dict[Path, str]:
+    def captions(self, images: "Iterable[Place]") -> "dict[Place, str]":
         """The caption of every image that has one.
 
         Raises:

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 
 from runtime.images.batch import Outcome
+from runtime.remote.copies import shown
 
 
 class Screen:
@@ -103,4 +104,4 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
         level = "warning" if record.levelno >= logging.WARNING else "note"
-        self._show(f"{level}: {record.getMessage()}")
+        self._show(f"{level}: {shown(record.getMessage())}")

@@ -22,6 +22,7 @@ from runtime.cli.upscale_work import ImageWork, ModelChoice
 from runtime.compare.place import check_page
 from runtime.images.batch import Outcome
 from runtime.images.job_plan import plan_jobs
+from runtime.remote.place import as_place
 from schemas.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
@@ -47,7 +48,8 @@ qrun upscale s3://bucket/photos -o s3://bucket/upscaled/ --pack org/name@v1 --en
 
 def upscale(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
+        list[str],
+        typer.Argument(metavar="INPUT", help="Images, or folders of images; also as URLs."),
     ],
     *,
     pack: Annotated[
@@ -94,7 +96,8 @@ def upscale(
         style = results.style
         style.check()
         notes: list[str] = []
-        planned = plan_jobs(inputs, out, style=style, recursive=recursive, note=notes.append)
+        places = [as_place(text) for text in inputs]
+        planned = plan_jobs(places, out, style=style, recursive=recursive, note=notes.append)
         if compare is not None:
             check_page(compare, planned, force=force)
         place = None if pack is None else local_pack(pack)

@@ -13,6 +13,8 @@ from runtime.cli.screen import Screen
 from runtime.cli.upscale_work import ImageWork, ModelChoice, RemoteWork
 from runtime.images.batch import Engine, Job, Outcome, run_jobs
 from runtime.images.local_engine import in_threads, one_by_one
+from runtime.remote.copies import local_copy
+from runtime.remote.place import Place
 from schemas.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -87,20 +89,21 @@ def _elsewhere(batch: Batch) -> Engine:
     return on_ray(make_work, batch.cluster, batch.model.network.device)
 
 
-def _bad_before_the_first_good(jobs: Sequence[Job], max_pixels: int) -> dict[Path, ImageError]:
+def _bad_before_the_first_good(jobs: Sequence[Job], max_pixels: int) -> dict[Place, ImageError]:
     """Images that cannot be read, up to the first that can.
 
     The image library takes a tenth of a second, a model seconds to minutes: where no image is good,
     none is loaded for. The others' headers are read when it is their turn, so that a batch of many
     thousand files begins at once.
     """
-    bad: dict[Path, ImageError] = {}
+    bad: dict[Place, ImageError] = {}
     if jobs:
         from runtime.images.image_io import read_header
 
         for job in jobs:
             try:
-                read_header(job.source, max_pixels=max_pixels)
+                with local_copy(job.source) as file:
+                    read_header(file, max_pixels=max_pixels)
             except ImageError as error:
                 bad[job.source] = error
             else:
@@ -116,7 +119,7 @@ def _share_of_threads(workers: int) -> Callable[[], None]:
     return lambda: torch.set_num_threads(share)
 
 
-def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Path, str]:
+def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Place, str]:
     """Outputs that need no work, with the reason.
 
     Raises:
@@ -125,12 +128,12 @@ def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Pat
     there = [job for job in jobs if job.problem is None and job.output.exists()]
     if not there:
         return {}
-    from runtime.images.made_with import state_of
+    from runtime.cli.finished import state_of_result
 
-    skip: dict[Path, str] = {}
+    skip: dict[Place, str] = {}
     others: list[str] = []
     for job in there:
-        state, differing = state_of(job.output, records.of(job.source))
+        state, differing = state_of_result(job, records)
         if state == "different":
             others.append(f"{job.output}: {differing}")
         elif state == "unreadable":

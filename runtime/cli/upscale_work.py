@@ -13,6 +13,7 @@ from runtime.cli.model import BaseOptions, NetworkOptions, local_pack
 from runtime.cli.record import Records
 from runtime.images.batch import Job
 from runtime.images.result_style import ResultStyle
+from runtime.remote.copies import local_files
 from schemas.errors import PackError
 
 if TYPE_CHECKING:
@@ -102,17 +103,18 @@ class ImageWork:
         from runtime.upscale import upscale_file
 
         started = time.perf_counter()
-        report = upscale_file(
-            pipeline,
-            job.source,
-            job.output,
-            settings,
-            caption=self.records.captions.get(job.source),
-            made_with=self.records.of(job.source),
-            style=self.style,
-            max_pixels=self.max_pixels,
-            progress=step,
-        )
+        with local_files(job) as (source, output):
+            report = upscale_file(
+                pipeline,
+                source,
+                output,
+                settings,
+                caption=self.records.captions.get(job.source),
+                made_with=self.records.of(job.source, source),
+                style=self.style,
+                max_pixels=self.max_pixels,
+                progress=step,
+            )
         return {
             "width_px": report.width,
             "height_px": report.height,

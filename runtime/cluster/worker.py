@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from runtime.images.batch import Job, Outcome, Work, attempt
+from runtime.remote.copies import shown
 from schemas.errors import ResourceError
 
 logger = logging.getLogger(__name__)
@@ -96,4 +97,4 @@ class _KeptLines(logging.Handler):
         self.lines: list[tuple[int, str]] = []
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.lines.append((record.levelno, record.getMessage()))
+        self.lines.append((record.levelno, shown(record.getMessage())))

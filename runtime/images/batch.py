@@ -6,10 +6,10 @@ Nothing heavy is imported here.
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 from artifacts.files.partial_file import sweep_partial_files
+from runtime.remote.place import Place, RemotePath, remote_errors
 from schemas.error_text import describe_error, one_line
 from schemas.errors import CheckpointError, PackError, QPackError, UsageError
 
@@ -27,8 +27,8 @@ class Job:
         problem: why this job cannot be done, known before any work; None for a job that can.
     """
 
-    source: Path
-    output: Path
+    source: Place
+    output: Place
     problem: QPackError | None = None
 
 
@@ -57,14 +57,21 @@ Work = Callable[[Job], dict[str, Any]]
 """Does one job and returns details for the report."""
 
 
-def check_writable(folder: Path) -> None:
+def check_writable(folder: Place) -> None:
     """Make ``folder`` if need be, and write to it: no permission bit tells as surely.
 
     What earlier commands left there when they were killed is removed.
 
+    Folders behind URLs are made where there is such a thing; object stores are not tried out.
+
     Raises:
         UsageError: it cannot be written to.
     """
+    if isinstance(folder, RemotePath):
+        if not folder.at_once:
+            with remote_errors(folder):
+                folder.store.makedirs(folder.url, exist_ok=True)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -122,7 +129,7 @@ def run_jobs(
     jobs: Sequence[Job],
     engine: Engine,
     *,
-    skip: Mapping[Path, str],
+    skip: Mapping[Place, str],
     report: Callable[[Outcome], None],
 ) -> list[Outcome]:
     """Do every job; a failure is reported and the others go on.
