@@ -96,12 +96,12 @@ def cluster(options: ClusterOptions) -> Iterator[Any]:
             f"no Ray cluster {where}: {one_line(cause)}",
             hint="`ray status` says whether there is one; without --address one is started here",
         ) from cause
-    try:
-        # A thread of Ray's prints of workers that died, onto stdout, which is for results.
-        with redirect_stdout(_Nowhere()):
+    # A thread of Ray's prints of workers that died, onto stdout, which is for results.
+    with redirect_stdout(_Nowhere()):
+        try:
             yield module
-    finally:
-        module.shutdown()
+        finally:
+            module.shutdown()
 
 
 class _Nowhere(io.TextIOBase):
