@@ -20,6 +20,7 @@ from runtime.cli.options import (
     FullPrecision,
     Guidance,
     MaxPixels,
+    Memory,
     Overlap,
     Seed,
     Source,
@@ -59,6 +60,7 @@ class NetworkOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     backend: Backend = "auto"
+    memory: Memory = "auto"
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
     @property
@@ -84,7 +86,7 @@ class NetworkOptions:
         """
         from runtime.sampling.settings import check_activation_bits
 
-        check_names(self.device, self.dtype, self.backend)
+        check_names(self.device, self.dtype, self.backend, self.memory)
         self.sampling.check()
         if self.activation_bits is not None:
             check_activation_bits(self.activation_bits)

@@ -17,7 +17,7 @@ from runtime.cli.options import Debug, Json
 from runtime.cli.record import Records, common_record
 from runtime.cli.results import ResultOptions
 from runtime.cli.screen import Screen
-from runtime.cli.upscale_jobs import Batch, upscale_jobs
+from runtime.cli.upscale_jobs import Batch, peak_memory, upscale_jobs
 from runtime.cli.upscale_work import ImageWork, ModelChoice
 from runtime.compare.place import check_page
 from runtime.images.batch import Outcome
@@ -125,15 +125,18 @@ def upscale(
             for note in notes:
                 screen.say(f"note: {note}")
             outcomes = upscale_jobs(planned, batch, screen)
+            done = any(outcome.status == "done" for outcome in outcomes)
+            peak = peak_memory(network.device) if done and cluster is None else {}
             if compare is not None:
                 from runtime.compare.page import write_comparison
 
                 screen.say(f"before and after: {write_comparison(compare, outcomes)}")
         if json_output:
             page = {} if compare is None else {"compare": str(compare)}
-            print_json({"files": [_as_json(outcome) for outcome in outcomes], **page})
+            files = [_as_json(outcome) for outcome in outcomes]
+            print_json({"files": files, "peak_memory_bytes": peak, **page})
         else:
-            screen.summarize()
+            screen.summarize(peak)
         failed = sum(outcome.status == "failed" for outcome in outcomes)
         if failed:
             raise BatchError(

@@ -53,6 +53,23 @@ def upscale_jobs(jobs: Sequence[Job], batch: Batch, screen: Screen) -> list[Outc
     return run_jobs(jobs, engine, skip=skip, report=screen.report)
 
 
+def peak_memory(device: str) -> dict[str, int]:
+    """The most memory that a batch took here: "main memory", and "GPU" where one computed -> bytes.
+
+    Args:
+        device: that the command named.
+    """
+    import torch
+
+    from runtime.free_memory import peak_bytes
+
+    devices = {"main memory": torch.device("cpu")}
+    if device != "cpu" and torch.cuda.is_available() and torch.cuda.is_initialized():
+        devices["GPU"] = torch.device("cuda")
+    found = {name: peak_bytes(each) for name, each in devices.items()}
+    return {name: peak for name, peak in found.items() if peak is not None}
+
+
 def _local(todo: Sequence[Job], batch: Batch, screen: Screen) -> Engine:
     """Jobs in this process.
 

@@ -63,6 +63,7 @@ class ModelChoice:
             dtype=network.dtype,
             backend=network.backend,
             activation_bits=network.activation_bits,
+            memory=network.memory,
         )
         settings = network.sampling.settings(
             pipeline.sampling,
