@@ -9,7 +9,7 @@ factors, which a pack stores as they are, becomes codes and steps (QArtSR, arXiv
 phi is 1 / s, its L1 L2 is U V).
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Hashable, Iterator
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -22,7 +22,7 @@ from artifacts.codec.factor_pair import FactorPair, global_product, local_produc
 from artifacts.codec.gaussian_quantizer import encode_rows
 from artifacts.codec.quantized_weight import QuantizedWeight
 from planner.learned.fake_quantization import fake_quantize, fake_quantize_tokens, rounded_to
-from runtime.network.projection import QuantizableLinear
+from runtime.network.projection import PreparedInput, QuantizableLinear
 from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import ScaleRule
 
@@ -125,8 +125,17 @@ class LearnedLinear(QuantizableLinear):
                 size = float(tensor.detach().square().mean().sqrt()) if part == "factors" else 1.0
                 yield Trainable(part, tensor, size or 1.0)  # type: ignore[arg-type]
 
-    def forward(self, x: Tensor, bits: int) -> Tensor:
-        """The layer on ``x`` [..., in] with activations of ``bits`` bits -> [..., out]."""
+    def share_key(self, bits: int) -> Hashable:
+        """Nothing is shared: every layer learns for itself."""
+        return (self.name, bits)
+
+    def prepare(self, x: Tensor, bits: int) -> PreparedInput:
+        """``x`` as it is: what is done with it is learned."""
+        return PreparedInput(x, None, None, bits, x.dtype)
+
+    def apply_to(self, prepared: PreparedInput) -> Tensor:
+        """The layer on an input [..., in] with activations of its bits -> [..., out]."""
+        x, bits = prepared.values, prepared.bits
         if not self.active:
             return F.linear(x, self.weight.to(x.dtype), None if self.bias is None else self.bias)
         smoothing = self._smoothing()
