@@ -17,6 +17,13 @@ WAITING = 20
 SHOW_PROGRESS = """() => document.querySelector("#progress").scrollIntoView({block: "nearest"})"""
 """On a phone what happens is below the button that starts it."""
 
+SMALL_PICTURES = (
+    "#finished .grid-container"
+    " {grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)) !important; padding-top: 1rem}"
+)
+"""gradio gives a gallery as many columns as it has pictures: a single one would fill the page. Its
+label would lie on the first."""
+
 
 def gradio() -> Any:
     """The module ``gradio``.
@@ -77,7 +84,7 @@ def make_page(studio: Studio) -> Any:
         gallery = gr.Gallery(
             value=lambda: [str(path) for path in studio.finished()],
             label="finished, also before a restart",
-            columns=6,
+            elem_id="finished",
             height=240,
             object_fit="contain",
         )
@@ -106,6 +113,7 @@ def serve(page: Any, studio: Studio, *, host: str, port: int, upload_bytes: int)
             max_file_size=upload_bytes,
             allowed_paths=[str(studio.folder.absolute())],
             theme=gr.themes.Default(font=["system-ui"], font_mono=["monospace"]),
+            css=SMALL_PICTURES,
             footer_links=[],
             ssr_mode=False,
             share=False,
