@@ -67,6 +67,9 @@ class AttentionWork:
 class RebuiltTensor:
     """A tensor of the state dict that follows from the configuration.
 
+    Networks do without it: they compute what a pass reads of it, and hold the tensor only where a
+    state dict brings one.
+
     Attributes:
         build: configuration -> the tensor, float32.
         equals: tensor, configuration -> whether it is that tensor, up to rounding. A checkpoint may

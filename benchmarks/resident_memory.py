@@ -104,7 +104,7 @@ class Held:
 
     Attributes:
         linears: its block linears, with their biases.
-        other_numbers: all others, the rebuilt ones among them.
+        other_numbers: all others, but for what can be rebuilt.
     """
 
     linears: Mapping[str, LinearShape]
@@ -118,8 +118,7 @@ def held(architecture: Architecture, names: Collection[str]) -> Held:
         name: shape for name, shape in architecture.quantizable.items() if f"{name}.weight" in names
     }
     inside = {f"{name}.{part}" for name in linears for part in ("weight", "bias")}
-    others = [*(set(names) - inside), *architecture.family.rebuilt]
-    return Held(linears, sum(prod(shapes[name]) for name in others))
+    return Held(linears, sum(prod(shapes[name]) for name in set(names) - inside))
 
 
 def measure(
@@ -142,6 +141,8 @@ def measure(
         parts = stored if quantized else whole
         layers = layers_bytes(way, Counter(parts.linears.values()))
         others = parts.other_numbers * way.dtype.itemsize
+        if not quantized:  # holds the position table that its checkpoint has, as it is stored
+            others += checkpoint.position_table
         ways[way.label] = {
             "layers_bytes": layers,
             "other_bytes": others,
@@ -215,10 +216,12 @@ def render(result: Mapping[str, Any]) -> str:
             "",
             f"{result['network']}, the {result['layers']} layers that a forward pass reads, W4 with"
             " ranks",
-            f"{result['ranks'][0]} and {result['ranks'][1]}: all weights, scales, factors and the"
-            " position table, as each backend holds",
-            "them; without activations, autoencoder and text encoders. Random weights in the exact"
-            " shapes.",
+            f"{result['ranks'][0]} and {result['ranks'][1]}: all weights, scales and factors, as"
+            " each backend holds them; without",
+            "activations, autoencoder and text encoders. Positions are computed from one axis of"
+            " sines and cosines, 1 MB;",
+            "the unquantized network holds its checkpoint's table of them, in 16 bits. Random"
+            " weights in the exact shapes.",
             *_table_lines(table, result["steps"]),
             "Command: `python -m benchmarks.resident_memory --out docs/results"
             f"{' --modulation table' if table else ''}`.",
@@ -230,9 +233,9 @@ def render(result: Mapping[str, Any]) -> str:
             f"On disk the pack has {disk['pack_bytes'] / 1e9:.2f} GB,"
             f" {disk['pack_bytes'] / disk['checkpoint_bytes']:.2f} of the bfloat16 checkpoint's"
             f" {disk['checkpoint_bytes'] / 1e9:.2f} GB.",
-            "Four-bit codes lie there two in a byte; only `triton-packed` keeps them so. All others"
-            " unpack",
-            "them at load to one byte each, which their products read.",
+            "Four-bit codes lie there two in a byte. `triton-packed` and `cpu` on its compiled"
+            " kernels keep them so;",
+            "all others unpack them at load to one byte each, which their products read.",
             "",
         ]
     )

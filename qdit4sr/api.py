@@ -192,6 +192,8 @@ def build(
             nothing to run the network with.
         ResourceError: the disk is full.
     """
+    import torch
+
     from artifacts.checkpoint.reader import open_checkpoint
     from artifacts.pack.writer import check_output
     from planner.build.base_model import find_base_model
@@ -214,7 +216,8 @@ def build(
     chosen = recipe_settings(asked.name if asked else DEFAULT_RECIPE, mean_bits, **settings)
     for note in opened.notes(chosen.variant):
         logger.info("%s", note)
-    with base_folder(BaseFiles(_path(base))) as folder:
+    # A probe differentiates, whatever mode the caller is in: nothing may be an inference tensor.
+    with torch.inference_mode(mode=False), base_folder(BaseFiles(_path(base))) as folder:
         parts = find_base_model(opened, folder)
         device, dtype = choose_device("auto")
         if asked is None:

@@ -18,6 +18,7 @@ from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
 from runtime.backends.residency import resident_backend
 from runtime.backends.trial import trial_of
+from runtime.memory import return_freed_memory
 from runtime.network.attention import set_softmax_bits
 from runtime.network.family import LatentNetwork, empty_network
 from runtime.network.modulation import TableIndex, install_table
@@ -32,6 +33,9 @@ from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
 
 logger = logging.getLogger(__name__)
+
+_LAYERS_BETWEEN_RETURNS = 16
+"""Giving freed memory back takes milliseconds, and its next use page faults."""
 
 
 def load_pack(
@@ -186,12 +190,13 @@ def network_from_checkpoint(
     """
     architecture = checkpoint.architecture(variant)
     network = empty_network(architecture)
-    names = checkpoint.names
-    state = {name: checkpoint.tensor(name).to(device, dtype) for name in names}
-    absent = [name for name in architecture.family.rebuilt if name not in names]
-    state |= _rebuilt(architecture, absent, device, dtype)
+    state = {
+        name: _held(checkpoint.tensor(name), name, architecture, device, dtype)
+        for name in checkpoint.names
+    }
     network.load_state_dict(state, assign=True)
-    return network.eval().requires_grad_(False)
+    return_freed_memory()
+    return network.to(device).eval().requires_grad_(False)
 
 
 def network_from_pack(
@@ -228,11 +233,15 @@ def network_from_pack(
     _leave_out(network, pack.manifest.omitted)
     if source is None:
         _leave_out(network, tabled)
-    for name in pack.layer_names:
+    for made, name in enumerate(pack.layer_names):
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
         network.set_submodule(name, layer.to(device))
-    state = {name: pack.tensor(name).to(device, dtype) for name in pack.tensor_names}
-    state |= _rebuilt(pack.architecture, pack.manifest.rebuilt, device, dtype)
+        if made % _LAYERS_BETWEEN_RETURNS == 0:
+            return_freed_memory()
+    state = {
+        name: _held(pack.tensor(name), name, pack.architecture, device, dtype)
+        for name in pack.tensor_names
+    }
     if source is not None:
         state |= {name: source.tensor(name).to(device, dtype) for name in sorted(tabled)}
     network.load_state_dict(state, strict=False, assign=True)
@@ -254,7 +263,8 @@ def network_from_pack(
         layers = pack.architecture.modulations.layers
         tables = {name: _rows(pack, name, dtype).to(device) for name in layers}
         install_table(network, index.to(device), tables)
-    return network.eval().requires_grad_(False)
+    return_freed_memory()
+    return network.to(device).eval().requires_grad_(False)
 
 
 def _source_of(pack: Pack, checkpoint: Path | None) -> Checkpoint | None:
@@ -280,12 +290,14 @@ def _rows(pack: Pack, layer: str, dtype: torch.dtype) -> Tensor:
     return rows.to(dtype) if dtype.itemsize <= rows.dtype.itemsize else rows
 
 
-def _rebuilt(
-    architecture: Architecture, names: Iterable[str], device: torch.device, dtype: torch.dtype
-) -> dict[str, Tensor]:
-    """Tensors that follow from the configuration."""
-    rebuilt = architecture.family.rebuilt
-    return {name: rebuilt[name].build(architecture.config).to(device, dtype) for name in names}
+def _held(
+    tensor: Tensor, name: str, architecture: Architecture, device: torch.device, dtype: torch.dtype
+) -> Tensor:
+    """A tensor as the network holds it: in its dtype, unless the network reads but a part of it.
+
+    Of a large table that could have been rebuilt, a pass converts the part that it reads.
+    """
+    return tensor.to(device, tensor.dtype if name in architecture.family.rebuilt else dtype)
 
 
 def _leave_out(network: nn.Module, omitted: Iterable[str]) -> None:

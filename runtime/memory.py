@@ -1,9 +1,13 @@
 """Tiles that fit into memory: chosen beforehand where it can be told, smaller where it runs out.
 
-Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles.
+Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles. And
+memory that nothing uses any more goes back to the system, where the C library would keep it.
 """
 
+import contextlib
+import ctypes
 import logging
+import sys
 from collections.abc import Callable
 from typing import TypeVar
 
@@ -97,3 +101,15 @@ def is_out_of_memory(error: BaseException) -> bool:
         phrase in said
         for phrase in ("can't allocate memory", "not enough memory", "CUBLAS_STATUS_ALLOC_FAILED")
     )
+
+
+def return_freed_memory() -> None:
+    """Give back what the C library keeps of freed memory.
+
+    Blocks of up to 32 MiB come from one heap, and glibc returns no more than that heap's end. A
+    network that is loaded layer by layer leaves gaps as large as itself between what it keeps; no
+    later block need fit into them. Elsewhere than on glibc nothing happens.
+    """
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError, AttributeError):
+            ctypes.CDLL(None).malloc_trim(0)

@@ -3,17 +3,18 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from math import isqrt
 from pathlib import Path
 
 import torch
 import torch.nn.functional as F
-from diffusers.models.embeddings import PatchEmbed
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from artifacts.dit4sr.config import TransformerConfig
-from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.dit4sr.position_table import sincos_table
 from runtime.dit4sr.network import DiT4SR
+from runtime.dit4sr.patches import PatchEmbedding
 from training.averages import Averages
 from training.device import autocast
 from training.loop import SAVE_EVERY, Training
@@ -110,7 +111,7 @@ def load_exported(network: DiT4SR, folder: Path) -> None:
         RuntimeError: they are of another shape.
     """
     weights = load_file(folder / "transformer" / "diffusion_pytorch_model.safetensors")
-    network.load_state_dict(weights | {POSITION_TABLE: network.state_dict()[POSITION_TABLE]})
+    network.load_state_dict(weights)
 
 
 def prompt_table(config: TransformerConfig, seed: int) -> PromptTable:
@@ -143,13 +144,14 @@ def train_network(
     network.to(device)
     training = new_training(network, run, out)
     table = prompt_table(run.config, run.seed).to(device)
+    whole = sincos_table(run.config).to(device)
     if device.type == "cuda":
         compile_blocks(network)
 
     def batch_of(step: int) -> tuple[Tensor, ...]:
         size, turn = run.sizes.at(step)
         pairs = samples.batch(size, run.sizes.count(size), turn)
-        positions = shifted_positions(network.pos_embed, pairs.target.shape[-1])
+        positions = shifted_positions(whole, pairs.target.shape[-1], run.config.patch_size)
         return pairs.target, pairs.control, pairs.prompt, positions
 
     def loss_of(target: Tensor, control: Tensor, prompt: Tensor, positions: Tensor) -> Tensor:
@@ -184,21 +186,26 @@ def new_training(network: DiT4SR, run: NetworkRun, out: Path) -> Training:
     )
 
 
-def shifted_positions(embedding: PatchEmbed, latent: int) -> Tensor:
+def shifted_positions(whole: Tensor, latent: int, patch_size: int) -> Tensor:
     """The position table that shows a square crop, ``latent`` pixels wide, somewhere in a tile.
 
     The network cuts the middle out of its position table. A small crop would only ever know the
     few positions there, so the table is turned until other ones lie in the middle.
+
+    Args:
+        whole: the table [1, side * side, C].
+        latent: side of the crop, in latent pixels.
+        patch_size: of the network.
     """
-    side = embedding.pos_embed_max_size
-    spare = max(0, TILE_PATCHES - latent // embedding.patch_size)
+    side = isqrt(whole.shape[1])
+    spare = max(0, TILE_PATCHES - latent // patch_size)
     down, right = (int(n) - spare // 2 for n in torch.randint(spare + 1, (2,)))
-    grid: Tensor = embedding.pos_embed.unflatten(1, (side, side))
+    grid = whole.unflatten(1, (side, side))
     return grid.roll((down, right), dims=(1, 2)).flatten(1, 2)
 
 
 @contextmanager
-def position_table(embedding: PatchEmbed, positions: Tensor) -> Iterator[None]:
+def position_table(embedding: PatchEmbedding, positions: Tensor) -> Iterator[None]:
     """Have ``embedding`` use the table ``positions`` [1, side * side, C] instead of its own."""
     table = embedding.pos_embed
     embedding.pos_embed = positions

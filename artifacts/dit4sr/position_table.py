@@ -4,6 +4,9 @@ Axis coordinates are ``i / (table side / base)``, base being the side of the tra
 tokens. With C channels and ``omega_j = 10000^(-j / (C/4))``, a coordinate p becomes
 ``[sin(p omega), cos(p omega)]`` [C/2]; a token at (row, column) is the column's half, then the
 row's. This is the table that diffusers' ``PatchEmbed`` builds; a test holds the two equal.
+
+Both halves come from one axis of C/2 numbers a coordinate: whoever reads a window of the table
+keeps the axis, 384 times smaller in the published network, and puts the window together.
 """
 
 import torch
@@ -18,11 +21,8 @@ by less cannot be told from rounding."""
 
 def sincos_table(config: TransformerConfig) -> Tensor:
     """The table float32 [1, side * side, hidden size], row-major over tokens."""
-    axis = _axis(config)  # [S, C/2]
-    side = len(axis)
-    columns = axis[None, :, :].expand(side, side, -1)
-    rows = axis[:, None, :].expand(side, side, -1)
-    return torch.cat([columns, rows], dim=-1).reshape(1, side * side, -1)
+    axis = sincos_axis(config)
+    return sincos_window(rows=axis, columns=axis)
 
 
 def is_sincos(table: Tensor, config: TransformerConfig) -> bool:
@@ -30,7 +30,7 @@ def is_sincos(table: Tensor, config: TransformerConfig) -> bool:
 
     Compares row by row: a second copy of the table is never made. A NaN is not equal.
     """
-    axis = _axis(config)
+    axis = sincos_axis(config)
     side = len(axis)
     if table.shape != (1, side * side, config.hidden_size):
         return False
@@ -42,7 +42,7 @@ def is_sincos(table: Tensor, config: TransformerConfig) -> bool:
     )
 
 
-def _axis(config: TransformerConfig) -> Tensor:
+def sincos_axis(config: TransformerConfig) -> Tensor:
     """Embedding of every coordinate of one axis, float32 [side, hidden size / 2]."""
     side = config.pos_embed_max_size
     base = config.sample_size // config.patch_size
@@ -52,3 +52,15 @@ def _axis(config: TransformerConfig) -> Tensor:
     omega = 10000.0 ** -(torch.arange(quarter, dtype=torch.float64) / quarter)
     angles = torch.outer(coordinates.double(), omega)
     return torch.cat([angles.sin(), angles.cos()], dim=1).float()
+
+
+def sincos_window(*, rows: Tensor, columns: Tensor) -> Tensor:
+    """A window of the table, [1, R * S, hidden size], row-major over tokens.
+
+    Args:
+        rows: the axis at the window's rows [R, hidden size / 2].
+        columns: the same at its columns [S, hidden size / 2].
+    """
+    shape = (len(rows), len(columns), -1)
+    halves = [columns[None, :, :].expand(shape), rows[:, None, :].expand(shape)]
+    return torch.cat(halves, dim=-1).reshape(1, len(rows) * len(columns), -1)

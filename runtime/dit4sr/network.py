@@ -7,12 +7,13 @@ state dict loads by its own names.
 from collections.abc import Sequence
 
 import torch
-from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings, PatchEmbed
+from diffusers.models.embeddings import CombinedTimestepTextProjEmbeddings
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from artifacts.dit4sr.config import TransformerConfig
 from runtime.dit4sr.blocks import NORM_EPS, ControlBlock
+from runtime.dit4sr.patches import PatchEmbedding
 from runtime.network.family import LatentNetwork
 from runtime.network.modulation import Conditioning, project_modulations
 from runtime.network.projection import ActivationBits, modulate
@@ -45,14 +46,7 @@ class DiT4SR(LatentNetwork):
         self.config = config
         self.variant = variant
         width, patch = config.hidden_size, config.patch_size
-        self.pos_embed = PatchEmbed(
-            height=config.sample_size,
-            width=config.sample_size,
-            patch_size=patch,
-            in_channels=config.in_channels,
-            embed_dim=width,
-            pos_embed_max_size=config.pos_embed_max_size,
-        )
+        self.pos_embed = PatchEmbedding(config)
         self.time_text_embed = CombinedTimestepTextProjEmbeddings(
             embedding_dim=width, pooled_projection_dim=config.pooled_projection_dim
         )

@@ -4,7 +4,7 @@ import sys
 from contextlib import redirect_stdout
 
 from benchmarks import full_size_build, full_size_run
-from benchmarks.full_size_run import ONE_UPSCALE, QPLAN, STEPS, VAE, Size, measure
+from benchmarks.full_size_run import ONE_UPSCALE, PARTS, QPLAN, STEPS, VAE, Size, measure
 from tests.artifacts.make_pack import TINY
 from tests.planner.run_qplan import run_qplan
 
@@ -14,7 +14,8 @@ SMALL_VAE = VAE | {
     "layers_per_block": 1,
     "norm_num_groups": 2,
 }
-SIZE = Size(TINY, SMALL_VAE, text_tokens=7, picture_px=32)
+NETWORK = TINY.model_copy(update={"pos_embed_max_size": 32})  # tiles as large as DiT4SR's
+SIZE = Size(NETWORK, SMALL_VAE, text_tokens=7, picture_px=32, probe_px=16)
 
 
 def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
@@ -35,14 +36,18 @@ def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
 
     for module in (full_size_build, full_size_run):
         monkeypatch.setattr(module, "run", in_this_process)
-    full_size_build.write_random_checkpoint(tmp_path / "dit4sr_random.safetensors", TINY)
-    result = measure(tmp_path, SIZE, target="W4A4", calibrate=True)
-    assert ran == ["build", "verify", "upscale", "calibrate"]
-    assert result["pack_bytes"] > 0
-    (times,) = result["stages"].values()
+    full_size_build.write_random_checkpoint(tmp_path / "dit4sr_random.safetensors", NETWORK)
+    result = measure(tmp_path, SIZE, target="W4A4", parts=PARTS)
+    assert tuple(ran) == PARTS
+    assert result["build"]["pack_bytes"] > 0
+    assert all(result[part]["machine"]["threads"] for part in PARTS)
+    (times,) = result["upscale"]["stages"].values()
     assert times["passes"] % STEPS == 0
     assert times["whole"]["median"] > 0
     assert set(times["stages"]) >= {"network", "VAE encoder", "VAE decoder"}
+    ran.clear()
+    assert "build" not in measure(tmp_path, SIZE, target="W4A4", parts=["verify"])
+    assert ran == ["verify"]
 
 
 def test_a_process_is_accounted_for(tmp_path):

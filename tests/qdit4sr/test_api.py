@@ -5,6 +5,7 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import qdit4sr
@@ -95,10 +96,12 @@ def test_wider_activations_than_the_grids(pack, model):
         qdit4sr.load(pack, activation_bits=9)
 
 
-def test_standard_probes_as_the_command_does(setup, tmp_path):
-    found = qdit4sr.build(
-        setup.checkpoint, tmp_path / "a.qpack", base=setup.base, recipe="standard", **RANKS
-    )
+@pytest.mark.parametrize("mode", [torch.enable_grad, torch.inference_mode])
+def test_standard_probes_as_the_command_does(setup, tmp_path, mode):
+    with mode():
+        found = qdit4sr.build(
+            setup.checkpoint, tmp_path / "a.qpack", base=setup.base, recipe="standard", **RANKS
+        )
     options = ("--recipe", "standard", "--global-rank", 2, "--local-rank", 2)
     done = run_qplan(
         "build", setup.checkpoint, "--base", setup.base, *options, "-o", tmp_path / "b.qpack"

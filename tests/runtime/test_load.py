@@ -41,7 +41,6 @@ def decoded_network(pack):
     for name in pack.layer_names:
         layer = pack.layer(name)
         state[f"{name}.weight"], state[f"{name}.bias"] = layer.decode().float(), layer.bias.float()
-    state[POSITION_TABLE] = sincos_table(pack.config)
     network.load_state_dict(state)
     return network.requires_grad_(False)
 
@@ -55,6 +54,19 @@ def test_network_of_a_pack_equals_the_decoded_one_on_unquantized_activations(tmp
     reference = decoded_network(pack)(**inputs())
     # Float32 all the way, through two blocks of two dozen layers.
     torch.testing.assert_close(network(**inputs()), reference, rtol=1e-3, atol=1e-3)
+
+
+def test_a_position_table_of_other_values_is_held_as_stored_and_read(tmp_path):
+    pipeline = write_checkpoint(tmp_path / "model")
+    file = tmp_path / "model" / "transformer" / "diffusion_pytorch_model.safetensors"
+    table = sincos_table(pipeline.network.config)[:, torch.randperm(32 * 32)].bfloat16()
+    save_file(load_file(file) | {POSITION_TABLE: table}, file)
+    loaded = load_full_precision(tmp_path / "model", device=CPU, dtype=FLOAT).network
+    held = loaded.get_buffer(POSITION_TABLE)
+    assert held.dtype == torch.bfloat16
+    assert torch.equal(held, table)
+    middle = table.view(32, 32, -1)[13:18, 14:18].flatten(0, 1).float()
+    assert torch.equal(loaded.pos_embed.positions(5, 4)[0], middle)
 
 
 def test_the_grids_bits_reach_the_layers(tmp_path):

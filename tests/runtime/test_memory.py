@@ -1,9 +1,13 @@
 """What happens when memory runs out."""
 
+import os
+import platform
+from pathlib import Path
+
 import pytest
 import torch
 
-from runtime.memory import is_out_of_memory, with_smaller_tiles
+from runtime.memory import is_out_of_memory, return_freed_memory, with_smaller_tiles
 from schemas.errors import ResourceError
 
 
@@ -46,3 +50,18 @@ def test_the_cpu_allocator_really_says_what_is_looked_for():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(2**58, dtype=torch.uint8)
     assert is_out_of_memory(caught.value)
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="glibc's heap")
+def test_freed_memory_goes_back_to_the_system():
+    """Many blocks, every second one freed: the heap's end stays in use."""
+
+    def resident_mib() -> int:
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGESIZE") // 2**20
+
+    blocks = [bytearray(b"x" * 100_000) for _ in range(1000)]
+    del blocks[::2]
+    before = resident_mib()
+    return_freed_memory()
+    assert before - resident_mib() >= 40

@@ -8,6 +8,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from artifacts.dit4sr.config import TransformerConfig
+from artifacts.dit4sr.position_table import sincos_table
 from training import pairs as pairing
 from training.autoencoder import new_autoencoder
 from training.export import write_folder
@@ -82,13 +83,12 @@ def test_samples_depend_on_the_shard_alone_and_old_ones_go(tmp_path, crops, vae)
 
 def test_positions_are_shifted_inside_the_tile_and_put_back():
     embedding = new_network(CONFIG, 0).pos_embed
-    table = embedding.pos_embed
+    own, table = embedding.positions(8, 8), sincos_table(CONFIG)
     torch.manual_seed(1)
-    with position_table(embedding, shifted_positions(embedding, latent=16)):
-        grid = embedding.pos_embed.unflatten(1, (32, 32))
-        assert not torch.equal(embedding.pos_embed, table)
+    with position_table(embedding, shifted_positions(table, latent=16, patch_size=2)):
         # The middle shows a window of the original table.
-        middle = grid[:, 12:20, 12:20]
+        middle = embedding.positions(8, 8).unflatten(1, (8, 8))
+        assert not torch.equal(middle.flatten(1, 2), own)
         original = table.unflatten(1, (32, 32))
         found = [
             (y, x)
@@ -98,7 +98,7 @@ def test_positions_are_shifted_inside_the_tile_and_put_back():
         ]
         assert len(found) == 1
         assert all(4 <= n <= 20 for n in found[0])
-    assert embedding.pos_embed is table
+    assert torch.equal(embedding.positions(8, 8), own)
 
 
 def test_the_loss_of_an_untrained_network_is_that_of_predicting_nothing():

@@ -3,6 +3,7 @@
 import torch
 
 from runtime.backends.cpu.arguments import DOUBLED_PRODUCTS, NO_ACTIVATION, GemmArguments
+from runtime.backends.cpu.code_order import in_kernel_order
 from runtime.backends.cpu.kernels import Kernels, address, threads
 
 _TOKENS, _QUADS = 13, 150
@@ -17,7 +18,7 @@ def inexact_pair(kernels: Kernels) -> str | None:
         middle = 2 ** (weight_bits - 1)
         weight = torch.randint(-middle, middle, (panel, inputs), generator=generator)
         weight[0], weight[1] = middle - 1, -middle  # every sum as large as can be
-        packed = weight.to(torch.int8).view(1, panel, _QUADS, 4).transpose(1, 2).contiguous()
+        packed = in_kernel_order(weight.to(torch.int8), weight_bits, panel)
         sums = weight.sum(1).int()
         for bits in range(1, 9):
             codes = torch.randint(2**bits, (_TOKENS, inputs), generator=generator)

@@ -19,6 +19,7 @@ from runtime.backends.cpu.arguments import (
     NO_ACTIVATION,
     GemmArguments,
 )
+from runtime.backends.cpu.code_order import from_kernel_order, in_kernel_order
 from runtime.backends.cpu.factors import Factors
 from runtime.backends.cpu.kernels import Kernels, address, threads
 
@@ -69,8 +70,7 @@ class PackedWeight:
         centred = weight.unpacked_codes().to(torch.int16) - 2 ** (weight.weight_bits - 1)
         missing = -self.out_features % panel
         signed = F.pad(centred, (0, -self.in_features % 4, 0, missing)).char()
-        quads = signed.shape[1] // 4
-        self._packed = signed.view(-1, panel, quads, 4).transpose(1, 2).contiguous()
+        self._packed = in_kernel_order(signed, self.weight_bits, panel)
         self._sums = signed.sum(1, dtype=torch.int32)
         self._scale = F.pad(weight.scale, (0, missing))
         bias = torch.zeros(self.out_features) if weight.bias is None else weight.bias.float()
@@ -134,7 +134,7 @@ class PackedWeight:
 
     def odd_integers(self, dtype: torch.dtype) -> Tensor:
         """Twice the levels of the weight, ``dtype`` [out, in], unpacked again."""
-        rows = self._packed.transpose(1, 2).flatten(0, 1).flatten(1)
+        rows = from_kernel_order(self._packed, self.weight_bits)
         signed = rows[: self.out_features, : self.in_features].to(dtype)
         return signed.mul_(2).add_(1)
 

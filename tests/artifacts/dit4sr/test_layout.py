@@ -53,13 +53,12 @@ def test_published_numbers():
 @pytest.mark.parametrize("name", CONFIGS)
 def test_equals_the_network_in_names_shapes_and_order(name):
     config = CONFIGS[name]
-    if name == "published":
-        # The table is built with numbers even on the meta device: a small one does here.
-        config = config.model_copy(update={"pos_embed_max_size": 4})
     with torch.device("meta"):
         network = DiT4SR(config)
     shapes = {tensor: tuple(value.shape) for tensor, value in network.state_dict().items()}
-    assert list(tensor_shapes(config).items()) == list(shapes.items())
+    expected = tensor_shapes(config)
+    del expected[POSITION_TABLE]  # a network has it only where a checkpoint brings it
+    assert list(expected.items()) == list(shapes.items())
 
 
 def test_block_linears_are_the_networks_linears():

@@ -7,6 +7,7 @@
 #include "dot.h"
 #include "factors.h"
 #include "gemm.h"
+#include "half_bytes.h"
 #include "parallel.h"
 #include "prepare.h"
 
@@ -50,8 +51,12 @@ void layer(int64_t tokens, int64_t inputs, int64_t outputs, int a_bits, int w_bi
   const int64_t panels = divided_up(outputs, kPanel), quads = divided_up(inputs, 4);
   std::vector<uint8_t> codes(tokens * quads * 4);
   for (uint8_t& c : codes) c = (uint8_t)(next() >> (32 - a_bits));
-  std::vector<int8_t> weight(panels * quads * 4 * kPanel);
-  for (int8_t& w : weight) w = (int8_t)((int)(next() >> (32 - w_bits)) - (1 << (w_bits - 1)));
+  std::vector<uint8_t> weight(panels * quads * stored_quad_bytes(w_bits));
+  for (uint8_t& w : weight) {
+    const auto code = [&] { return (int)(next() >> (32 - w_bits)); };
+    const int value = w_bits > kLargestHalfByte ? code() - (1 << (w_bits - 1)) : code() | code() << 4;
+    w = (uint8_t)value;
+  }
   const std::vector<int32_t> sums(panels * kPanel, 3);
   const std::vector<float> token_scale = numbers(tokens), channels = numbers(panels * kPanel);
 

@@ -103,8 +103,7 @@ def test_stored_tensors_are_those_of_the_equations(variant):
 def test_forward_pass_is_that_of_the_equations(config, variant, grid):
     state, inputs = random_state(config, seed=1), random_inputs(config, seed=2, grid=grid)
     network = DiT4SR(config, variant).double()
-    left = network.load_state_dict(state, strict=False)
-    assert left.missing_keys == ["pos_embed.pos_embed"]  # its values are the equations' affair
+    network.load_state_dict(state)  # without a position table: its values are the equations' affair
     with torch.inference_mode():
         out = network(*inputs.values())
     expected = plain_forward.forward(arrays(state), config, variant, **arrays(inputs))

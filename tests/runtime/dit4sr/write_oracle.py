@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import save_file
 
 from artifacts.dit4sr.config import TransformerConfig
-from runtime.dit4sr.network import DiT4SR
+from artifacts.dit4sr.position_table import sincos_table
 from tests.runtime.dit4sr.oracle import BOUNDS, FILE, VARIANTS, Tensors, relative_error
 from tests.runtime.dit4sr.random_network import random_inputs, random_state
 
@@ -50,9 +50,8 @@ def check(folder: Path) -> None:
 def write() -> None:
     state = {name: tensor.bfloat16() for name, tensor in random_state(CONFIG, seed=3).items()}
     inputs = {name: tensor.float() for name, tensor in random_inputs(CONFIG, seed=4).items()}
-    position = DiT4SR(CONFIG).state_dict()["pos_embed.pos_embed"]
     tensors = {f"state.{name}": tensor for name, tensor in state.items()}
-    tensors["state.pos_embed.pos_embed"] = position
+    tensors["state.pos_embed.pos_embed"] = sincos_table(CONFIG)
     tensors |= {f"in.{name}": tensor for name, tensor in inputs.items()}
     metadata = {"config": json.dumps(CONFIG.model_dump(mode="json"))}
     save_file(tensors, FILE, metadata)

@@ -123,7 +123,7 @@ def test_a_network_with_the_table_alone_holds_no_layers():
     network = tabled(make_network(), prompts(), complete=False)
     left = {name for name, _ in network.named_parameters()}
     assert not any("norm1" in name or "norm_out" in name for name in left)
-    assert not network.state_dict().keys() - left - {"pos_embed.pos_embed"}
+    assert not network.state_dict().keys() - left
 
 
 @pytest.mark.parametrize("complete", [True, False])

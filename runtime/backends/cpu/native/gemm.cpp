@@ -2,10 +2,12 @@
 //
 // A task has some tokens and some panels of output channels. Inputs are taken in slices so short that
 // one panel's slice stays in the first-level cache while the tokens' codes pass by; the 32-bit sums of
-// the whole task wait in the second-level cache.
+// the whole task wait in the second-level cache. Codes that lie two in a byte are taken apart for such a
+// slice, once for all tokens of the task.
 #include "gemm.h"
 
 #include "dot.h"
+#include "half_bytes.h"
 #include "parallel.h"
 
 namespace {
@@ -24,11 +26,18 @@ void add_products(const GemmArguments& a, const Task& task, Sums& sums) {
   const int64_t quads = divided_up(a.inputs, 4);
   const int64_t slice = divided_up(quads, divided_up(quads, kSliceQuads));
   const int depth = quads_per_sum(a.activation_bits, a.weight_bits);
+  const int64_t stored = stored_quad_bytes(a.weight_bits);
+  alignas(64) int8_t unpacked[kSliceQuads * kQuadBytes];
   const uint8_t* codes = a.codes + task.row * a.code_stride;
   for (int64_t begin = 0; begin < quads; begin += slice) {
     const int64_t count = smaller_of(slice, quads - begin);
     for (int64_t p = 0; p < task.panels; ++p) {
-      const int8_t* weight = a.weight + ((task.panel + p) * quads + begin) * kPanel * 4;
+      const void* place = (const char*)a.weight + ((task.panel + p) * quads + begin) * stored;
+      const int8_t* weight = (const int8_t*)place;
+      if (stored != kQuadBytes) {
+        unpack((const uint8_t*)place, count, a.weight_bits, unpacked);
+        weight = unpacked;
+      }
       for (int64_t r = 0; r < task.rows; r += kRows) {
         add_rows((int)smaller_of(kRows, task.rows - r), codes + r * a.code_stride + begin * 4,
                  a.code_stride, weight, count, depth, &sums[p][r]);

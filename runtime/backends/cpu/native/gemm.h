@@ -15,8 +15,10 @@ struct GemmArguments {
   int64_t tokens;
   int64_t inputs;
   int64_t outputs;
-  const int8_t* weight;         // [panels][ceil(inputs / 4)][panel][4]: code - 2^(weight_bits - 1)
-  const int32_t* weight_sums;   // [panels * panel]: sum of those over the inputs
+  const void* weight;           // int8 [panels][ceil(inputs / 4)][panel][4]: code - 2^(weight_bits - 1);
+                                // up to 4 bits uint8 [panels][ceil(inputs / 4)][panel / 2][4]: the code of
+                                // channel i, and that of channel i + panel / 2 times 16
+  const int32_t* weight_sums;   // [panels * panel]: sum of code - 2^(weight_bits - 1) over the inputs
   const float* token_scale;     // [tokens]
   const float* channel_scale;   // [panels * panel]
   const float* bias;            // [panels * panel]
