@@ -12,6 +12,7 @@ from diffusers import ImagePipelineOutput
 from torch import Tensor
 
 from qdit4sr.pictures import as_tensors, check_output_type, from_tensors
+from qdit4sr.transformer import QuantizedTransformer
 from runtime.base.files import BaseFiles
 from runtime.base.folder import base_folder
 from runtime.loader import load_pipeline
@@ -54,6 +55,12 @@ class UpscalePipeline:
     def dtype(self) -> torch.dtype:
         """What the network's inputs are cast to."""
         return self.model.dtype
+
+    @property
+    def transformer(self) -> QuantizedTransformer:
+        """The network, as one of diffusers' models."""
+        model = self.model
+        return QuantizedTransformer(model.architecture, model.network, model.bits_at)
 
     def to(self, device: str | torch.device) -> "UpscalePipeline":
         """Load the model again on another device; returns this pipeline.

@@ -14,7 +14,7 @@ from runtime.cli.upscale_work import ImageWork, ModelChoice, RemoteWork
 from runtime.images.batch import Engine, Job, Outcome, run_jobs
 from runtime.images.local_engine import in_threads, one_by_one
 from runtime.remote.copies import local_copy
-from runtime.remote.place import Place
+from runtime.remote.place import Place, RemotePath
 from schemas.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
@@ -142,7 +142,7 @@ def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Pla
     Raises:
         UsageError: some were made with other settings.
     """
-    there = [job for job in jobs if job.problem is None and job.output.exists()]
+    there = _with_results([job for job in jobs if job.problem is None])
     if not there:
         return {}
     from runtime.cli.finished import state_of_result
@@ -165,3 +165,18 @@ def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Pla
             hint="--force makes them anew; another -o keeps them",
         )
     return skip
+
+
+def _with_results(jobs: Sequence[Job]) -> list[Job]:
+    """The jobs whose outputs exist."""
+    remote = [job.output for job in jobs if isinstance(job.output, RemotePath)]
+    known: set[RemotePath] = set()
+    if remote:
+        from runtime.remote.listing import existing
+
+        known = existing(remote)
+    return [
+        job
+        for job in jobs
+        if (job.output in known if isinstance(job.output, RemotePath) else job.output.exists())
+    ]

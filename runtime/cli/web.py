@@ -17,6 +17,8 @@ from runtime.images.batch import check_writable
 from schemas.errors import UsageError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from runtime.cli.model import ModelCheck
     from runtime.loader import Loader
     from runtime.pipeline import Pipeline
@@ -63,7 +65,7 @@ def web(
         check_writable(out)
         places = [local_pack(path) for path in pack]
         check_model(packs=places, full_precision=None, base=base)
-        packs = dict(zip(map(str, pack), places, strict=True))
+        packs = dict(zip(shown_names(pack), places, strict=True))
         from runtime.web.page import gradio, make_page, serve
 
         gradio()
@@ -88,3 +90,12 @@ def web(
             tell(f"warning: anyone who can reach {host}:{port} can use this machine's processor")
         tell(f"http://{host}:{port}  (Ctrl-C ends it; results are in {out})")
         serve(make_page(studio), studio, host=host, port=port, upload_bytes=max_upload * MEGABYTE)
+
+
+def shown_names(packs: "Sequence[Path]") -> list[str]:
+    """What visitors see of packs: folders' names without the way there, unless two are alike."""
+    names = [path.name if path.exists() else str(path) for path in packs]
+    return [
+        name if names.count(name) == 1 else str(path)
+        for name, path in zip(names, packs, strict=True)
+    ]

@@ -18,6 +18,7 @@ from runtime.compare.place import MARK
 from runtime.images.batch import DEFAULT_MAX_PIXELS, Outcome
 from runtime.images.formats import START_BYTES, describe_shown
 from runtime.images.image_io import read_preview
+from runtime.remote.place import Place
 from schemas.errors import ImageError
 
 MOST_INSIDE_BYTES = 24_000_000
@@ -56,7 +57,7 @@ def write_comparison(page: Path, outcomes: Sequence[Outcome]) -> Path:
             failed.append(outcome.error)
             continue
         try:
-            sides = _picture(Path(str(outcome.job.source))), _picture(Path(str(outcome.job.output)))
+            sides = _picture(outcome.job.source), _picture(outcome.job.output)
         except (ImageError, OSError) as error:
             failed.append(str(error))
         else:
@@ -77,12 +78,13 @@ def write_comparison(page: Path, outcomes: Sequence[Outcome]) -> Path:
     return page
 
 
-def _picture(path: Path) -> _Picture:
-    """What the page shows of ``path``.
+def _picture(path: Place) -> _Picture:
+    """What the page shows of ``path``, which `runtime.compare.place` found to be on this machine.
 
     Raises:
         OSError, ImageError: it cannot be read.
     """
+    assert isinstance(path, Path)
     with path.open("rb") as file:
         shown = describe_shown(file.read(START_BYTES))
     if shown:

@@ -1,5 +1,6 @@
 """Which images lie in a folder behind a URL. One listing serves a folder of any size."""
 
+from collections.abc import Iterable
 from pathlib import Path
 
 from runtime.images.folder import INPUT_SUFFIXES, FolderContent, no_images
@@ -34,6 +35,17 @@ def matches(pattern: RemotePath) -> list[RemotePath]:
         names = [name for name, facts in found.items() if facts["type"] == "file"]
         files = sorted(RemotePath(store.unstrip_protocol(name)) for name in names)
     return [file for file in files if not file.name.startswith(".")]
+
+
+def existing(places: Iterable[RemotePath]) -> set[RemotePath]:
+    """Which of ``places`` there are; lists each of their folders once, whatever their number."""
+    wanted = set(places)
+    found: set[RemotePath] = set()
+    for folder in {place.parent for place in wanted}:
+        with remote_errors(folder):
+            names = folder.store.find(folder.url, maxdepth=1)
+            found |= {RemotePath(folder.store.unstrip_protocol(name)) for name in names}
+    return wanted & found
 
 
 def subfolder(file: RemotePath, folder: RemotePath) -> Path:

@@ -69,13 +69,7 @@ class RemotePath:
             UsageError: there is no such protocol, or its package is missing.
             ResourceError: it cannot be reached.
         """
-        import fsspec.core  # noqa: PLC0415
-
-        try:
-            with remote_errors(self):
-                return fsspec.core.url_to_fs(self.url)[0]
-        except (ValueError, ImportError) as cause:
-            raise UsageError(f"{self.url}: {one_line(cause)}") from cause
+        return _opened(self)[0]
 
     @property
     def at_once(self) -> bool:
@@ -108,9 +102,21 @@ def as_place(text: str) -> Place:
     match = _URL.match(text)
     if match is None or match[1].lower() in _WEB:
         return Path(text)
-    place = RemotePath(text.rstrip("/"))
+    store, path = _opened(RemotePath(text.rstrip("/")))
     # As the file system writes it: its listings are compared with it.
-    return RemotePath(place.store.unstrip_protocol(place.store._strip_protocol(text.rstrip("/"))))
+    return RemotePath(store.unstrip_protocol(path))
+
+
+def _opened(place: RemotePath) -> tuple[Any, str]:
+    """The file system of a URL, and the path in it."""
+    import fsspec.core  # noqa: PLC0415
+
+    try:
+        with remote_errors(place):
+            store, path = fsspec.core.url_to_fs(place.url)
+    except (ValueError, ImportError) as cause:
+        raise UsageError(f"{place}: {one_line(cause)}") from cause
+    return store, path
 
 
 def identity(place: Place) -> str:

@@ -14,6 +14,16 @@ PIP_HINT = "pip install 'qdit4sr[web]'"
 WAITING = 20
 """Visitors in the queue; the next is told to come back."""
 
+SHOW_PROGRESS = """() => document.querySelector("#progress").scrollIntoView({block: "nearest"})"""
+"""On a phone what happens is below the button that starts it."""
+
+SMALL_PICTURES = (
+    "#finished .grid-container"
+    " {grid-template-columns: repeat(auto-fill, minmax(8rem, 1fr)) !important; padding-top: 1rem}"
+)
+"""gradio gives a gallery as many columns as it has pictures: a single one would fill the page. Its
+label would lie on the first."""
+
 
 def gradio() -> Any:
     """The module ``gradio``.
@@ -45,7 +55,8 @@ def make_page(studio: Studio) -> Any:
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, Path):
-                both, file = (image, str(event)), str(event)
+                both = image, str(event)
+                file = gr.update(value=str(event), interactive=True)
                 gallery = [str(path) for path in studio.finished()]
                 yield f"done: {event.name}", gr.update(visible=False), both, file, gallery
             else:
@@ -69,13 +80,15 @@ def make_page(studio: Studio) -> Any:
                 status = gr.Textbox(label="progress", interactive=False, elem_id="progress")
                 preview = gr.Image(visible=False, label="on its way", interactive=False)
                 slider = gr.ImageSlider(label="before and after", type="filepath", format="png")
-                download = gr.DownloadButton("Download PNG", elem_id="download")
+                download = gr.DownloadButton("Download PNG", elem_id="download", interactive=False)
         gallery = gr.Gallery(
             value=lambda: [str(path) for path in studio.finished()],
             label="finished, also before a restart",
-            columns=6,
+            elem_id="finished",
             height=240,
+            object_fit="contain",
         )
+        button.click(None, js=SHOW_PROGRESS)
         button.click(
             run,
             [image, pack, prompt, steps, fidelity, seed],
@@ -100,6 +113,7 @@ def serve(page: Any, studio: Studio, *, host: str, port: int, upload_bytes: int)
             max_file_size=upload_bytes,
             allowed_paths=[str(studio.folder.absolute())],
             theme=gr.themes.Default(font=["system-ui"], font_mono=["monospace"]),
+            css=SMALL_PICTURES,
             footer_links=[],
             ssr_mode=False,
             share=False,

@@ -22,9 +22,9 @@ pytestmark = [
 LONGEST_SECONDS = 300
 
 
-def started(folder, out, *options):
+def started(folder, out, *options, photos=None):
     code = "from runtime.cli.main import main; main()"
-    arguments = ["upscale", folder / "photos", "--pack", folder / "tiny.qpack", "-o", out]
+    arguments = ["upscale", photos or folder / "photos", "--pack", folder / "tiny.qpack", "-o", out]
     with (folder / "said").open("wb") as said:
         return subprocess.Popen(
             [sys.executable, "-c", code, *map(str, arguments), *options],
@@ -102,6 +102,15 @@ def test_a_killed_worker_loses_nothing(folder):
     said = (folder / "said").read_text()
     assert sum(line.startswith("failed:") for line in said.splitlines()) == 10
     assert "Traceback" not in said
+
+
+def test_from_urls_to_urls(folder):
+    out = folder / "by-url"
+    options = ("--engine", "ray", "--worker-cores", "1", "--jobs", "1")
+    process = started(folder, f"file://{out}", *options, photos=f"file://{folder}/photos")
+    assert ended(process)[0] == 6
+    assert content(out) == content(folder / "whole")
+    assert f"failed: file://{folder}/photos/broken-cut.png" in (folder / "said").read_text()
 
 
 def test_interrupted_five_times_and_continued_to_the_same_bytes(folder):

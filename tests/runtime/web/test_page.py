@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import pyvips
 
+from runtime.cli.web import shown_names
 from tests.artifacts.make_pack import make_pack
 
 ROOT = Path(__file__).parents[3]
@@ -28,6 +29,14 @@ def test_the_command_refuses_what_it_cannot_serve(qrun, tmp_path, monkeypatch):
     found = qrun("web", "--pack", "m.qpack")
     assert found.exit_code == 2
     assert "qdit4sr[web]" in found.stderr
+
+
+def test_visitors_see_no_paths_of_this_machine_where_names_suffice(tmp_path):
+    folders = [tmp_path / name for name in ("one/a.qpack", "two/a.qpack", "one/b.qpack")]
+    for folder in folders:
+        folder.mkdir(parents=True)
+    names = shown_names([*folders, Path("org/name@v1")])
+    assert names == [str(folders[0]), str(folders[1]), "b.qpack", "org/name@v1"]
 
 
 @pytest.fixture
@@ -74,6 +83,7 @@ def test_from_upload_to_download(served, tmp_path, browser):
     page.on("request", lambda request: requests.append(request.url))
     pyvips.Image.black(8, 6, bands=3).write_to_file(str(tmp_path / "small.png"))
     page.goto(served)
+    assert page.locator("#download").is_disabled()
     page.set_input_files("input[type=file]", str(tmp_path / "small.png"))
     page.wait_for_selector(".image-frame img")
     page.get_by_role("button", name="Enlarge", exact=True).click()
