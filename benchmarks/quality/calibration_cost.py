@@ -42,13 +42,13 @@ class Spent:
 
 
 FULL = Spent(32, 8)
-LESS = (Spent(8, 8), Spent(2, 8), Spent(1, 8), Spent(32, 4), Spent(32, 2), Spent(1, 2))
+LESS = (Spent(4, 8), Spent(1, 8), Spent(4, 2))
 
 
 def calibration(maker: PackMaker, spent: Spent, work: Path) -> Calibration:
     """What the network's layers are fed, as far as ``spent`` sees it."""
     sampling = maker.base.sampling.model_copy(update={"steps": spent.steps})
-    run = CalibrationRun(maker.images, CalibrationSettings(images=spent.images), restart=True)
+    run = CalibrationRun(maker.images, CalibrationSettings(images=spent.images))
     base = replace(maker.base, sampling=sampling)
     return measure_inputs(maker.checkpoint, maker.settings(ROW), base, run, work).calibration
 
