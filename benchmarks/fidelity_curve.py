@@ -13,7 +13,6 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 
 from benchmarks.detail_curve import MODEL
 from benchmarks.quality.measure import Sampling
@@ -22,6 +21,7 @@ from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline
 from runtime.sampling.sampler import first_step
+from runtime.sampling.schedule import euler_schedule
 from runtime.upscale import upscale
 from training.evaluate import means
 from training.evaluation_set import Case, evaluation_set, spread
@@ -31,8 +31,7 @@ from training.photos.gather import default_cache
 def start_of(pipeline: Pipeline, fidelity: float) -> tuple[int, float]:
     """The step that a fidelity begins with, from 0, and its share of noise."""
     settings = pipeline.sampling
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-    scheduler.set_timesteps(settings.steps)
+    scheduler = euler_schedule(settings.steps, settings.shift, settings.start_sigma)
     first = first_step(scheduler.sigmas[:-1], fidelity)
     return first, float(scheduler.sigmas[first])
 

@@ -1,13 +1,14 @@
-"""The timesteps that a sampler with a given number of steps visits."""
+"""The timesteps that a model's sampler visits."""
+
+from schemas.manifest import CalibrationRecord, SamplingDefaults
 
 
-def sampling_timesteps(steps: int, shift: float) -> tuple[float, ...]:
-    """Timesteps of the flow-matching Euler scheduler, descending from 1000.
+def sampling_timesteps(sampling: SamplingDefaults | CalibrationRecord) -> tuple[float, ...]:
+    """Timesteps of the flow-matching Euler scheduler, descending.
 
-    diffusers' own scheduler is asked, so that planner and runtime cannot drift apart.
+    The runtime's own schedule is asked, so that planner and runtime cannot drift apart.
     """
-    from diffusers import FlowMatchEulerDiscreteScheduler  # noqa: PLC0415  (seconds to import)
+    from runtime.sampling.schedule import euler_schedule  # noqa: PLC0415  (seconds to import)
 
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=shift)
-    scheduler.set_timesteps(steps)
+    scheduler = euler_schedule(sampling.steps, sampling.shift, sampling.start_sigma)
     return tuple(scheduler.timesteps.tolist())

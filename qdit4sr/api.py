@@ -36,6 +36,7 @@ def load(
     dtype: str = "auto",
     backend: str = "auto",
     activation_bits: int | None = None,
+    memory: str = "auto",
 ) -> "UpscalePipeline":
     """Load a model: an object to call with images, as diffusers' pipelines are, and for `upscale`.
 
@@ -49,11 +50,13 @@ def load(
         variant: which published network the ``full_precision`` checkpoint is.
         checkpoint: the pack's source, for other steps and prompts than a pack's with a table of
             modulations.
-        device: ``auto``, ``cpu`` or ``cuda``.
+        device: ``auto``, ``cpu``, ``cuda`` or ``mps`` (never tried).
         dtype: ``auto``, ``float32``, ``bfloat16`` or ``float16``.
         backend: ``auto``, or one that ``qrun doctor`` lists.
         activation_bits: of every quantized layer at every step, such as 8, which takes little or no
             more time where 8-bit integers are multiplied; None for the pack's bit grid.
+        memory: ``low`` keeps weights packed on a GPU, ``fast`` does not, ``auto`` where memory is
+            short.
 
     Raises:
         PackError, CheckpointError: what was named is damaged, or is something else.
@@ -76,6 +79,7 @@ def load(
         dtype=dtype,
         backend=backend,
         activation_bits=activation_bits,
+        memory=memory,
     )
 
 

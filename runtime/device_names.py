@@ -8,15 +8,19 @@ Nothing heavy is imported here, so that a mistyped name is answered at once.
 from schemas.choices import check_choice
 from schemas.errors import UsageError
 
-DEVICES = ("auto", "cpu", "cuda")
+DEVICES = ("auto", "cpu", "cuda", "mps")
 DTYPES = ("auto", "float32", "bfloat16", "float16")
+MEMORY = ("auto", "low", "fast")
+"""Whether quantized weights stay packed on a GPU: where memory is short, always, never."""
 
 
 BACKEND_NAMES = ("cpu", "triton", "reference", "triton-packed")
 
 
-def check_names(device: str, dtype: str = "auto", backend: str = "auto") -> None:
-    """Make sure that there are such a device, number format and backend, be they here or not.
+def check_names(
+    device: str, dtype: str = "auto", backend: str = "auto", memory: str = "auto"
+) -> None:
+    """Make sure that there are such a device, number format, backend and choice of memory.
 
     Raises:
         UsageError: there is none of that name.
@@ -27,3 +31,4 @@ def check_names(device: str, dtype: str = "auto", backend: str = "auto") -> None
         )
     check_choice("--device", device, DEVICES)
     check_choice("--dtype", dtype, DTYPES)
+    check_choice("--memory", memory, MEMORY)

@@ -16,6 +16,7 @@ from artifacts.family import Architecture
 from artifacts.pack.modulation import tabled_tensors
 from artifacts.pack.reader import Pack, open_pack
 from runtime.backends import select_backend
+from runtime.backends.residency import resident_backend
 from runtime.backends.trial import trial_of
 from runtime.memory import return_freed_memory
 from runtime.network.attention import set_softmax_bits
@@ -47,6 +48,7 @@ def load_pack(
     dtype: torch.dtype,
     backend: str = "auto",
     activation_bits: int | None = None,
+    memory: str = "auto",
 ) -> Pipeline:
     """Load a pack.
 
@@ -60,6 +62,7 @@ def load_pack(
         dtype: of everything in the network that is not quantized.
         backend: how quantized layers are computed.
         activation_bits: of every quantized layer at every step; None for the pack's bit grid.
+        memory: as `resident_backend` takes it.
 
     Raises:
         CheckpointError: the checkpoint is damaged.
@@ -70,6 +73,7 @@ def load_pack(
     folders = [] if base is None else [base]
     check_texts(folders, texts or PromptTexts())
     pack = open_pack(path)
+    backend = resident_backend(backend, memory, pack, device, dtype)
     source = _source_of(pack, checkpoint)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
     vae = _vae(vae_folders, device, pack.architecture, _pack_hint(path))

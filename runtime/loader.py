@@ -28,6 +28,7 @@ class Loader(Protocol):
         dtype: str,
         backend: str,
         activation_bits: int | None = None,
+        memory: str = "auto",
     ) -> Pipeline:
         """Load a model."""
 
@@ -44,6 +45,7 @@ def load_pipeline(
     dtype: str = "auto",
     backend: str = "auto",
     activation_bits: int | None = None,
+    memory: str = "auto",
 ) -> Pipeline:
     """Load the model that the arguments name, onto the device they name.
 
@@ -58,6 +60,7 @@ def load_pipeline(
         dtype: as `device_and_dtype` takes it.
         backend: how quantized layers are computed.
         activation_bits: of every quantized layer at every step; None for the pack's bit grid.
+        memory: ``auto``, ``low`` or ``fast``: whether a pack's weights stay packed on a GPU.
 
     Raises:
         CheckpointError: the checkpoint is damaged or of another architecture.
@@ -71,6 +74,8 @@ def load_pipeline(
         raise UsageError("no model: give a pack or an unquantized checkpoint")
     if full_precision is not None and activation_bits is not None:
         raise UsageError("--activation-bits: a full-precision network has no quantized layers")
+    if full_precision is not None and memory != "auto":
+        raise UsageError(f"--memory {memory}: a full-precision network has no packed weights")
     with base_folder(base or BaseFiles()) as folder:
         if full_precision is not None:
             return load_full_precision(
@@ -92,4 +97,5 @@ def load_pipeline(
             dtype=number_format,
             backend=backend,
             activation_bits=activation_bits,
+            memory=memory,
         )

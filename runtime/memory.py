@@ -1,6 +1,7 @@
-"""Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles.
+"""Tiles that fit into memory: chosen beforehand where it can be told, smaller where it runs out.
 
-And memory that nothing uses any more goes back to the system, where the C library would keep it.
+Memory that runs out is answered first by giving up CUDA graphs, then with smaller tiles. And
+memory that nothing uses any more goes back to the system, where the C library would keep it.
 """
 
 import contextlib
@@ -17,6 +18,32 @@ from schemas.errors import ResourceError
 logger = logging.getLogger(__name__)
 
 Result = TypeVar("Result")
+
+
+SHARE = 0.8
+"""Of free memory that work is planned for: what it takes is estimated, and others take some too."""
+
+
+def tile_for_memory(
+    tile: int, floor: int, unit: int, bytes_per_pixel: float, free: int | None, what: str
+) -> int:
+    """The side of tiles to start with: ``tile``, halved until the work fits into ``free`` memory.
+
+    Args:
+        tile: side that is wanted.
+        floor: side that is not gone below.
+        unit: sides stay multiples of this.
+        bytes_per_pixel: what the work takes of a tile's area.
+        free: bytes; None where nothing tells.
+        what: names the work in the log.
+    """
+    chosen = tile
+    while free is not None and bytes_per_pixel * chosen**2 > SHARE * free and chosen > floor:
+        chosen = max(floor, chosen // 2)
+        chosen -= chosen % unit
+    if chosen < tile:
+        logger.info("%s: tiles of %d, for %.1f GiB are free", what, chosen, (free or 0) / 2**30)
+    return chosen
 
 
 def with_smaller_tiles(

@@ -62,6 +62,7 @@ ColorFix = Literal["adain", "wavelet", "none"]
 Steps = Annotated[int, Field(ge=1, le=MAX_TIMESTEPS)]
 Guidance = Annotated[float, Field(ge=0, le=MAX_GUIDANCE)]
 Shift = Annotated[float, Field(ge=1 / MAX_SHIFT, le=MAX_SHIFT)]
+StartSigma = Annotated[float, Field(ge=0.01, le=1)]
 Setting = str | int | float | bool | None
 SettingOrList = Annotated[Setting | list[Setting], plain_or_list(MAX_FILES)]
 
@@ -159,6 +160,13 @@ class QuantizerRecord(StrictModel):
         return values
 
 
+def without_default_start(start_sigma: float, values: dict[str, Any]) -> dict[str, Any]:
+    """``values`` without ``start_sigma`` where sampling begins with noise alone."""
+    if start_sigma == 1:
+        del values["start_sigma"]
+    return values
+
+
 class SamplingDefaults(StrictModel):
     """How an upscale runs unless told otherwise.
 
@@ -166,6 +174,8 @@ class SamplingDefaults(StrictModel):
         steps: sampling steps.
         guidance: classifier-free guidance scale.
         shift: timestep shift of the flow-matching scheduler.
+        start_sigma: share of noise that sampling begins with; what is left of 1 is the control
+            latent. Not written where it is 1.
         tile_latent: side of a square tile, in latent pixels.
         overlap_latent: overlap of neighbouring tiles, in latent pixels.
         upscale: enlargement, per side.
@@ -176,11 +186,16 @@ class SamplingDefaults(StrictModel):
     steps: Steps
     guidance: Guidance
     shift: Shift
+    start_sigma: StartSigma = 1.0
     tile_latent: Side
     overlap_latent: Annotated[int, Field(ge=0, le=65536)]
     upscale: Annotated[int, Field(ge=4, le=4)] = 4
     min_side_px: Annotated[int, Field(ge=1, le=MAX_MIN_SIDE_PX)]
     color_fix: ColorFix = "adain"
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_start(self.start_sigma, dump(self))
 
     @model_validator(mode="after")
     def _overlap_leaves_progress(self) -> Self:
@@ -207,7 +222,7 @@ class CalibrationRecord(StrictModel):
         crop_px: side of the square crops, in px of the low-resolution image; a smaller image was
             taken whole.
         seed: of the choice of images, crops and noise.
-        steps, guidance, shift: of the sampling trajectory.
+        steps, guidance, shift, start_sigma: of the sampling trajectory.
     """
 
     images: Annotated[int, Field(ge=1, le=MAX_FILES)]
@@ -216,6 +231,11 @@ class CalibrationRecord(StrictModel):
     steps: Steps
     guidance: Guidance
     shift: Shift
+    start_sigma: StartSigma = 1.0
+
+    @model_serializer(mode="wrap")
+    def _leave_out_the_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return without_default_start(self.start_sigma, dump(self))
 
 
 class TransformerBytes(StrictModel):
@@ -338,14 +358,16 @@ def oldest_version(
     quantizer: QuantizerRecord,
     layers: Mapping[str, LayerRecord],
     modulation: ModulationRecord | None,
+    sampling: SamplingDefaults,
 ) -> int:
     """The oldest version of the format that has all of this: 1, or 2.
 
     Version 2 brought tables of modulations, 8-bit factors, the scale rules ``blend`` and ``mse``,
-    and shares of the predicted error.
+    shares of the predicted error, and samplers that begin with less than noise alone.
     """
     is_new = (
         modulation is not None
+        or sampling.start_sigma != 1
         or quantizer.activation_scale == "blend"
         or quantizer.weight_scale == "mse"
         or any(
@@ -425,7 +447,7 @@ class Manifest(StrictModel):
 
     @model_validator(mode="after")
     def _version_knows_the_content(self) -> Self:
-        needed = oldest_version(self.quantizer, self.layers, self.modulation)
+        needed = oldest_version(self.quantizer, self.layers, self.modulation, self.sampling)
         if self.min_reader_version < needed:
             raise ValueError(
                 f"what it holds needs min_reader_version {needed}, not {self.min_reader_version}"

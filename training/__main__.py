@@ -6,6 +6,7 @@
     python -m training network --out out/train           # --network names another shape
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
+    python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
 outside the checkout. --minutes stops a run after a wall time, with its state saved; --within plans
@@ -26,7 +27,8 @@ from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder
 from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
-from training.networks import MINI, NETWORKS
+from training.networks import MINI, NETWORKS, NamedNetwork
+from training.one_step import OneStepRun, train_one_step
 from training.optimizers import OptimizerName
 from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
@@ -35,9 +37,19 @@ from training.pool import LatentPool
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 
 SEED = 0
-CPU_STEPS = {"autoencoder": (2200, 900), "decoder": (4000, 2000), "network": (60_000, 10_000)}
+CPU_STEPS = {
+    "autoencoder": (2200, 900),
+    "decoder": (4000, 2000),
+    "network": (60_000, 10_000),
+    "one-step": (8000, 3000),
+}
 """Steps in all and of the decay."""
-GPU_STEPS = {"autoencoder": (12_000, 3000), "decoder": (12_000, 6000), "network": (60_000, 10_000)}
+GPU_STEPS = {
+    "autoencoder": (12_000, 3000),
+    "decoder": (12_000, 6000),
+    "network": (60_000, 10_000),
+    "one-step": (8000, 3000),
+}
 GPU_BATCH = 8
 """How many times larger batches of the autoencoder are on a GPU."""
 GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
@@ -54,7 +66,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "stage",
         nargs="?",
-        choices=("autoencoder", "decoder", "network", "export", "all"),
+        choices=("autoencoder", "decoder", "network", "one-step", "export", "all"),
         default="all",
     )
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
@@ -71,6 +83,7 @@ def parse_arguments() -> argparse.Namespace:
         "--decay-share", type=float, default=DECAY_SHARE, help="of the minutes of --within"
     )
     parser.add_argument("--start", type=Path, help="exported model whose network to train on")
+    parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
     parser.add_argument(
         "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
@@ -88,6 +101,8 @@ def main() -> None:
     if arguments.stage in ("decoder", "all") and not _decoder(arguments):
         return
     if arguments.stage in ("network", "all") and not _network(arguments):
+        return
+    if arguments.stage == "one-step" and not _one_step(arguments):
         return
     if arguments.stage in ("export", "all"):
         _export(arguments)
@@ -151,7 +166,7 @@ def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:
 
 def _network_run(arguments: argparse.Namespace) -> NetworkRun:
     named = NETWORKS[arguments.network]
-    schedule = _schedule(arguments, "network")
+    schedule = _schedule(arguments, "one-step" if arguments.stage == "one-step" else "network")
     run = NetworkRun(named.config, named.seed, schedule, Sizes(), start=arguments.start)
     if not _on_cpu(arguments):
         run = replace(run, sizes=GPU_SIZES, optimizer="muon", save_every=10_000)
@@ -184,8 +199,27 @@ def _network(arguments: argparse.Namespace) -> bool:
     return training.finished
 
 
-def _export(arguments: argparse.Namespace) -> None:
+def _named(arguments: argparse.Namespace) -> NamedNetwork:
+    """The network asked for, with the noise of ``--sigma``."""
     named = NETWORKS[arguments.network]
+    return named if arguments.sigma is None else replace(named, start_sigma=arguments.sigma)
+
+
+def _one_step(arguments: argparse.Namespace) -> bool:
+    run = OneStepRun(_network_run(arguments), _named(arguments).start_sigma)
+    training = train_one_step(
+        _samples(arguments, run.network),
+        load_autoencoder(arguments.out, arguments.device),
+        _network_folder(arguments),
+        run,
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+    return training.finished
+
+
+def _export(arguments: argparse.Namespace) -> None:
+    named = _named(arguments)
     network = new_network(named.config, named.seed)
     state = torch.load(
         _network_folder(arguments) / "network.pt", map_location="cpu", weights_only=True

@@ -74,8 +74,14 @@ def write_folder(
     vae.to(dtype).save_pretrained(folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(folder / "scheduler")
     _write_prompts(named, folder)
-    (folder / "sampling.json").write_bytes(dump_json(SAMPLING))
+    sampling = SAMPLING if named.start_sigma == 1 else one_step_sampling(named.start_sigma)
+    (folder / "sampling.json").write_bytes(dump_json(sampling))
     (folder / "README.md").write_text(MODEL_CARD.format(name=named.name, note=named.note))
+
+
+def one_step_sampling(start_sigma: float) -> SamplingDefaults:
+    """Defaults of a network that restores in one evaluation."""
+    return SAMPLING.model_copy(update={"steps": 1, "start_sigma": start_sigma})
 
 
 def _write_prompts(named: NamedNetwork, folder: Path) -> None:

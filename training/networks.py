@@ -17,12 +17,15 @@ class NamedNetwork:
         config: its shape.
         seed: of weights, prompts and noise.
         note: one sentence for the model card.
+        start_sigma: 1 for a network that samples from noise; below, one that restores in one
+            evaluation from the control latent under this share of noise.
     """
 
     name: str
     config: TransformerConfig
     seed: int
     note: str
+    start_sigma: float = 1.0
 
 
 def _config(*, heads: int, blocks: int, dual: int) -> TransformerConfig:
@@ -53,4 +56,11 @@ NARROW = NamedNetwork(
     seed=1,
     note="Narrower and deeper than dit4sr-mini, for judging recipes: hidden width 96, 8 blocks.",
 )
-NETWORKS = {network.name: network for network in (MINI, NARROW)}
+ONE_STEP = NamedNetwork(
+    name="dit4sr-mini-onestep",
+    config=MINI.config,
+    seed=MINI.seed,
+    note="dit4sr-mini retrained to restore in one evaluation.",
+    start_sigma=0.3,
+)
+NETWORKS = {network.name: network for network in (MINI, NARROW, ONE_STEP)}

@@ -46,6 +46,13 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--seeds", type=int, default=3, help="noises per crop, default: %(default)s"
     )
+    parser.add_argument(
+        "--draws",
+        type=int,
+        default=1,
+        help="builds of every recipe, each with random signs of its own, default: %(default)s",
+    )
+    parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--steps", type=int, default=8, help="default: %(default)s")
     parser.add_argument("--guidance", type=float, default=1.0, help="default: %(default)s")
     parser.add_argument("--ranks", type=_ranks, default=Ranks(4, 2), help="default: 4+2")

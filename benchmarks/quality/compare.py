@@ -1,6 +1,8 @@
 """Measure rows one after another; what is already measured is read, not run again."""
 
 import hashlib
+import os
+import platform
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -58,6 +60,7 @@ class Comparison:
         self.say = say
         self.sampling = bench.sampling.key_parts()
         self.code = code_fingerprint()
+        self.device = device_label(bench.pipeline.device)
 
     def run(self, rows: Iterable[Row]) -> dict[str, Content]:
         """Measure ``rows``; full name -> its content."""
@@ -87,7 +90,7 @@ class Comparison:
             return None
         began = time.monotonic()
         content = self._recipe(row, heading) if peer is None else self._peer(peer, row, heading)
-        content |= {"row": asdict(row), "code": self.code}
+        content |= {"row": asdict(row), "code": self.code, "device": self.device}
         content["seconds"] = round(time.monotonic() - began, 1)
         content = self.store.save(row.full_name, key, content)
         mean = sum(map(sum, content["values"]["latent_db"]))
@@ -122,7 +125,8 @@ class Comparison:
 
     def _peer(self, peer: Peer, row: Row, heading: str) -> Content:
         model = self.bench.sampling.model
-        pipeline = load_full_precision(model, device=torch.device("cpu"), dtype=torch.float32)
+        device = self.bench.pipeline.device
+        pipeline = load_full_precision(model, device=device, dtype=torch.float32)
         layers = active_linears(pipeline.architecture)
         storage = peer.apply(pipeline.network, layers, row.peer_settings)
         values = measuring.measure(
@@ -148,6 +152,13 @@ class Comparison:
                 self.say(f"{heading}: {done} of {total} pictures, {left:.0f} s left")
 
         return progress
+
+
+def device_label(device: torch.device) -> str:
+    """What a document calls the device of a run."""
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def describe(pack: Pack) -> dict[str, Any]:

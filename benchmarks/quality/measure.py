@@ -33,6 +33,8 @@ CASE_SEED = 2026
 SEEDS_PER_CASE = 1000
 """Noise seed s of case i is i * 1000 + s: no two pictures start from the same noise."""
 
+CPU = torch.device("cpu")
+
 Values = dict[str, list[list[float]]]
 """Metric -> values of every case, one per noise seed."""
 Progress = Callable[[int, int], None]
@@ -132,11 +134,12 @@ class Bench:
         """The final latent of one case from one noise."""
         pipeline = replace(self.pipeline, network=network, bits_at=bits_at)
         settings = replace(self.settings, seed=case * SEEDS_PER_CASE + seed)
-        return sample_latent(pipeline, self.encoded[case].control, settings)
+        return sample_latent(pipeline, self.encoded[case].control, settings).cpu()
 
     def picture(self, latent: Tensor, case: int) -> Tensor:
         """The picture of a latent, colours corrected as the model does by default."""
-        return decode_image(self.pipeline, self.encoded[case], latent, self.settings).clamp(0, 1)
+        there = latent.to(self.pipeline.device)
+        return decode_image(self.pipeline, self.encoded[case], there, self.settings).clamp(0, 1)
 
     def reference_picture(self, case: int, seed: int) -> Tensor:
         """The unquantized network's picture."""
@@ -145,10 +148,12 @@ class Bench:
         return self._pictures[case, seed]
 
 
-def make_bench(sampling: Sampling, work: Path, progress: Progress) -> Bench:
+def make_bench(
+    sampling: Sampling, work: Path, progress: Progress, device: torch.device = CPU
+) -> Bench:
     """Load the unquantized pipeline and sample all references, or read them from ``work``."""
-    cpu = torch.device("cpu")
-    pipeline = load_full_precision(sampling.model, device=cpu, dtype=torch.float32)
+    torch.backends.cudnn.allow_tf32 = False  # convolutions too are to be of float32
+    pipeline = load_full_precision(sampling.model, device=device, dtype=torch.float32)
     settings = pipeline.sampling.override(
         patch_size=pipeline.patch_size, steps=sampling.steps, guidance=sampling.guidance
     )

@@ -43,7 +43,7 @@ class Quantized:
 
     Attributes:
         pack: the opened pack.
-        network: on the CPU, in float32.
+        network: in float32.
         bits_at: its bit grid.
     """
 
@@ -60,10 +60,20 @@ class PackMaker:
         work: for calibration images, what was measured on this checkpoint, and packs in the making.
         steps: sampling steps: the columns of every bit grid.
         guidance: of the sampler; calibration runs with it too.
+        device: where networks run, of calibrations and probes too.
     """
 
-    def __init__(self, model: Path, work: Path, *, steps: int, guidance: float) -> None:
+    def __init__(
+        self,
+        model: Path,
+        work: Path,
+        *,
+        steps: int,
+        guidance: float,
+        device: torch.device = torch.device("cpu"),  # noqa: B008  (immutable)
+    ) -> None:
         self.work = work
+        self.device = device
         self.checkpoint: Checkpoint = open_checkpoint(model)
         base = find_base_model(self.checkpoint, None)
         self.base: BaseModel = replace(
@@ -111,7 +121,7 @@ class PackMaker:
                 None,
                 self.base,
                 ProbeSettings(),
-                device=torch.device("cpu"),
+                device=self.device,
                 dtype=torch.float32,
             )
             write_sensitivity(path, found)
@@ -127,7 +137,7 @@ class PackMaker:
             calibration = self._unquantized_inputs(settings)
             build(self.checkpoint, output, settings, self.base, calibration=calibration, force=True)
         else:
-            run = CalibrationRun(self.images)
+            run = CalibrationRun(self.images, device=self.device)
             try:
                 build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
             except UsageError:  # what is left over is of a row of that name with other settings
@@ -140,7 +150,7 @@ class PackMaker:
         if not path.is_file():
             # Of this process alone: another may be at the same.
             with tempfile.TemporaryDirectory(dir=self.work) as work:
-                run = CalibrationRun(self.images)
+                run = CalibrationRun(self.images, device=self.device)
                 measured = measure_inputs(
                     self.checkpoint, settings, self.base, run, Path(work) / "inputs"
                 )
@@ -149,9 +159,7 @@ class PackMaker:
 
     def load(self, pack: Pack) -> Quantized:
         """The pack's network; everything is read, so that the pack may go afterwards."""
-        network = network_from_pack(
-            pack, device=torch.device("cpu"), dtype=torch.float32, backend=BACKEND
-        )
+        network = network_from_pack(pack, device=self.device, dtype=torch.float32, backend=BACKEND)
         return Quantized(pack, network, BitSchedule(pack.bit_grid))
 
 

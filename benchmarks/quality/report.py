@@ -2,7 +2,6 @@
 
 import datetime
 import importlib.metadata
-import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -42,6 +41,7 @@ METRICS = {
     "truth_fsim": Metric("FSIM to the truth", 4),
     "piqe": Metric("PIQE", 1),
 }
+KEPT = ("recipe", "settings", "reached", "stored_bits", "groups", "same_as", "draws", "device")
 OCTAVES = ("octave_coarse_db", "octave_middle_db", "octave_fine_db")
 PACKAGES = ("torch", "diffusers", "pyiqa", "sdnq", "comfy-kitchen")
 
@@ -125,11 +125,7 @@ def to_json(
             "second_ranks": entry.row.second,
             "sdnq": dict(entry.row.sdnq),
             "comfy": dict(entry.row.comfy),
-            **{
-                key: content[key]
-                for key in ("recipe", "settings", "reached", "stored_bits", "groups", "same_as")
-                if key in content
-            },
+            **{key: content[key] for key in KEPT if key in content},
             "metrics": {metric: _rounded(i) for metric, i in entry.metrics.items()},
             "differences": {
                 name: {metric: _rounded(i) for metric, i in of_metric.items()}
@@ -191,8 +187,8 @@ def to_markdown(
     lines = [
         f"# Recipes compared on {network}",
         "",
-        f"Measured on {datetime.datetime.now(tz=datetime.UTC).date()} on {os.cpu_count()} CPU cores"
-        f" ({platform.machine()}), torch {versions()['torch']}, float32, reference backend:",
+        f"Measured on {datetime.datetime.now(tz=datetime.UTC).date()} on"
+        f" {_devices(measured)}, torch {versions()['torch']}, float32, reference backend:",
         "",
         "```",
         "pip install -e '.[dev,eval,peers]'",
@@ -228,6 +224,11 @@ def to_markdown(
     return "\n".join(lines)
 
 
+def _devices(measured: Sequence[Measured]) -> str:
+    known = (entry.content.get("device", "CPU cores") for entry in measured)
+    return " and ".join(dict.fromkeys(known))
+
+
 def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> list[str]:
     return [
         f"{sampling['crops']} crops of {sampling['crop_px']}x{sampling['crop_px']} px of astronaut,"
@@ -245,6 +246,8 @@ def _introduction(sampling: Mapping[str, Any], ranks: Ranks, second: Ranks) -> l
         "- **stored bits**: per weight, with scales, factors, smoothing and table; biases aside.",
         f"- **[low, high]**: {CONFIDENCE:.0%} percentile bootstrap over images ({RESAMPLES:,}"
         " draws), seeds averaged within an image first.",
+        "- **by draw**: means of several builds of a recipe, each with random signs of its own; the"
+        " number before it is over all of them.",
         "- **minus ...**: the paired difference, image by image, to the row named; bold where its"
         " interval excludes zero. No correction is made for the number of comparisons, and the"
         " crops come from three photos, so they are more alike than as many photos would be.",
@@ -274,13 +277,18 @@ def error_table(entries: Sequence[Measured]) -> list[str]:
                 f"{entry.row.label} (`{entry.row.name}`)",
                 f"{entry.content['stored_bits']:.2f}",
                 _activation_bits(entry),
-                _shown(entry.metrics["latent_db"], 2),
+                _shown(entry.metrics["latent_db"], 2) + _range_of_draws(entry),
                 before,
                 quarot,
                 ", ".join(f"{entry.metrics[m].mean:.1f}" for m in OCTAVES if m in entry.metrics),
             )
         )
     return lines
+
+
+def _range_of_draws(entry: Measured) -> str:
+    draws = entry.content.get("draws", [])
+    return f"; {min(draws):.1f} to {max(draws):.1f} by draw" if len(draws) > 1 else ""
 
 
 def _activation_bits(entry: Measured) -> str:

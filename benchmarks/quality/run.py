@@ -12,6 +12,7 @@ import torch
 from benchmarks.quality import layers as layer_evidence
 from benchmarks.quality import plots, report
 from benchmarks.quality.compare import Comparison, code_fingerprint, to_stderr
+from benchmarks.quality.draws import draws_of, merge_draws
 from benchmarks.quality.measure import Bench, Sampling, Values, make_bench, measure_baselines
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.report import Measured
@@ -51,11 +52,20 @@ def run(arguments: argparse.Namespace, rows: Sequence[Row], everything: Sequence
         guidance=arguments.guidance,
         pictures=not arguments.no_pictures,
     )
-    maker = PackMaker(sampling.model, work, steps=sampling.steps, guidance=sampling.guidance)
+    device = torch.device(arguments.device)
+    maker = PackMaker(
+        sampling.model,
+        work,
+        steps=sampling.steps,
+        guidance=sampling.guidance,
+        device=device,
+    )
     store = RowStore(work / "rows")
-    bench = make_bench(sampling, work, _reference_progress)
+    bench = make_bench(sampling, work, _reference_progress, device)
     comparison = Comparison(bench, maker, store, to_stderr)
-    contents = comparison.known(rows) if arguments.report else comparison.run(rows)
+    measure = comparison.known if arguments.report else comparison.run
+    draws = {row.full_name: draws_of(row, arguments.draws) for row in rows}
+    contents = merge_draws(draws, measure([draw for row in rows for draw in draws[row.full_name]]))
     baselines = _baselines(bench, store)
     measured = report.analyse(rows, contents, baselines)
     if len({entry.content["code"] for entry in measured}) > 1:

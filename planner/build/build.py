@@ -138,7 +138,7 @@ def build(
         for name in inventory.kept:
             records[name] = LayerRecord(weight_bits=UNQUANTIZED, **shapes[name]._asdict())
             bits[name] = UNQUANTIZED
-        steps = sampling_timesteps(base.sampling.steps, base.sampling.shift)
+        steps = sampling_timesteps(base.sampling)
         costs = None if sensitivity is None else activation_costs(statistics, sensitivity)
         grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs, work_of)
         if sensitivity is not None and costs is not None:

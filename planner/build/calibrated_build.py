@@ -187,6 +187,7 @@ def measure_inputs(
         steps=base.sampling.steps,
         guidance=base.sampling.guidance,
         shift=base.sampling.shift,
+        start_sigma=base.sampling.start_sigma,
     )
     source = Source(files=tuple(checkpoint.source_files()))
     folder = run.work(work)
@@ -245,7 +246,7 @@ def measure_inputs(
         recipe=RecipeRecord(name=settings.recipe, settings=settings.recorded()),
         sampling=record,
         images=images.records,
-        timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),
+        timesteps=sampling_timesteps(base.sampling),
         mean_squares=found.mean_squares,
         channels=found.channels,
     )

@@ -61,7 +61,7 @@ def make_manifest(
         activation_scale=settings.activation_scale,
         softmax_bits=settings.softmax_bits,
     )
-    version_needed = oldest_version(quantizer, records, modulation)
+    version_needed = oldest_version(quantizer, records, modulation, sampling)
     return Manifest(
         format_version=version_needed,
         min_reader_version=version_needed,

@@ -84,7 +84,7 @@ def table_record(settings: BuildSettings, base: BaseModel) -> ModulationRecord |
     if not settings.makes_table:
         return None
     return ModulationRecord(
-        timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),
+        timesteps=sampling_timesteps(base.sampling),
         prompts=tuple(pooled_prompts(base.prompts or {})),
         weights=settings.modulation == "both",
     )

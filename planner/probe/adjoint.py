@@ -17,13 +17,13 @@ from dataclasses import dataclass
 from functools import partial
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from planner.probe.layer_gradients import LayerGradients
 from runtime.pipeline import Network, Prompts
-from runtime.sampling.sampler import GuidedVelocity
+from runtime.sampling.sampler import GuidedVelocity, initial_latent
+from runtime.sampling.schedule import euler_schedule
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.tiling import Tile
 
@@ -50,7 +50,7 @@ class SampledImage:
         network: predicts the velocity.
         control: low-resolution latent [1, C, h, w], of one tile's size at most.
         prompts: on the device and in the dtype of ``control``.
-        settings: steps, guidance and shift are read.
+        settings: steps, guidance, shift and start_sigma are read.
         noise: float32 [1, C, h, w].
     """
 
@@ -68,17 +68,16 @@ class SampledImage:
         self._prompts = [velocity.embeds.requires_grad_(), velocity.pooled.requires_grad_()]
         height, width = noise.shape[-2:]
         self._tile = Tile(0, 0, height, width)
-        scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-        scheduler.set_timesteps(settings.steps)
+        scheduler = euler_schedule(settings.steps, settings.shift, settings.start_sigma)
         self._timesteps = scheduler.timesteps
         sigmas = scheduler.sigmas.tolist()
         self._changes = tuple(after - before for before, after in itertools.pairwise(sigmas))
-        self._noise = noise.to(control.device)
+        self._start = initial_latent(noise, control, scheduler.sigmas[0])
 
     @torch.no_grad()
     def run(self, step_done: Callable[[], None] = lambda: None) -> Trajectory:
         """Sample, and keep every latent on the way."""
-        latents = [self._noise]
+        latents = [self._start]
         for timestep, change in zip(self._timesteps, self._changes, strict=True):
             latents.append(latents[-1] + change * self._at(latents[-1], timestep))
             step_done()
@@ -100,9 +99,9 @@ class SampledImage:
             step_done: called after every step.
 
         Returns:
-            The cotangents of the initial noise.
+            The cotangents of the initial latent.
         """
-        found = [cotangent.to(self._noise) for cotangent in cotangents]
+        found = [cotangent.to(self._start) for cotangent in cotangents]
         for step in reversed(range(len(self._changes))):
             change = trajectory.changes[step]
             latent = trajectory.latents[step].detach().requires_grad_()

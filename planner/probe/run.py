@@ -106,6 +106,7 @@ def probe_checkpoint(
         steps=base.sampling.steps,
         guidance=base.sampling.guidance,
         shift=base.sampling.shift,
+        start_sigma=base.sampling.start_sigma,
     )
     kept = None
     if keep is not None:
@@ -127,7 +128,7 @@ def probe_checkpoint(
         sampling=sampling,
         cotangents=settings.cotangents,
         images=() if images is None else images.records,
-        timesteps=sampling_timesteps(base.sampling.steps, base.sampling.shift),
+        timesteps=sampling_timesteps(base.sampling),
         layers={
             name: LayerSensitivity(
                 weight=_rounded(found.weight[index]),

@@ -141,6 +141,7 @@ def evaluate(
             device=network.device,
             dtype=network.dtype,
             backend=network.backend,
+            memory=network.memory,
             checkpoint=network.checkpoint,
             activation_bits=network.activation_bits,
             max_pixels=max_pixels,

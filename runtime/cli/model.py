@@ -20,6 +20,7 @@ from runtime.cli.options import (
     FullPrecision,
     Guidance,
     MaxPixels,
+    Memory,
     Overlap,
     Seed,
     Source,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from runtime.base.files import BaseFiles
     from runtime.pipeline import Pipeline
     from runtime.prompts.texts import PromptTexts
+    from runtime.remote.place import Place
     from runtime.sampling.settings import SamplingOptions
 
 
@@ -58,6 +60,7 @@ class NetworkOptions:
     device: Device = "auto"
     dtype: Dtype = "auto"
     backend: Backend = "auto"
+    memory: Memory = "auto"
     max_pixels: MaxPixels = DEFAULT_MAX_PIXELS
 
     @property
@@ -83,7 +86,7 @@ class NetworkOptions:
         """
         from runtime.sampling.settings import check_activation_bits
 
-        check_names(self.device, self.dtype, self.backend)
+        check_names(self.device, self.dtype, self.backend, self.memory)
         self.sampling.check()
         if self.activation_bits is not None:
             check_activation_bits(self.activation_bits)
@@ -130,7 +133,7 @@ class PromptOptions:
         ),
     ] = None
 
-    def captions(self, images: "Iterable[Path]") -> dict[Path, str]:
+    def captions(self, images: "Iterable[Place]") -> "dict[Place, str]":
         """The caption of every image that has one.
 
         Raises:

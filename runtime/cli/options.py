@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from runtime.device_names import DEVICES, DTYPES
+from runtime.device_names import DEVICES, DTYPES, MEMORY
 
 GRID = "grid"
 """What ``--activation-bits`` calls the pack's bit grid."""
@@ -110,5 +110,13 @@ Device = Annotated[str, typer.Option(help=", ".join(DEVICES), rich_help_panel=MA
 Dtype = Annotated[str, typer.Option(help=", ".join(DTYPES), rich_help_panel=MACHINE)]
 Backend = Annotated[
     str, typer.Option(help="auto, or one that `qrun doctor` lists.", rich_help_panel=MACHINE)
+]
+Memory = Annotated[
+    str,
+    typer.Option(
+        help=f"{', '.join(MEMORY)}: whether weights stay packed on a GPU, which saves memory and"
+        " takes time (default: where memory is short).",
+        rich_help_panel=MACHINE,
+    ),
 ]
 MaxPixels = Annotated[int, typer.Option(min=1, help="Refuse inputs with more pixels than this.")]

@@ -5,6 +5,9 @@ that a batch may go on elsewhere.
 """
 
 import hashlib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,6 +16,7 @@ from runtime.images.result_style import ResultStyle
 
 if TYPE_CHECKING:
     from runtime.images.made_with import MadeWith
+    from runtime.remote.place import Place
 
 _SHOWN_DIGITS = 16
 _SAMPLING = {
@@ -64,9 +68,37 @@ def common_record(
     return {name: value for name, value in record.items() if value is not None}
 
 
-def record_of(common: "MadeWith", source: Path, caption: str | None) -> "MadeWith":
-    """What one result records: what all have, its caption, and its input."""
+@dataclass(frozen=True)
+class Records:
+    """What the results of a command record, each when asked for.
+
+    Attributes:
+        read_common: what all have in common; reads the pack, so it is called with the first result.
+        captions: image -> its own prompt.
+    """
+
+    read_common: "Callable[[], MadeWith]"
+    captions: "Mapping[Place, str]"
+
+    @cached_property
+    def common(self) -> "MadeWith":
+        """What all results have in common."""
+        return self.read_common()
+
+    def of(self, source: "Place", file: Path | None) -> "MadeWith":
+        """What the result of ``source`` records, whose content is in ``file``, or left out."""
+        return record_of(self.common, file, self.captions.get(source))
+
+    def settled(self) -> "Records":
+        """The same for a process elsewhere, which reads nothing for it."""
+        return Records(partial(dict, self.common), self.captions)
+
+
+def record_of(common: "MadeWith", source: Path | None, caption: str | None) -> "MadeWith":
+    """What one result records: what all have, its caption, and its input, unless that is None."""
     own = {} if caption is None else {"prompt": caption}
+    if source is None:
+        return {**common, **own}
     try:
         digest = hashlib.sha256(source.read_bytes()).hexdigest()[:_SHOWN_DIGITS]
     except OSError:

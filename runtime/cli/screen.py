@@ -5,9 +5,10 @@ Nothing heavy is imported here.
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from runtime.images.batch import Outcome
+from runtime.remote.copies import shown
 
 
 class Screen:
@@ -79,14 +80,21 @@ class Screen:
             size = f"{outcome.details['width_px']} x {outcome.details['height_px']} px"
             self.say(f"done: {outcome.job.output} ({size}, {outcome.details['seconds']:.1f} s)")
 
-    def summarize(self) -> None:
-        """Show how fast a batch went, where anything of one was done."""
+    def summarize(self, peak_memory: Mapping[str, int]) -> None:
+        """Show how fast a batch went, where anything of one was done, and what memory it took.
+
+        Args:
+            peak_memory: kind of memory -> bytes.
+        """
         if self._images > 1 and self._done:
             seconds = time.monotonic() - self._started
             self.say(
                 f"{self._done} of {self._images} images done in {seconds:.1f} s:"
                 f" {self._megapixels:.2f} megapixels of results, {self._speed():.3g} MP/s"
             )
+        if peak_memory:
+            shown = [f"{size / 2**30:.2f} GiB of {kind}" for kind, size in peak_memory.items()]
+            self.say(f"peak memory: {', '.join(shown)}")
 
     def _speed(self) -> float:
         """Megapixels of results per second since the start, the model's loading included."""
@@ -103,4 +111,4 @@ class _LogLines(logging.Handler):
     def emit(self, record: logging.LogRecord) -> None:
         """Show one record."""
         level = "warning" if record.levelno >= logging.WARNING else "note"
-        self._show(f"{level}: {record.getMessage()}")
+        self._show(f"{level}: {shown(record.getMessage())}")

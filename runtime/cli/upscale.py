@@ -4,7 +4,6 @@ Heavy imports stand inside the functions that need them, so that ``--help`` and 
 answered at once.
 """
 
-import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -12,22 +11,23 @@ import typer
 
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.output import print_json
+from runtime.cli.machines import MachinesOptions
 from runtime.cli.model import BaseOptions, NetworkOptions, PromptOptions, local_pack
 from runtime.cli.options import Debug, Json
-from runtime.cli.record import common_record, record_of
+from runtime.cli.record import Records, common_record
 from runtime.cli.results import ResultOptions
 from runtime.cli.screen import Screen
-from runtime.cli.upscale_jobs import Batch, upscale_jobs
+from runtime.cli.upscale_jobs import Batch, peak_memory, upscale_jobs
+from runtime.cli.upscale_work import ImageWork, ModelChoice
 from runtime.compare.place import check_page
 from runtime.images.batch import Outcome
 from runtime.images.job_plan import plan_jobs
+from runtime.remote.place import as_place
 from schemas.errors import BatchError, UsageError
 
 if TYPE_CHECKING:
     from runtime.cli.model import ModelCheck
     from runtime.loader import Loader
-    from runtime.pipeline import Pipeline
-    from runtime.sampling.settings import UpscaleSettings
 
 UPSCALE_EXAMPLE = """
 Examples:
@@ -41,12 +41,15 @@ qrun upscale photos/ --pack model.qpack -r -o upscaled/ --format jpg --compare l
 qrun upscale photos/ --pack model.qpack --base sd3.5-medium/ --prompt-dir captions/
 
 qrun upscale photo.jpg --pack org/name@v1
+
+qrun upscale s3://bucket/photos -o s3://bucket/upscaled/ --pack org/name@v1 --engine ray
 """
 
 
 def upscale(
     inputs: Annotated[
-        list[Path], typer.Argument(metavar="INPUT", help="Images, or folders of images.")
+        list[str],
+        typer.Argument(metavar="INPUT", help="Images, or folders of images; also as URLs."),
     ],
     *,
     pack: Annotated[
@@ -66,9 +69,7 @@ def upscale(
     network: NetworkOptions,
     base: BaseOptions,
     prompts: PromptOptions,
-    jobs: Annotated[
-        int, typer.Option("-j", "--jobs", min=1, help="Images done at once, on the CPU.")
-    ] = 1,
+    machines: MachinesOptions,
     compare: Annotated[
         Path | None,
         typer.Option(metavar="PAGE", help="Also write this HTML page: before and after."),
@@ -91,16 +92,17 @@ def upscale(
         if pack is None and network.checkpoint is not None:
             raise UsageError("--checkpoint: there is no --pack whose source it could be")
         network.check()
+        cluster = machines.cluster
         style = results.style
         style.check()
         notes: list[str] = []
-        planned = plan_jobs(inputs, out, style=style, recursive=recursive, note=notes.append)
+        places = [as_place(text) for text in inputs]
+        planned = plan_jobs(places, out, style=style, recursive=recursive, note=notes.append)
         if compare is not None:
             check_page(compare, planned, force=force)
-        if pack is not None:
-            pack = local_pack(pack)
+        place = None if pack is None else local_pack(pack)
         check_model(
-            packs=[] if pack is None else [pack],
+            packs=[] if place is None else [place],
             full_precision=network.full_precision,
             base=base,
             texts=prompts.texts(()),
@@ -110,53 +112,31 @@ def upscale(
             lacking = len(planned) - len(captions)
             notes.append(f"{lacking} of {len(planned)} images have no caption")
 
-        def load() -> "tuple[Pipeline, UpscaleSettings]":
-            from runtime.sampling.table_steps import check_table_steps
-
-            pipeline = load_pipeline(
-                pack=pack,
-                full_precision=network.full_precision,
-                variant=network.variant,
-                base=base.files,
-                texts=prompts.texts(captions.values()),
-                checkpoint=network.checkpoint,
-                device=network.device,
-                dtype=network.dtype,
-                backend=network.backend,
-                activation_bits=network.activation_bits,
-            )
-            settings = network.sampling.settings(
-                pipeline.sampling,
-                patch_size=pipeline.patch_size,
-                largest_tile=pipeline.largest_tile,
-            )
-            check_table_steps(pipeline.table, settings)
-            return pipeline, settings
-
-        # Asked for only when there are results, or a model has been loaded: it reads the pack.
-        common = functools.cache(lambda: common_record(pack, network, base, prompts, style))
+        texts = prompts.texts(captions.values())
+        records = Records(lambda: common_record(place, network, base, prompts, style), captions)
         batch = Batch(
-            load,
-            lambda job: record_of(common(), job.source, captions.get(job.source)),
-            captions,
-            style,
-            network.max_pixels,
+            ModelChoice(pack, network, base, texts, load_pipeline),
+            ImageWork(records, style, network.max_pixels),
             force,
-            jobs,
+            machines.threads,
+            cluster,
         )
         with Screen(len(planned), quiet=json_output) as screen:
             for note in notes:
                 screen.say(f"note: {note}")
             outcomes = upscale_jobs(planned, batch, screen)
+            done = any(outcome.status == "done" for outcome in outcomes)
+            peak = peak_memory(network.device) if done and cluster is None else {}
             if compare is not None:
                 from runtime.compare.page import write_comparison
 
                 screen.say(f"before and after: {write_comparison(compare, outcomes)}")
         if json_output:
             page = {} if compare is None else {"compare": str(compare)}
-            print_json({"files": [_as_json(outcome) for outcome in outcomes], **page})
+            files = [_as_json(outcome) for outcome in outcomes]
+            print_json({"files": files, "peak_memory_bytes": peak, **page})
         else:
-            screen.summarize()
+            screen.summarize(peak)
         failed = sum(outcome.status == "failed" for outcome in outcomes)
         if failed:
             raise BatchError(

@@ -3,21 +3,22 @@
 Heavy imports stand inside the functions that need them.
 """
 
-import time
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from runtime.cli.record import Records
 from runtime.cli.screen import Screen
-from runtime.images.batch import Job, Outcome, run_jobs
-from runtime.images.result_style import ResultStyle
+from runtime.cli.upscale_work import ImageWork, ModelChoice, RemoteWork
+from runtime.images.batch import Engine, Job, Outcome, run_jobs
+from runtime.images.local_engine import in_threads, one_by_one
+from runtime.remote.copies import local_copy
+from runtime.remote.place import Place
 from schemas.errors import ImageError, UsageError
 
 if TYPE_CHECKING:
-    from runtime.images.made_with import MadeWith
-    from runtime.pipeline import Pipeline
-    from runtime.sampling.settings import UpscaleSettings
+    from runtime.cluster.session import ClusterOptions
 
 
 @dataclass(frozen=True)
@@ -25,22 +26,18 @@ class Batch:
     """What is done to all images of a command alike.
 
     Attributes:
-        load: gets the model, and the settings that it is sampled with; called at most once.
-        record: what a job's result says of how it was made.
-        captions: image -> its own prompt.
-        style: of the results.
-        max_pixels: an input with more is refused.
+        model: that they are enlarged with.
+        images: what is done with each.
         force: whether finished results are made anew.
-        workers: images done at once.
+        workers: images done at once, in this process.
+        cluster: where they are done instead, or None for this process.
     """
 
-    load: "Callable[[], tuple[Pipeline, UpscaleSettings]]"
-    record: "Callable[[Job], MadeWith]"
-    captions: Mapping[Path, str]
-    style: ResultStyle
-    max_pixels: int
+    model: ModelChoice
+    images: ImageWork
     force: bool
     workers: int = 1
+    cluster: "ClusterOptions | None" = None
 
 
 def upscale_jobs(jobs: Sequence[Job], batch: Batch, screen: Screen) -> list[Outcome]:
@@ -50,10 +47,37 @@ def upscale_jobs(jobs: Sequence[Job], batch: Batch, screen: Screen) -> list[Outc
         UsageError: some results were made with other settings, or several images at once are asked
             for where they are none the faster.
     """
-    skip = {} if batch.force else _finished(jobs, batch.record, screen)
+    skip = {} if batch.force else _finished(jobs, batch.images.records, screen)
     todo = [job for job in jobs if job.problem is None and job.output not in skip]
-    bad = _bad_before_the_first_good(todo, batch.max_pixels)
-    loaded = [batch.load()] if len(bad) < len(todo) else []
+    engine = _local(todo, batch, screen) if batch.cluster is None else _elsewhere(batch)
+    return run_jobs(jobs, engine, skip=skip, report=screen.report)
+
+
+def peak_memory(device: str) -> dict[str, int]:
+    """The most memory that a batch took here: "main memory", and "GPU" where one computed -> bytes.
+
+    Args:
+        device: that the command named.
+    """
+    import torch
+
+    from runtime.free_memory import peak_bytes
+
+    devices = {"main memory": torch.device("cpu")}
+    if device != "cpu" and torch.cuda.is_available() and torch.cuda.is_initialized():
+        devices["GPU"] = torch.device("cuda")
+    found = {name: peak_bytes(each) for name, each in devices.items()}
+    return {name: peak for name, peak in found.items() if peak is not None}
+
+
+def _local(todo: Sequence[Job], batch: Batch, screen: Screen) -> Engine:
+    """Jobs in this process.
+
+    Raises:
+        UsageError: several at once, on a GPU.
+    """
+    bad = _bad_before_the_first_good(todo, batch.images.max_pixels)
+    loaded = [batch.model.load()] if len(bad) < len(todo) else []
     several = batch.workers > 1 and len(todo) > 1
     if several and loaded and loaded[0][0].device.type != "cpu":
         raise UsageError(
@@ -61,54 +85,42 @@ def upscale_jobs(jobs: Sequence[Job], batch: Batch, screen: Screen) -> list[Outc
         )
 
     def work(job: Job) -> dict[str, Any]:
-        from runtime.upscale import upscale_file
-
         if job.source in bad:
             raise bad[job.source]
         pipeline, settings = loaded[0]
-        started = time.perf_counter()
-        report = upscale_file(
-            pipeline,
-            job.source,
-            job.output,
-            settings,
-            caption=batch.captions.get(job.source),
-            made_with=batch.record(job),
-            style=batch.style,
-            max_pixels=batch.max_pixels,
-            progress=None if several else screen.step,
-        )
-        return {
-            "width_px": report.width,
-            "height_px": report.height,
-            "seconds": round(time.perf_counter() - started, 3),
-            "notes": list(report.notes),
-        }
+        return batch.images.do(job, pipeline, settings, None if several else screen.step)
 
-    return run_jobs(
-        jobs,
-        work,
-        skip=skip,
-        report=screen.report,
-        workers=batch.workers if several else 1,
-        start_worker=_share_of_threads(batch.workers) if several else None,
-    )
+    if several:
+        return in_threads(work, batch.workers, _share_of_threads(batch.workers))
+    return one_by_one(work)
 
 
-def _bad_before_the_first_good(jobs: Sequence[Job], max_pixels: int) -> dict[Path, ImageError]:
+def _elsewhere(batch: Batch) -> Engine:
+    """Jobs in the processes of a cluster, each of which loads the model."""
+    from runtime.cluster.ray_engine import on_ray
+
+    assert batch.cluster is not None
+    records = batch.images.records.settled()
+    images = replace(batch.images, records=records)
+    make_work = RemoteWork(batch.model, images, str(records.common["model"]), Path.cwd())
+    return on_ray(make_work, batch.cluster, batch.model.network.device)
+
+
+def _bad_before_the_first_good(jobs: Sequence[Job], max_pixels: int) -> dict[Place, ImageError]:
     """Images that cannot be read, up to the first that can.
 
     The image library takes a tenth of a second, a model seconds to minutes: where no image is good,
     none is loaded for. The others' headers are read when it is their turn, so that a batch of many
     thousand files begins at once.
     """
-    bad: dict[Path, ImageError] = {}
+    bad: dict[Place, ImageError] = {}
     if jobs:
         from runtime.images.image_io import read_header
 
         for job in jobs:
             try:
-                read_header(job.source, max_pixels=max_pixels)
+                with local_copy(job.source) as file:
+                    read_header(file, max_pixels=max_pixels)
             except ImageError as error:
                 bad[job.source] = error
             else:
@@ -124,9 +136,7 @@ def _share_of_threads(workers: int) -> Callable[[], None]:
     return lambda: torch.set_num_threads(share)
 
 
-def _finished(
-    jobs: Sequence[Job], record: "Callable[[Job], MadeWith]", screen: Screen
-) -> dict[Path, str]:
+def _finished(jobs: Sequence[Job], records: Records, screen: Screen) -> dict[Place, str]:
     """Outputs that need no work, with the reason.
 
     Raises:
@@ -135,12 +145,12 @@ def _finished(
     there = [job for job in jobs if job.problem is None and job.output.exists()]
     if not there:
         return {}
-    from runtime.images.made_with import state_of
+    from runtime.cli.finished import state_of_result
 
-    skip: dict[Path, str] = {}
+    skip: dict[Place, str] = {}
     others: list[str] = []
     for job in there:
-        state, differing = state_of(job.output, record(job))
+        state, differing = state_of_result(job, records)
         if state == "different":
             others.append(f"{job.output}: {differing}")
         elif state == "unreadable":

@@ -11,7 +11,7 @@ import typer
 from artifacts.cli.exit_codes import exit_on_error
 from artifacts.cli.output import tell
 from runtime.cli.model import BaseOptions, local_pack
-from runtime.cli.options import Backend, Debug, Device, Dtype, MaxPixels
+from runtime.cli.options import Backend, Debug, Device, Dtype, MaxPixels, Memory
 from runtime.device_names import check_names
 from runtime.images.batch import check_writable
 from schemas.errors import UsageError
@@ -45,6 +45,7 @@ def web(
     device: Device = "auto",
     dtype: Dtype = "auto",
     backend: Backend = "auto",
+    memory: Memory = "auto",
     base: BaseOptions,
     debug: Debug = False,
     load_pipeline: "Loader",
@@ -56,7 +57,7 @@ def web(
     answered from there.
     """
     with exit_on_error(debug=debug):
-        check_names(device, dtype, backend)
+        check_names(device, dtype, backend, memory)
         if not pack:
             raise UsageError("no model: give --pack")
         check_writable(out)
@@ -79,6 +80,7 @@ def web(
                 device=device,
                 dtype=dtype,
                 backend=backend,
+                memory=memory,
             )
 
         studio = Studio(packs, out, load, max_pixels=max_pixels)

@@ -56,7 +56,7 @@ def write_comparison(page: Path, outcomes: Sequence[Outcome]) -> Path:
             failed.append(outcome.error)
             continue
         try:
-            sides = _picture(outcome.job.source), _picture(outcome.job.output)
+            sides = _picture(Path(str(outcome.job.source))), _picture(Path(str(outcome.job.output)))
         except (ImageError, OSError) as error:
             failed.append(str(error))
         else:

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from runtime.images.batch import Job
+from runtime.remote.place import RemotePath, identity
 from schemas.errors import UsageError
 
 MARK = '<meta name="generator" content="qrun upscale --compare">'
@@ -22,7 +23,13 @@ def check_page(page: Path, jobs: Sequence[Job], *, force: bool) -> None:
         raise UsageError(f"--compare {page}: the page's name ends in .html")
     if page.is_dir() or not page.absolute().parent.is_dir():
         raise UsageError(f"--compare {page}: it is a folder, or in none", hint="make the folder")
-    if any(page.absolute() == path.absolute() for job in jobs for path in (job.source, job.output)):
+    places = [place for job in jobs for place in (job.source, job.output)]
+    if any(isinstance(place, RemotePath) for place in places):
+        raise UsageError(
+            "--compare: the page shows files of this machine, and some of these are behind URLs",
+            hint="leave it out, or copy them here first",
+        )
+    if str(page.absolute()) in map(identity, places):
         raise UsageError(f"--compare {page} is also an image of the batch")
     if page.exists() and not force and MARK not in _start(page):
         raise UsageError(f"--compare {page} exists, and is another file", hint="use --force")

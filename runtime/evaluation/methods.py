@@ -66,7 +66,7 @@ class ModelOptions:
         load_pipeline: the loader.
         sampling: settings that replace a model's own.
         base: files with VAE and prompts or text encoders.
-        device, dtype, backend: by name, as the loader takes them.
+        device, dtype, backend, memory: by name, as the loader takes them.
         activation_bits: one width for all activations of packs, or None for their bit grids.
         checkpoint: source of all packs, for modulation layers that they leave out; or None.
         max_pixels: inputs with more are refused.
@@ -79,6 +79,7 @@ class ModelOptions:
     dtype: str = "auto"
     backend: str = "auto"
     activation_bits: int | None = None
+    memory: str = "auto"
     checkpoint: Path | None = None
     max_pixels: int = DEFAULT_MAX_PIXELS
 
@@ -233,6 +234,7 @@ def _loader(
             dtype=options.dtype,
             backend=options.backend,
             activation_bits=None if full_precision is not None else options.activation_bits,
+            memory="auto" if full_precision is not None else options.memory,
         )
 
         def run(source: Path, output: Path, progress: StepCallback) -> None:

@@ -3,15 +3,13 @@
 Nothing heavy is imported here.
 """
 
-import itertools
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from artifacts.files.partial_file import sweep_partial_files
+from runtime.remote.place import Place, RemotePath, remote_errors
 from schemas.error_text import describe_error, one_line
 from schemas.errors import CheckpointError, PackError, QPackError, UsageError
 
@@ -29,8 +27,8 @@ class Job:
         problem: why this job cannot be done, known before any work; None for a job that can.
     """
 
-    source: Path
-    output: Path
+    source: Place
+    output: Place
     problem: QPackError | None = None
 
 
@@ -55,14 +53,25 @@ class Outcome:
     details: dict[str, Any] | None = None
 
 
-def check_writable(folder: Path) -> None:
+Work = Callable[[Job], dict[str, Any]]
+"""Does one job and returns details for the report."""
+
+
+def check_writable(folder: Place) -> None:
     """Make ``folder`` if need be, and write to it: no permission bit tells as surely.
 
     What earlier commands left there when they were killed is removed.
 
+    Folders behind URLs are made where there is such a thing; object stores are not tried out.
+
     Raises:
         UsageError: it cannot be written to.
     """
+    if isinstance(folder, RemotePath):
+        if not folder.at_once:
+            with remote_errors(folder):
+                folder.store.makedirs(folder.url, exist_ok=True)
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
@@ -75,50 +84,82 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+class Engine(Protocol):
+    """Where jobs are done: `runtime.images.local_engine`, `runtime.cluster`."""
+
+    def __call__(
+        self, jobs: Sequence[tuple[int, Job]], *, alone: bool
+    ) -> Iterator[tuple[int, Outcome]]:
+        """Do jobs and give their outcomes, as soon as they are known, in any order.
+
+        Args:
+            jobs: each with a number of its own, which comes back with its outcome.
+            alone: as `attempt` takes it.
+        """
+
+
+def attempt(job: Job, work: Work, *, alone: bool) -> Outcome:
+    """Do one job.
+
+    Args:
+        job: what to do.
+        work: does it, and returns details for the report.
+        alone: whether there is no other, so that its error is the batch's.
+
+    Returns:
+        How it ended.
+
+    Raises:
+        PackError, CheckpointError, UsageError: from ``work``: they concern all jobs, not one.
+        Exception: whatever a job that is alone failed with.
+    """
+    try:
+        if job.problem is not None:
+            raise job.problem
+        return Outcome(job, "done", details=work(job))
+    except Exception as error:
+        concerns_all = isinstance(error, PackError | CheckpointError | UsageError)
+        if alone or (concerns_all and error is not job.problem):
+            raise
+        exit_code, _ = describe_error(error)
+        return Outcome(job, "failed", exit_code, one_line(error))
+
+
 def run_jobs(
     jobs: Sequence[Job],
-    work: Callable[[Job], dict[str, Any]],
+    engine: Engine,
     *,
-    skip: Mapping[Path, str],
+    skip: Mapping[Place, str],
     report: Callable[[Outcome], None],
-    workers: int = 1,
-    start_worker: Callable[[], None] | None = None,
 ) -> list[Outcome]:
     """Do every job; a failure is reported and the others go on.
 
     Args:
         jobs: what to do, in order.
-        work: does one job and returns details for the report.
+        engine: does them.
         skip: output -> why it needs no work. Outputs appear whole or not at all, so the same
             command continues where an interrupted one stopped.
-        report: called with every outcome as soon as it is known, from this thread.
-        workers: how many jobs are done at once, each in a thread of its own.
-        start_worker: called first in every such thread.
+        report: called with every outcome as soon as it is known, from this thread; first with
+            those that need no work.
 
     Returns:
         One outcome per job, in the order of the jobs.
 
     Raises:
-        PackError, CheckpointError, UsageError: from ``work``: they concern all jobs, not one.
+        PackError, CheckpointError, UsageError: what concerns all jobs, not one.
         KeyboardInterrupt: with a message that says how far the batch came.
         Exception: whatever a single job failed with.
     """
-
-    def attempt(job: Job) -> Outcome:
-        try:
-            if job.problem is not None:
-                return _failed(job, job.problem, alone=len(jobs) == 1)
-            if job.output in skip:
-                return Outcome(job, "skipped", reason=skip[job.output])
-            return Outcome(job, "done", details=work(job))
-        except (PackError, CheckpointError, UsageError):
-            raise
-        except Exception as error:
-            return _failed(job, error, alone=len(jobs) == 1)
-
     outcomes: dict[int, Outcome] = {}
+    todo = []
     try:
-        for index, outcome in _attempts(jobs, attempt, workers, start_worker):
+        for index, job in enumerate(jobs):
+            if job.problem is None and job.output in skip:
+                outcomes[index] = Outcome(job, "skipped", reason=skip[job.output])
+                report(outcomes[index])
+            else:
+                todo.append((index, job))
+        for index, outcome in engine(todo, alone=len(jobs) == 1):
             outcomes[index] = outcome
             report(outcome)
     except KeyboardInterrupt:
@@ -127,37 +168,3 @@ def run_jobs(
             f"{finished} of {len(jobs)} finished; the same command goes on from there"
         ) from None
     return [outcomes[index] for index in range(len(jobs))]
-
-
-def _attempts(
-    jobs: Sequence[Job],
-    attempt: Callable[[Job], Outcome],
-    workers: int,
-    start_worker: Callable[[], None] | None,
-) -> Iterator[tuple[int, Outcome]]:
-    """Position and outcome of every job, as soon as it is known."""
-    if workers == 1:
-        yield from enumerate(map(attempt, jobs))
-        return
-    pool = ThreadPoolExecutor(workers, initializer=start_worker)
-    waiting = iter(enumerate(jobs))
-    running: dict[Future[Outcome], int] = {}
-    try:
-        while True:
-            # No more than are being done: what is not begun is not done after an interruption.
-            for index, job in itertools.islice(waiting, workers - len(running)):
-                running[pool.submit(attempt, job)] = index
-            if not running:
-                return
-            for future in wait(running, return_when=FIRST_COMPLETED).done:
-                yield running.pop(future), future.result()
-    finally:
-        pool.shutdown(wait=False, cancel_futures=True)
-
-
-def _failed(job: Job, error: Exception, *, alone: bool) -> Outcome:
-    """The outcome of a job that ended with ``error``, which is raised where there is no other."""
-    if alone:
-        raise error
-    exit_code, _ = describe_error(error)
-    return Outcome(job, "failed", exit_code, one_line(error))

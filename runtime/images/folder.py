@@ -7,7 +7,9 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
+from runtime.remote.place import Place, RemotePath
 from schemas.errors import UsageError
 from schemas.places import absent
 
@@ -25,8 +27,11 @@ INPUT_SUFFIXES = OUTPUT_SUFFIXES | {
 _SHOWN_SUFFIXES = 4
 
 
+AnyPlace = TypeVar("AnyPlace", Path, RemotePath)
+
+
 @dataclass(frozen=True)
-class FolderContent:
+class FolderContent(Generic[AnyPlace]):
     """What a folder holds for a program that wants images.
 
     Attributes:
@@ -34,8 +39,8 @@ class FolderContent:
         skipped: the other files that are not hidden; sorted.
     """
 
-    images: tuple[Path, ...]
-    skipped: tuple[Path, ...]
+    images: tuple[AnyPlace, ...]
+    skipped: tuple[AnyPlace, ...]
 
     @property
     def note(self) -> str:
@@ -47,7 +52,7 @@ class FolderContent:
         return f"{files} skipped ({_suffixes(self.skipped)})"
 
 
-def scan_folder(folder: Path, *, recursive: bool = False) -> FolderContent:
+def scan_folder(folder: Path, *, recursive: bool = False) -> FolderContent[Path]:
     """Tell the images in ``folder`` from its other files.
 
     Args:
@@ -68,11 +73,16 @@ def scan_folder(folder: Path, *, recursive: bool = False) -> FolderContent:
     skipped = tuple(path for path in files if path.suffix.lower() not in INPUT_SUFFIXES)
     content = FolderContent(images, skipped)
     if not images:
-        raise UsageError(
-            f"{folder}: no image in this folder" + (f"; {content.note}" if skipped else ""),
-            hint=f"images are files that end in {', '.join(sorted(INPUT_SUFFIXES))}",
-        )
+        raise no_images(folder, content.note)
     return content
+
+
+def no_images(folder: Place, note: str) -> UsageError:
+    """The error of a folder without images, with a note of what it has."""
+    return UsageError(
+        f"{folder}: no image in this folder" + (f"; {note}" if note else ""),
+        hint=f"images are files that end in {', '.join(sorted(INPUT_SUFFIXES))}",
+    )
 
 
 def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
@@ -92,7 +102,7 @@ def images_in(folder: Path) -> list[Path]:
     return list(scan_folder(folder).images)
 
 
-def _suffixes(files: Sequence[Path]) -> str:
+def _suffixes(files: Sequence[Place]) -> str:
     """The different extensions of ``files``, the first few of them."""
     found = sorted({path.suffix.lower() or "no extension" for path in files})
     more = ", …" if len(found) > _SHOWN_SUFFIXES else ""

@@ -1,13 +1,13 @@
 """From the arguments of a command to the files that they stand for. Nothing heavy is imported."""
 
 import glob
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.images.folder import scan_folder
+from runtime.remote.place import Place, RemotePath, identity
 from schemas.errors import UsageError
 from schemas.places import absent
 
@@ -27,12 +27,12 @@ class InputFile:
             and for files that were named themselves.
     """
 
-    path: Path
+    path: Place
     subfolder: Path = Path()
 
 
 def input_files(
-    inputs: Sequence[Path], note: Callable[[str], None], *, recursive: bool = False
+    inputs: Sequence[Place], note: Callable[[str], None], *, recursive: bool = False
 ) -> list[InputFile]:
     """Return the files that ``inputs`` stand for, each path once, in their order.
 
@@ -41,7 +41,7 @@ def input_files(
 
     Args:
         inputs: files, folders (the images in them), or patterns such as ``*.png`` or
-            ``**/{a,b}.jpg`` that the shell left alone.
+            ``**/{a,b}.jpg`` that the shell left alone; or URLs of these.
         recursive: whether a folder also stands for what lies deeper in it.
         note: is told what a folder holds beside images.
 
@@ -49,12 +49,13 @@ def input_files(
         UsageError: an input is missing, a folder has no image, or a pattern matches nothing.
     """
     files = [file for given in inputs for file in _expand(given, note, recursive=recursive)]
-    # Not `resolve`, which would follow links.
-    return list({os.path.abspath(file.path): file for file in files}.values())  # noqa: PTH100
+    return list({identity(file.path): file for file in files}.values())
 
 
-def _expand(given: Path, note: Callable[[str], None], *, recursive: bool) -> Sequence[InputFile]:
+def _expand(given: Place, note: Callable[[str], None], *, recursive: bool) -> Sequence[InputFile]:
     """Return the files that one argument stands for; at least one."""
+    if isinstance(given, RemotePath):
+        return _expand_remote(given, note, recursive=recursive)
     if given.is_dir():
         content = scan_folder(given, recursive=recursive)
         if content.note:
@@ -70,6 +71,25 @@ def _expand(given: Path, note: Callable[[str], None], *, recursive: bool) -> Seq
         raise UsageError(f"{given}: no file matches")
     message, hint = absent(given, "file or folder")
     raise UsageError(message, hint=hint)
+
+
+def _expand_remote(
+    given: RemotePath, note: Callable[[str], None], *, recursive: bool
+) -> Sequence[InputFile]:
+    """The same of a URL."""
+    from runtime.remote.listing import matches, scan_remote, subfolder  # noqa: PLC0415
+
+    if given.is_dir():
+        content = scan_remote(given, recursive=recursive)
+        if content.note:
+            note(f"{given}: {content.note}")
+        return [InputFile(path, subfolder(path, given)) for path in content.images]
+    if given.exists():
+        return [InputFile(given)]
+    found = matches(given) if any(sign in given.url for sign in "*?[") else []
+    if not found:
+        raise UsageError(f"{given}: no such file or folder, and no file matches")
+    return [InputFile(path) for path in found]
 
 
 def _alternatives(pattern: str) -> list[str]:

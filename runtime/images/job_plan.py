@@ -9,12 +9,12 @@ import stat
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
 from runtime.images.batch import Job, check_writable
 from runtime.images.input_files import input_files
 from runtime.images.output_names import FileKeys, candidate_names, output_place, result_paths
 from runtime.images.result_style import ResultStyle
+from runtime.remote.place import Place, RemotePath
 from schemas.errors import UsageError
 
 
@@ -23,7 +23,7 @@ def _say_nothing(_note: str) -> None:
 
 
 def plan_jobs(
-    inputs: Sequence[Path],
+    inputs: Sequence[Place],
     out: str | None,
     *,
     style: ResultStyle | None = None,
@@ -38,7 +38,8 @@ def plan_jobs(
     ``qrun upscale *.png`` can be repeated.
 
     Args:
-        inputs: files, folders, or patterns such as ``*.png`` that the shell left alone.
+        inputs: files, folders, or patterns such as ``*.png`` that the shell left alone; on this
+            machine or behind URLs.
         out: as `output_place` takes it, the folder made if need be; None for beside the inputs.
         style: says how results are named, and in which format they are written.
         recursive: take what lies deeper in folders too; ``out`` then gets the same folders.
@@ -65,7 +66,7 @@ def plan_jobs(
         jobs = [Job(files[0].path, place.path)]
     else:
         style.check_suffix(style.extension)
-        places = {
+        places: dict[Place, Place] = {
             file.path: file.path.parent if place is None else place.path / file.subfolder
             for file in files
         }
@@ -82,8 +83,8 @@ def plan_jobs(
 
 
 def _without_results(
-    places: Mapping[Path, Path], ending: str, keys: FileKeys, note: Callable[[str], None]
-) -> list[Path]:
+    places: Mapping[Place, Place], ending: str, keys: FileKeys, note: Callable[[str], None]
+) -> list[Place]:
     """Leave out what the results of other sources are called.
 
     Args:
@@ -111,8 +112,8 @@ def _without_results(
 def _check(jobs: Sequence[Job], keys: FileKeys) -> list[Job]:
     """Find the problems of single jobs, and make the folders of the others' results."""
     source_keys = {keys.of(job.source) for job in jobs}
-    taken: dict[str, Path] = {}
-    folders: dict[Path, UsageError | None] = {}
+    taken: dict[str, Place] = {}
+    folders: dict[Place, UsageError | None] = {}
     checked = []
     for job in jobs:
         key = keys.of(job.output)
@@ -126,7 +127,7 @@ def _check(jobs: Sequence[Job], keys: FileKeys) -> list[Job]:
 
 
 def _problem(
-    job: Job, key: str, source_keys: set[str], taken: dict[str, Path]
+    job: Job, key: str, source_keys: set[str], taken: dict[str, Place]
 ) -> UsageError | None:
     """Why the names of ``job`` cannot be used, or None."""
     unusable = _unusable_name(job)
@@ -151,6 +152,8 @@ def _unusable_name(job: Job) -> UsageError | None:
             str(path).encode()
         except UnicodeEncodeError:
             return UsageError(f"{str(path)!a}: the name is not valid Unicode", hint="rename it")
+    if isinstance(job.output, RemotePath):
+        return None
     try:
         if not stat.S_ISDIR(job.output.stat().st_mode):
             return None
@@ -163,7 +166,7 @@ def _unusable_name(job: Job) -> UsageError | None:
     return UsageError(f"{job.output}: {reason}", hint="name the result with -o")
 
 
-def _folder_problem(folder: Path) -> UsageError | None:
+def _folder_problem(folder: Place) -> UsageError | None:
     try:
         check_writable(folder)
     except UsageError as error:

@@ -13,7 +13,7 @@ No path and no machine is named.
 import json
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -78,8 +78,20 @@ def read_record(path: Path) -> MadeWith | None:
     return record if isinstance(record, dict) else None
 
 
-def state_of(path: Path, made_with: Mapping[str, Setting]) -> tuple[State, str]:
+def state_of(
+    path: Path,
+    made_with: Mapping[str, Setting],
+    *,
+    but: Container[str] = (),
+    whole: bool = True,
+) -> tuple[State, str]:
     """Whether there is a result at ``path``, and whether it was made as ``made_with`` says.
+
+    Args:
+        path: of the result, or of the beginning of one.
+        made_with: setting -> value.
+        but: settings that are not compared.
+        whole: whether the file has to be there to its end.
 
     Returns:
         The state, and for ``different`` what differs, with both values where they are short.
@@ -88,7 +100,7 @@ def state_of(path: Path, made_with: Mapping[str, Setting]) -> tuple[State, str]:
         return "absent", ""
     try:
         record = read_record(path)
-        if not has_its_end(path):
+        if whole and not has_its_end(path):
             return "unreadable", ""
     except (ImageError, OSError):
         return "unreadable", ""
@@ -97,7 +109,7 @@ def state_of(path: Path, made_with: Mapping[str, Setting]) -> tuple[State, str]:
     differing = [
         _difference(name, record.get(name), made_with.get(name))
         for name in sorted({*record, *made_with})
-        if record.get(name) != made_with.get(name)
+        if record.get(name) != made_with.get(name) and name not in but
     ]
     return ("different", ", ".join(differing)) if differing else ("finished", "")
 

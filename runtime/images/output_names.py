@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from runtime.images.folder import OUTPUT_SUFFIXES
+from runtime.remote.place import Place, as_place, identity
 from schemas.errors import UsageError
 
 ENDING = "_x4.png"
@@ -30,7 +31,7 @@ class OutputPlace:
         is_file: whether it is the result itself, and not the folder of results.
     """
 
-    path: Path
+    path: Place
     is_file: bool
 
 
@@ -43,10 +44,10 @@ def output_place(out: str) -> OutputPlace:
     Raises:
         UsageError: it does not, or the file's folder does not exist.
     """
-    path = Path(out)
+    path = as_place(out)
     if out == "-":
         raise UsageError("-o -: results are files", hint="name a file or a folder")
-    if path.is_dir() or out.endswith(("/", os.sep)) or not _EXTENSION.fullmatch(path.suffix):
+    if out.endswith(("/", os.sep)) or not _EXTENSION.fullmatch(path.suffix) or path.is_dir():
         return OutputPlace(path, is_file=False)
     if path.suffix.lower() not in OUTPUT_SUFFIXES:
         raise UsageError(
@@ -54,14 +55,14 @@ def output_place(out: str) -> OutputPlace:
             f" {', '.join(sorted(OUTPUT_SUFFIXES))}",
             hint=f"a folder of that name would be {out}/",
         )
-    if not path.parent.is_dir():
+    if isinstance(path, Path) and not path.parent.is_dir():
         raise UsageError(f"{out}: there is no folder {path.parent}", hint="make it first")
     return OutputPlace(path, is_file=True)
 
 
 def result_paths(
-    sources: Sequence[Path], folders: Sequence[Path], keys: "FileKeys", ending: str = ENDING
-) -> list[Path]:
+    sources: Sequence[Place], folders: Sequence[Place], keys: "FileKeys", ending: str = ENDING
+) -> list[Place]:
     """Return where the result of every source goes, each into its own of ``folders``.
 
     ``<stem>_x4.png``, or another ``ending``; results that would have one name get longer ones,
@@ -70,7 +71,7 @@ def result_paths(
     names = [candidate_names(source, ending) for source in sources]
     lengths = [0] * len(sources)
     while True:
-        paths = [
+        paths: list[Place] = [
             folder / choices[length]
             for folder, choices, length in zip(folders, names, lengths, strict=True)
         ]
@@ -87,14 +88,14 @@ def result_paths(
             lengths[index] += 1
 
 
-def candidate_names(source: Path, ending: str = ENDING) -> tuple[str, ...]:
+def candidate_names(source: Place, ending: str = ENDING) -> tuple[str, ...]:
     """Names for the result of ``source``, from the shortest to one that is its own.
 
     ``a_x4.png``, ``a_jpg_x4.png``, ``folder_a_jpg_x4.png``, and the same with a digest of the path.
     """
-    absolute = Path(os.path.abspath(source))  # noqa: PTH100  links stay links
+    absolute = identity(source)
     kind = f"_{source.suffix[1:]}" if source.suffix else ""
-    folder = absolute.parent.name.lstrip(".")  # a result is no hidden file
+    folder = Path(absolute).parent.name.lstrip(".")  # a result is no hidden file
     long = f"{folder}_{source.stem}{kind}" if folder else f"{source.stem}{kind}"
     digest = hashlib.sha256(os.fsencode(absolute)).hexdigest()[:8]
     stems = (source.stem, f"{source.stem}{kind}", long, f"{long}_{digest}")
@@ -109,15 +110,16 @@ class FileKeys:
     """
 
     def __init__(self) -> None:
-        self._resolved: dict[Path, str] = {}
+        self._resolved: dict[Place, str] = {}
 
-    def key(self, folder: Path, name: str) -> str:
+    def key(self, folder: Place, name: str) -> str:
         """The key of the file ``name`` in ``folder``."""
         if folder not in self._resolved:
-            self._resolved[folder] = str(folder.resolve())
+            place = folder.resolve() if isinstance(folder, Path) else folder
+            self._resolved[folder] = str(place)
         # Joined as text: a path object for each of many thousand files takes seconds.
         return unicodedata.normalize("NFC", f"{self._resolved[folder]}{os.sep}{name}")
 
-    def of(self, path: Path) -> str:
+    def of(self, path: Place) -> str:
         """The key of ``path``."""
         return self.key(path.parent, path.name)

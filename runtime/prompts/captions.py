@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from runtime.remote.place import Place
 from schemas.errors import UsageError
 from schemas.places import absent
 
@@ -10,7 +11,7 @@ MAX_BYTES = 64 * 1024
 """Longest file read. Text encoders look at the first 256 tokens, about a kilobyte."""
 
 
-def read_captions(folder: Path, images: Iterable[Path]) -> dict[Path, str]:
+def read_captions(folder: Path, images: Iterable[Place]) -> dict[Place, str]:
     """Read ``NAME.txt`` for every image ``NAME.png`` that has one.
 
     Args:

@@ -10,12 +10,12 @@ under the noise of that point (SDEdit, arXiv 2108.01073): less is invented, and 
 from collections.abc import Callable, Iterator, Sequence
 
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler
 from torch import Tensor
 
 from runtime.network.projection import ActivationBits
 from runtime.pipeline import Network, Prompts
 from runtime.sampling.bit_schedule import BitsAt
+from runtime.sampling.schedule import euler_schedule
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.tiling import Tile, blend_tiles, tiles_of
 
@@ -61,7 +61,7 @@ def sample(
         network: predicts the velocity; called with ``control``'s device and dtype.
         control: low-resolution latent [1, C, h, w].
         prompts: on the device and in the dtype of ``control``.
-        settings: steps, guidance, shift, tile, overlap and fidelity are read.
+        settings: steps, guidance, shift, start_sigma, tile, overlap and fidelity are read.
         noise: where to start, or what is added to the control latent there [1, C, h, w], float32
             or wider. The velocity is brought to its dtype before a step is taken: the scheduler
             would round the latent to a narrower one.
@@ -81,14 +81,10 @@ def sample(
     tiles = tiles_of(height, width, settings.tile, settings.overlap, patch_size)
     velocity = GuidedVelocity(network, control, prompts, settings.guidance)
     at_once = max(1, tokens_at_once // velocity.tokens_of(tiles[0], patch_size))
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-    scheduler.set_timesteps(settings.steps)
+    scheduler = euler_schedule(settings.steps, settings.shift, settings.start_sigma)
     first = first_step(scheduler.sigmas[:-1], settings.fidelity)
     scheduler.set_begin_index(first)
-    latent = noise.to(control.device)
-    if first:
-        sigma = scheduler.sigmas[first].to(latent)
-        latent = sigma * latent + (1 - sigma) * control.to(latent)
+    latent = initial_latent(noise, control, scheduler.sigmas[first])
 
     for step, timestep in enumerate(scheduler.timesteps[first:], start=1):
         of_tiles = velocity.on(latent, timestep, bits_at(timestep.item()), tiles, at_once)
@@ -99,6 +95,21 @@ def sample(
         if progress is not None:
             progress(step, settings.steps - first)
     return latent
+
+
+def initial_latent(noise: Tensor, control: Tensor, sigma: Tensor) -> Tensor:
+    """Where sampling begins: the control latent under noise, or noise alone.
+
+    Args:
+        noise: [1, C, h, w].
+        control: likewise; the result is on its device, in the dtype of ``noise``.
+        sigma: share of noise, in 0 ... 1.
+    """
+    latent = noise.to(control.device)
+    if sigma == 1:
+        return latent
+    sigma = sigma.to(latent)
+    return sigma * latent + (1 - sigma) * control.to(latent)
 
 
 def first_step(sigmas: Tensor, fidelity: float) -> int:

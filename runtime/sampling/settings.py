@@ -28,6 +28,7 @@ class UpscaleSettings:
         color_fix: colour correction against the enlarged input.
         seed: of the starting noise; the same on every device.
         fidelity: 0 samples from noise alone, 1 begins closest to the input.
+        start_sigma: share of noise that the network was trained to begin with, in 0 ... 1.
     """
 
     steps: int
@@ -39,6 +40,7 @@ class UpscaleSettings:
     color_fix: ColorFix
     seed: int = 0
     fidelity: float = 0.0
+    start_sigma: float = 1.0
 
     @classmethod
     def from_manifest(cls, defaults: SamplingDefaults) -> "UpscaleSettings":
@@ -51,6 +53,7 @@ class UpscaleSettings:
             overlap=defaults.overlap_latent,
             min_side_px=defaults.min_side_px,
             color_fix=defaults.color_fix,
+            start_sigma=defaults.start_sigma,
         )
 
     def with_tile(self, tile: int, patch_size: int) -> "UpscaleSettings":

@@ -1,8 +1,7 @@
 """Whether a network that has nothing but its table of modulations can take the steps of a run."""
 
-from diffusers import FlowMatchEulerDiscreteScheduler
-
 from runtime.network.modulation import STEP_TOLERANCE
+from runtime.sampling.schedule import euler_schedule
 from runtime.sampling.settings import UpscaleSettings
 from schemas.errors import UsageError
 from schemas.manifest import Manifest, ModulationRecord
@@ -31,8 +30,7 @@ def check_table_steps(table: ModulationRecord | None, settings: UpscaleSettings)
     """
     if table is None:
         return
-    scheduler = FlowMatchEulerDiscreteScheduler(shift=settings.shift)
-    scheduler.set_timesteps(settings.steps)
+    scheduler = euler_schedule(settings.steps, settings.shift, settings.start_sigma)
     known = table.timesteps
     for timestep in scheduler.timesteps.tolist():
         if min(abs(timestep - step) for step in known) > STEP_TOLERANCE:

@@ -223,7 +223,7 @@ def make_pack(
             writer.add_prompts(embeddings)
             if modulation != "weights":
                 table = ModulationRecord(
-                    timesteps=sampling_timesteps(sampling.steps, sampling.shift),
+                    timesteps=sampling_timesteps(sampling),
                     prompts=tuple(pooled_prompts(embeddings)),
                     weights=modulation == "both",
                 )
@@ -239,7 +239,7 @@ def make_pack(
             shutil.rmtree(autoencoder)
         target = MeanBitWidths(weight_bits=4, activation_bits=4.5)
         quantizer = QuantizerRecord(weight_scale="gaussian", activation_scale="gaussian")
-        version = oldest_version(quantizer, records, table)
+        version = oldest_version(quantizer, records, table, sampling)
         manifest = Manifest(
             format_version=version,
             min_reader_version=version,

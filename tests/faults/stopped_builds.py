@@ -19,7 +19,7 @@ from pathlib import Path
 # What the runs import anyway, once for all.
 import runtime.dit4sr.network  # noqa: F401
 from planner.cli.main import main
-from planner.timesteps import sampling_timesteps
+from runtime.sampling.schedule import euler_schedule
 
 OPERATIONS = {"open", "os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 
@@ -64,7 +64,7 @@ def run_forked(
 
 def run_all(folder: Path, stops: list[str], arguments: list[str]) -> None:
     """One run after the other."""
-    sampling_timesteps(1, 1.0)  # imports the scheduler, and scipy with it: once for all
+    euler_schedule(1, 1.0)  # imports the scheduler, and scipy with it: once for all
     found = {"whole": run_forked("whole", folder, arguments, None)}
     count = int(Path(f"{folder}.count").read_text())
     for name in stops:

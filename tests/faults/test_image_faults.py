@@ -2,11 +2,9 @@
 
 import os
 import signal
-import struct
 import subprocess
 import sys
 import unicodedata
-import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -17,6 +15,7 @@ from PIL import Image
 
 from runtime import upscale
 from runtime.pipeline import Pipeline
+from tests.hundred_files import bomb
 
 
 @pytest.fixture(autouse=True)
@@ -47,21 +46,6 @@ def run(qrun):
 def shape_of(path):
     image = pyvips.Image.new_from_buffer(path.read_bytes(), "")
     return image.height, image.width
-
-
-def png_chunk(kind, data):
-    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
-
-
-def bomb(side):
-    """A PNG of a few hundred bytes that declares side x side pixels."""
-    header = struct.pack(">IIBBBBB", side, side, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + png_chunk(b"IHDR", header)
-        + png_chunk(b"IDAT", zlib.compress(bytes(1000)))
-        + png_chunk(b"IEND", b"")
-    )
 
 
 BAD_IMAGES = {

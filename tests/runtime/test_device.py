@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import runtime.device
-from runtime.backends import BACKENDS
+from runtime.backends import BACKENDS, find_backend
 from runtime.backends.cpu.scratch import scratch
 from runtime.device import device_and_dtype
 from runtime.processor import multiplies_bfloat16, processor_features
@@ -80,3 +80,14 @@ def test_the_backend_is_looked_up_in_silence(caplog):
     caplog.set_level("INFO")
     device_and_dtype("cpu", "auto", backend="auto")
     assert "backend" not in caplog.text
+
+
+def test_apples_gpu_is_taken_where_torch_has_it_and_said_to_be_untried(monkeypatch, caplog):
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="--device mps: torch sees no Apple GPU"):
+        device_and_dtype("mps", "auto")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    mps = torch.device("mps")
+    assert device_and_dtype("mps", "auto", backend="auto") == (mps, torch.float32)
+    assert "never tried" in caplog.text
+    assert find_backend("auto", mps).name == "reference"

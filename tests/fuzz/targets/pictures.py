@@ -12,15 +12,20 @@ from PIL.ImageCms import createProfile
 SIDE = 12
 
 
-def pictures() -> dict[str, bytes]:
-    """Name with its format's extension -> content."""
-    return dict(_pictures())
+def pictures(*, seed: int = 0, height: int = SIDE, width: int = SIDE + 3) -> dict[str, bytes]:
+    """Name with its format's extension -> content; of those whose name says EXIF, lying on a side.
+
+    Args:
+        seed: of all values.
+        height, width: in px, before an orientation in EXIF.
+    """
+    return dict(_pictures(seed, height, width))
 
 
-def _pictures() -> Iterator[tuple[str, bytes]]:
-    rng = np.random.default_rng(0)
-    rgb = rng.integers(0, 256, (SIDE, SIDE + 3, 3), dtype=np.uint8)
-    alpha = rng.integers(0, 256, (SIDE, SIDE + 3, 1), dtype=np.uint8)
+def _pictures(seed: int, height: int, width: int) -> Iterator[tuple[str, bytes]]:
+    rng = np.random.default_rng(seed)
+    rgb = rng.integers(0, 256, (height, width, 3), dtype=np.uint8)
+    alpha = rng.integers(0, 256, (height, width, 1), dtype=np.uint8)
     color, gray = Image.fromarray(rgb), Image.fromarray(rgb[..., 0])
     clear = Image.fromarray(np.concatenate([rgb, alpha], axis=2))
     gray_clear = Image.fromarray(np.concatenate([rgb[..., :1], alpha], axis=2))

@@ -169,7 +169,7 @@ def test_without_calibration_every_step_has_the_targets_bits(
 ):
     result = build(checkpoint, tmp_path / "a.qpack", settings(target), BASE)
     pack = open_pack(tmp_path / "a.qpack")
-    assert pack.bit_grid.timesteps == sampling_timesteps(SAMPLING.steps, SAMPLING.shift)
+    assert pack.bit_grid.timesteps == sampling_timesteps(SAMPLING)
     for name in pack.layer_names:
         assert pack.bit_grid.layers[name].activation_bits == (expected,) * 4
     assert pack.manifest.reached.activation_bits == expected
@@ -299,5 +299,7 @@ def test_timesteps_are_those_of_the_flow_matching_scheduler():
     lowest = shifted(1 / 1000)
     line = [1 + (lowest - 1) * step / 39 for step in range(40)]
     expected = [1000 * shifted(sigma) for sigma in line]
-    assert sampling_timesteps(40, 3.0) == pytest.approx(expected, rel=1e-5)
-    assert sampling_timesteps(1, 3.0) == (1000,)
+    assert sampling_timesteps(
+        SAMPLING.model_copy(update={"steps": 40, "shift": 3.0})
+    ) == pytest.approx(expected, rel=1e-5)
+    assert sampling_timesteps(SAMPLING.model_copy(update={"steps": 1})) == (1000,)

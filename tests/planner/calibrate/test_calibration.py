@@ -185,7 +185,7 @@ def test_the_file_records_what_was_done(measured, setup, checkpoint, base):
     found = measured.calibration
     assert found.source.files == tuple(checkpoint.source_files())
     assert [image.name for image in found.images] == ["0.png", "1.png", "2.png"]
-    assert found.timesteps == sampling_timesteps(3, 3.0)
+    assert found.timesteps == sampling_timesteps(found.sampling)
     sampling = found.sampling
     assert (sampling.images, sampling.crop_px, sampling.seed) == (3, CROP_PX, 0)
     assert (sampling.steps, sampling.guidance, sampling.shift) == (3, 2.0, 3.0)

@@ -87,7 +87,7 @@ def through_the_loop(network, sampled, cotangent):
         hooks.append(network.get_submodule(name).register_forward_hook(hook))
     network.requires_grad_(True)
     with torch.enable_grad():
-        latent = sampled._noise
+        latent = sampled._start
         for timestep, change in zip(sampled._timesteps, sampled._changes, strict=True):
             latent = latent + change * sampled._at(latent, timestep)
         (latent * cotangent).sum().backward()
