@@ -38,6 +38,9 @@ LATER_SETTINGS: dict[str, SettingOrList] = {
     "effort": "normal",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
+LEARNED_PREFIX = "learned_"
+"""Of what a manifest records of a pack whose layers learned (`planner.learned`): they are not what
+the settings alone would make."""
 EDITED_GRID = "edited_grid"
 """Among the settings that a manifest records: bits were not all decided by the recipe."""
 
@@ -270,6 +273,7 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values: dict[str, Any] = dict(record.settings)
     known = {field.name for field in fields(BuildSettings)} - {"recipe"}
     values.pop(EDITED_GRID, None)
+    values = {k: v for k, v in values.items() if not k.startswith(LEARNED_PREFIX)}
     values = {**LATER_SETTINGS, **values}
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]

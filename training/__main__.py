@@ -16,6 +16,7 @@ the whole run of the decoder or the network for a wall time, the decay of the ra
 import argparse
 import os
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import get_args
 
@@ -26,9 +27,9 @@ from training.averages import Averages
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder
-from training.network import AVERAGE_DECAYS, NetworkRun, Sizes, new_network, train_network
+from training.network import AVERAGE_DECAYS, Loss, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS, NamedNetwork
-from training.one_step import OneStepRun, train_one_step
+from training.one_step import one_step_loss
 from training.optimizers import OptimizerName
 from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
@@ -187,7 +188,7 @@ def _network_folder(arguments: argparse.Namespace) -> Path:
     return folder
 
 
-def _network(arguments: argparse.Namespace) -> bool:
+def _network(arguments: argparse.Namespace, loss: Loss | None = None) -> bool:
     run = _network_run(arguments)
     training = train_network(
         _samples(arguments, run),
@@ -195,27 +196,20 @@ def _network(arguments: argparse.Namespace) -> bool:
         run,
         device=arguments.device,
         minutes=arguments.minutes,
+        loss=loss,
     )
     return training.finished
+
+
+def _one_step(arguments: argparse.Namespace) -> bool:
+    vae = load_autoencoder(arguments.out, arguments.device)
+    return _network(arguments, partial(one_step_loss, vae, _named(arguments).start_sigma))
 
 
 def _named(arguments: argparse.Namespace) -> NamedNetwork:
     """The network asked for, with the noise of ``--sigma``."""
     named = NETWORKS[arguments.network]
     return named if arguments.sigma is None else replace(named, start_sigma=arguments.sigma)
-
-
-def _one_step(arguments: argparse.Namespace) -> bool:
-    run = OneStepRun(_network_run(arguments), _named(arguments).start_sigma)
-    training = train_one_step(
-        _samples(arguments, run.network),
-        load_autoencoder(arguments.out, arguments.device),
-        _network_folder(arguments),
-        run,
-        device=arguments.device,
-        minutes=arguments.minutes,
-    )
-    return training.finished
 
 
 def _export(arguments: argparse.Namespace) -> None:

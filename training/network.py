@@ -1,6 +1,6 @@
 """Stage two: the transformer, by flow matching on latents of the trained autoencoder."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from math import isqrt
@@ -28,6 +28,10 @@ AVERAGE_DECAYS = (0.998, 0.9995, 0.9998)
 TIMESTEPS = 1000
 TILE_PATCHES = 24
 """Side of the largest crops, 192 px, in patches."""
+
+
+Loss = Callable[[nn.Module, Pairs, PromptTable], Tensor]
+"""Of a network on samples, with the prompts that they name."""
 
 
 @dataclass(frozen=True)
@@ -128,13 +132,15 @@ def train_network(
     *,
     device: torch.device,
     minutes: float = float("inf"),
+    loss: Loss | None = None,
 ) -> Training:
-    """Train the network on ``v = noise - target``; returns the training as it stands.
+    """Train the network; returns the training as it stands.
 
     Args:
         samples: on ``device``.
         out: folder for the resumable state.
         run: what to train.
+        loss: what to minimise; None for that of flow matching, ``v = noise - target``.
         device: where.
         minutes: wall time after which to stop, to be continued later.
     """
@@ -156,7 +162,7 @@ def train_network(
 
     def loss_of(target: Tensor, control: Tensor, prompt: Tensor, positions: Tensor) -> Tensor:
         with position_table(network.pos_embed, positions):
-            return flow_matching_loss(network, Pairs(target, control, prompt), table)
+            return (loss or flow_matching_loss)(network, Pairs(target, control, prompt), table)
 
     training.run(batch_of, loss_of, minutes=minutes)
     return training

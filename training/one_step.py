@@ -9,30 +9,14 @@ With one evaluation there is no distribution to draw from, so errors of latents 
 minimised, as in regression: the results are smoother than those of many steps.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
 import torch
 import torch.nn.functional as F
 from diffusers import AutoencoderKL
-from torch import Tensor
+from torch import Tensor, nn
 
-from training.averages import Averages
 from training.device import autocast
-from training.loop import Training
-from training.network import (
-    AVERAGE_DECAYS,
-    TIMESTEPS,
-    NetworkRun,
-    compile_blocks,
-    load_exported,
-    new_network,
-    position_table,
-    prompt_table,
-    shifted_positions,
-)
-from training.optimizers import network_optimizers
-from training.pairs import Pairs, Samples
+from training.network import TIMESTEPS
+from training.pairs import Pairs
 from training.prompts import PromptTable
 
 PICTURE_WEIGHT = 1.0
@@ -47,69 +31,20 @@ STABILITY = (0.01**2, 0.03**2)
 """C1 and C2 of SSIM for values within 0 ... 1 (Wang et al. 2004)."""
 
 
-@dataclass(frozen=True)
-class OneStepRun:
-    """A one-step network to train.
-
-    Attributes:
-        network: shape, seed, schedule, crops, and where its weights start.
-        sigma: share of noise that it begins with.
-    """
-
-    network: NetworkRun
-    sigma: float
-
-
-def train_one_step(
-    samples: Samples,
-    vae: AutoencoderKL,
-    out: Path,
-    run: OneStepRun,
-    *,
-    device: torch.device,
-    minutes: float = float("inf"),
-) -> Training:
-    """Train; returns the training as it stands.
+def one_step_loss(
+    vae: AutoencoderKL, sigma: float, network: nn.Module, pairs: Pairs, table: PromptTable
+) -> Tensor:
+    """Error of the latents that one evaluation gives, and of some of their pictures.
 
     Args:
-        samples: on ``device``.
-        vae: the trained autoencoder, frozen, on ``device``.
-        out: folder for the resumable state.
-        run: what to train.
-        device: where.
-        minutes: wall time after which to stop, to be continued later.
+        vae: the trained autoencoder, frozen, on the device of the samples.
+        sigma: share of noise that the network begins with.
+        network: maps as `runtime.network.family.LatentNetwork` does.
+        pairs: samples.
+        table: the prompts that they name.
     """
-    network = new_network(run.network.config, run.network.seed)
-    if run.network.start is not None:
-        load_exported(network, run.network.start)
-    network.to(device)
-    training = Training(
-        network,
-        network_optimizers(run.network.optimizer, network, network.transformer_blocks),
-        run.network.schedule,
-        Averages(network, AVERAGE_DECAYS),
-        out / "network.pt",
-        save_every=run.network.save_every,
-        graphs=device.type == "cuda",
-    )
-    table = prompt_table(run.network.config, run.network.seed).to(device)
-    if device.type == "cuda":
-        compile_blocks(network)
-
-    def batch_of(step: int) -> tuple[Tensor, ...]:
-        size, turn = run.network.sizes.at(step)
-        pairs = samples.batch(size, run.network.sizes.count(size), turn)
-        positions = shifted_positions(network.pos_embed, pairs.target.shape[-1])
-        return pairs.target, pairs.control, pairs.prompt, positions
-
-    def loss_of(target: Tensor, control: Tensor, prompt: Tensor, positions: Tensor) -> Tensor:
-        with position_table(network.pos_embed, positions):
-            pairs = Pairs(target, control, prompt)
-            found = restore(network, pairs, table, run.sigma)
-        return F.mse_loss(found, target) + PICTURE_WEIGHT * decoded_loss(vae, found, target)
-
-    training.run(batch_of, loss_of, minutes=minutes)
-    return training
+    found = restore(network, pairs, table, sigma)
+    return F.mse_loss(found, pairs.target) + PICTURE_WEIGHT * decoded_loss(vae, found, pairs.target)
 
 
 def restore(network: torch.nn.Module, pairs: Pairs, table: PromptTable, sigma: float) -> Tensor:

@@ -12,6 +12,7 @@ from planner.cli.diff import DIFF_EXAMPLE, diff
 from planner.cli.estimate import ESTIMATE_EXAMPLE, estimate
 from planner.cli.export import EXPORT_EXAMPLE, export
 from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
+from planner.cli.learn import LEARN_EXAMPLE, learn
 from planner.cli.probe import PROBE_EXAMPLE, probe
 from planner.cli.push import PUSH_EXAMPLE, push
 from planner.cli.regrid import REGRID_EXAMPLE, regrid
@@ -33,6 +34,7 @@ app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
 app.command(epilog=BUILD_EXAMPLE)(build)
 app.command(epilog=CALIBRATE_EXAMPLE)(calibrate)
 app.command(epilog=PROBE_EXAMPLE)(probe)
+app.command(epilog=LEARN_EXAMPLE)(learn)
 app.command(epilog=REGRID_EXAMPLE)(regrid)
 app.command(epilog=INSPECT_EXAMPLE)(inspect)
 app.command(epilog=REPORT_EXAMPLE)(report)

@@ -307,7 +307,7 @@ class PassOptions:
         """
         from planner.probe.run import PICTURES, ProbeSettings
 
-        drawn = self._drawn()
+        drawn = self.drawn()
         return ProbeSettings(
             photos, min(PICTURES, drawn.images), crop_px=drawn.crop_px, seed=drawn.seed
         )
@@ -345,7 +345,7 @@ class PassOptions:
         device, dtype = choose_device(self.device)
         return CalibrationRun(
             folder,
-            self._drawn(),
+            self.drawn(),
             device=device,
             dtype=dtype,
             resume=unfinished.resume,
@@ -353,7 +353,12 @@ class PassOptions:
             report=report,
         )
 
-    def _drawn(self) -> "CalibrationSettings":
+    def drawn(self) -> "CalibrationSettings":
+        """How images are drawn.
+
+        Raises:
+            UsageError: a value is out of range.
+        """
         from planner.calibrate.settings import CalibrationSettings
 
         return CalibrationSettings(
