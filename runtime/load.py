@@ -34,8 +34,8 @@ from schemas.errors import CheckpointError, PackError, UsageError
 
 logger = logging.getLogger(__name__)
 
-_LAYERS_BETWEEN_RETURNS = 16
-"""Giving freed memory back takes milliseconds, and its next use page faults."""
+_BETWEEN_RETURNS = 16
+"""Layers or tensors. Giving freed memory back takes milliseconds, and its next use page faults."""
 
 
 def load_pack(
@@ -190,10 +190,11 @@ def network_from_checkpoint(
     """
     architecture = checkpoint.architecture(variant)
     network = empty_network(architecture)
-    state = {
-        name: _held(checkpoint.tensor(name), name, architecture, device, dtype)
-        for name in checkpoint.names
-    }
+    state = {}
+    for done, name in enumerate(checkpoint.names):
+        state[name] = _held(checkpoint.tensor(name), name, architecture, device, dtype)
+        if done % _BETWEEN_RETURNS == 0:
+            return_freed_memory()
     network.load_state_dict(state, assign=True)
     return_freed_memory()
     return network.to(device).eval().requires_grad_(False)
@@ -236,7 +237,7 @@ def network_from_pack(
     for made, name in enumerate(pack.layer_names):
         layer = chosen.make_layer(pack.layer(name), pack.manifest.quantizer)
         network.set_submodule(name, layer.to(device))
-        if made % _LAYERS_BETWEEN_RETURNS == 0:
+        if made % _BETWEEN_RETURNS == 0:
             return_freed_memory()
     state = {
         name: _held(pack.tensor(name), name, pack.architecture, device, dtype)

@@ -67,9 +67,11 @@ class PackedWeight:
         self.weight_bits = weight.weight_bits
         self._kernels = kernels
         panel = kernels.panel
-        centred = weight.unpacked_codes().to(torch.int16) - 2 ** (weight.weight_bits - 1)
+        # The difference wraps around to the byte that int8 has for it.
+        signed = (weight.unpacked_codes() - 2 ** (weight.weight_bits - 1)).view(torch.int8)
         missing = -self.out_features % panel
-        signed = F.pad(centred, (0, -self.in_features % 4, 0, missing)).char()
+        if missing or self.in_features % 4:
+            signed = F.pad(signed, (0, -self.in_features % 4, 0, missing))
         self._packed = in_kernel_order(signed, self.weight_bits, panel)
         self._sums = signed.sum(1, dtype=torch.int32)
         self._scale = F.pad(weight.scale, (0, missing))
