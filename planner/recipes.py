@@ -42,14 +42,13 @@ RECIPES: dict[str, Recipe] = {
         {"weight_statistic": "residual"},
     ),
     "standard": Recipe(
-        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps;"
-        " a table of modulations",
+        "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps"
+        " of tokens; a table of modulations",
         {
             "modulation": "table",
             "global_rank": 64,
             "local_rank": 16,
             "factor_bits": 8,
-            "weight_scale": "mse",
             "activation_scale": "blend",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",

@@ -1,4 +1,4 @@
-"""What each part of ``standard`` is worth: alone, and left out of standard."""
+"""What each part of ``standard`` is worth: alone, and left out of standard; or added to it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,16 +14,18 @@ MIXTURE = "standard"
 
 @dataclass(frozen=True)
 class Part:
-    """One thing in which ``standard`` differs from the paper.
+    """One thing in which ``standard`` differs from the paper, or might.
 
     Attributes:
         label: for readers.
         ours, papers: settings with it and without it.
+        is_in: whether ``standard`` has it.
     """
 
     label: str
     ours: Mapping[str, Any]
     papers: Mapping[str, Any]
+    is_in: bool = True
 
 
 def parts(ranks: Ranks) -> dict[str, Part]:
@@ -47,7 +49,10 @@ def parts(ranks: Ranks) -> dict[str, Part]:
         ),
         "table": Part("table of modulations", {"modulation": "table"}, {"modulation": "weights"}),
         "rows": Part(
-            "searched steps of weight rows", {"weight_scale": "mse"}, {"weight_scale": "gaussian"}
+            "searched steps of weight rows",
+            {"weight_scale": "mse"},
+            {"weight_scale": "gaussian"},
+            is_in=False,
         ),
         "tokens": Part(
             "blended steps of tokens",
@@ -63,7 +68,7 @@ def parts(ranks: Ranks) -> dict[str, Part]:
 
 
 def part_rows(target: str, ranks: Ranks) -> list[Row]:
-    """Every part alone, and the mixture without each, at one target.
+    """Every part alone, and the mixture without each, or with it, at one target.
 
     Their rows are paired with the paper's recipe and with the mixture, which are among
     `rows.recipe_rows`.
@@ -81,16 +86,16 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
         )
         for name, part in known.items()
     ]
-    without = [
+    mixed = [
         Row(
             target,
-            f"standard-no-{name}",
-            f"standard without {part.label}",
-            "part missing",
+            f"standard-{'no' if part.is_in else 'with'}-{name}",
+            f"standard {'without' if part.is_in else 'with'} {part.label}",
+            "part missing" if part.is_in else "part added",
             recipe=MIXTURE,
-            overrides={**known["factors"].ours, **part.papers},
+            overrides={**known["factors"].ours, **(part.papers if part.is_in else part.ours)},
             against=(MIXTURE,),
         )
         for name, part in known.items()
     ]
-    return alone + without
+    return alone + mixed
