@@ -97,6 +97,12 @@ class LearnedLinear(QuantizableLinear):
             return nn.Parameter(value.float().clone(), requires_grad=part in parts)
 
         up, down = _as_floats(start.global_factors)
+        # Of the start, so that a run that goes on has the rates that it had.
+        self._units = {
+            name: float(factor.square().mean().sqrt()) or 1.0
+            for name, factor in (("up", up), ("down", down))
+            if factor is not None
+        }
         has_update = "rounding" in parts and update_rank > 0
         self.log_step = learned("steps", torch.zeros(rows))
         self.up, self.down = learned("factors", up), learned("factors", down)
@@ -122,8 +128,7 @@ class LearnedLinear(QuantizableLinear):
         ):
             tensor = getattr(self, name)
             if tensor is not None and tensor.requires_grad:
-                size = float(tensor.detach().square().mean().sqrt()) if part == "factors" else 1.0
-                yield Trainable(part, tensor, size or 1.0)  # type: ignore[arg-type]
+                yield Trainable(part, tensor, self._units.get(name, 1.0))  # type: ignore[arg-type]
 
     def share_key(self, bits: int) -> Hashable:
         """Nothing is shared: every layer learns for itself."""
@@ -198,10 +203,16 @@ class LearnedLinear(QuantizableLinear):
         return first * self.log_step.exp()
 
     def _factors(self) -> tuple[Tensor, Tensor] | None:
-        """U [out, r] and V [r, in] as they will be stored."""
+        """U [out, r] and V [r, in], in bfloat16 as they will be stored.
+
+        Where a pack has 8 bits of them they are not rounded here: `folded` rounds them before the
+        codes are made, which take up what that leaves.
+        """
         if self.up is None or self.down is None:
             return None
         up, down = self.up, self.down
+        if self._start.factor_bits != UNQUANTIZED:
+            return up, down
         return rounded_to(up, up.bfloat16().float()), rounded_to(down, down.bfloat16().float())
 
     def _residual(self, smoothing: Tensor | None, product: Tensor | None) -> Tensor:

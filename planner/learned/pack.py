@@ -109,14 +109,7 @@ def learn_pack(
     variant = pack.architecture.variant
     pipeline = full_precision_pipeline(checkpoint, variant, base, run.device, torch.float32)
     images = choose_images(run.images, run.settings, run.settings.crop_px or default_crop_px(base))
-    if run.work is not None:
-        run.work.open(_plan_of(pack, method, plan, run, images))
     controls, warnings = _controls(pipeline, images)
-    run.report(f"{len(controls)} pictures through the unquantized network")
-    apart = max(1, len(controls) // APART)
-    seed = run.settings.seed
-    pictures = Trajectories(pipeline, controls[apart:], seed + apart)
-    kept_apart = Trajectories(pipeline, controls[:apart], seed)
     student = make_student(
         pack,
         checkpoint,
@@ -130,6 +123,13 @@ def learn_pack(
             f"{pack.path} has nothing of {', '.join(plan.parts)}",
             hint="smoothing and factors are there where its recipe made them",
         )
+    run.report(f"{len(controls)} pictures through the unquantized network")
+    apart = max(1, len(controls) // APART)
+    seed = run.settings.seed
+    pictures = Trajectories(pipeline, controls[apart:], seed + apart)
+    kept_apart = Trajectories(pipeline, controls[:apart], seed)
+    if run.work is not None:
+        run.work.open(_plan_of(pack, method, plan, run, images))
     learned = Learner(
         student,
         pipeline.network,
