@@ -190,7 +190,7 @@ def _time_cell(block: BlockResult, name: str) -> str:
     if name not in block.times:
         return "unavailable"
     spread = block.times[name]
-    return f"{1e3 * spread.median:.2f} \\[{1e3 * spread.lowest:.2f}, {1e3 * spread.highest:.2f}]"
+    return f"{1e3 * spread.median:.2f} [{1e3 * spread.lowest:.2f}, {1e3 * spread.highest:.2f}]"
 
 
 def _memory_cells(size: SizeResult, name: str, *, peak: bool) -> list[str]:

@@ -204,7 +204,7 @@ def stages_table(result: StagesResult) -> Group:
         )
         table.add_row(stage, *(f"{own:.3f}, {own / whole:.0%}" for own, whole in shares))
     wholes = [times.whole for times in result.times.values()]
-    cells = [f"{each.median:.3f} \\[{each.lowest:.3f}, {each.highest:.3f}]" for each in wholes]
+    cells = [f"{each.median:.3f} [{each.lowest:.3f}, {each.highest:.3f}]" for each in wholes]
     table.add_row("whole", *cells)
     first = next(iter(result.times.values()))
     notes = [
