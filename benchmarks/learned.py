@@ -86,7 +86,7 @@ class LearnedRows:
             guidance=1.0,
             pictures=False,
         )
-        self.bench: Bench = make_bench(sampling, work, lambda _done, _total: None, self.device)
+        self.bench: Bench = make_bench(sampling, work, _quiet, self.device)
         self.maker = PackMaker(
             sampling.model, work, steps=sampling.steps, guidance=1.0, device=self.device
         )
@@ -110,11 +110,11 @@ class LearnedRows:
         if known is not None:
             return known
         to_stderr(f"{name}: building")
+        output = self.arguments.work / "learned.qpack"
         began = time.monotonic()
         with self.maker.pack(row) as pack:
             facts: dict[str, Any] = {}
             if plan is not None:
-                output = self.arguments.work / "learned.qpack"
                 run = LearningRun(
                     self.maker.images,
                     CalibrationSettings(crop_px=CALIBRATION_PX),
@@ -125,13 +125,10 @@ class LearnedRows:
                     pack, self.maker.checkpoint, output, method, plan, run, force=True
                 )
                 facts = asdict(made.learned)
-                pack = open_pack(output)
-            quantized = self.maker.load(pack)
-        shutil.rmtree(self.arguments.work / "learned.qpack", ignore_errors=True)
+            quantized = self.maker.load(pack if plan is None else open_pack(output))
+        shutil.rmtree(output, ignore_errors=True)
         built = time.monotonic() - began
-        values = measure(
-            self.bench, quantized.network, quantized.bits_at, lambda _done, _total: None
-        )
+        values = measure(self.bench, quantized.network, quantized.bits_at, _quiet)
         content = {
             "row": {"target": target, "method": method, "seed": seed},
             "values": values,
@@ -145,13 +142,15 @@ class LearnedRows:
         """A method's plan; without learning block by block the whole gets all the steps."""
         recipe = LEARNED_RECIPES[method]
         blocks = len(self.bench.pipeline.network.recomputable)  # type: ignore[attr-defined]
-        steps = {
-            "block_steps": self.arguments.block_steps,
-            "whole_steps": self.arguments.whole_steps,
-        }
+        arguments = self.arguments
+        steps = {"block_steps": arguments.block_steps, "whole_steps": arguments.whole_steps}
         if recipe.learning().order == "none":
             steps["whole_steps"] += blocks * steps["block_steps"]
         return recipe.learning(seed=seed, **steps)
+
+
+def _quiet(_done: int, _total: int) -> None:
+    """Report no progress."""
 
 
 def _ranks(recipe: str) -> dict[str, Any]:
