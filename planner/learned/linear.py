@@ -10,7 +10,7 @@ phi is 1 / s, its L1 L2 is U V).
 """
 
 from collections.abc import Collection, Hashable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, get_args
 
 import torch
@@ -163,23 +163,13 @@ class LearnedLinear(QuantizableLinear):
         product = None if stored is None else global_product(stored).to(self.weight)
         smoothing, step = self._smoothing(), self._step().cpu()
         codes = encode_rows(self._residual(smoothing, product).cpu(), step, self.weight_bits)
-        start = self._start
-        return QuantizedWeight(
-            name=start.name,
-            out_features=start.out_features,
-            in_features=start.in_features,
-            weight_bits=start.weight_bits,
-            codes=pack_codes(codes, start.weight_bits),
+        return replace(
+            self._start,
+            codes=pack_codes(codes, self.weight_bits),
             scale=step,
-            rotation=start.rotation,
             global_up=None if stored is None else stored.up,
             global_down=None if stored is None else stored.down,
             global_scale=None if stored is None else stored.scale,
-            local_up=start.local_up,
-            local_down=start.local_down,
-            local_scale=start.local_scale,
-            bias=start.bias,
-            signs=start.signs,
             smoothing=None if smoothing is None else smoothing.cpu(),
         )
 

@@ -106,11 +106,11 @@ def _cpu_layer(weight: QuantizedWeight, quantizer: QuantizerRecord) -> Quantizab
     from runtime.backends.cpu.linear import CpuLinear  # noqa: PLC0415
     from runtime.backends.cpu.native_linear import NativeLinear  # noqa: PLC0415
 
-    kernels = native_kernels().kernels
+    choice = native_kernels()
     try:
-        if kernels is None:
-            return CpuLinear(weight, quantizer.activation_scale)
-        return NativeLinear(weight, quantizer.activation_scale, kernels)
+        if choice.kernels is None:
+            return CpuLinear(weight, quantizer.activation_scale, choice.preparing)
+        return NativeLinear(weight, quantizer.activation_scale, choice.kernels)
     except ValueError as cause:  # more inputs than 32-bit sums hold
         logger.info("layer %s on the reference backend: %s", weight.name, cause)
         return _reference_layer(weight, quantizer)

@@ -70,17 +70,24 @@ class Choice:
     """The kernels in use, or why there are none.
 
     Attributes:
-        kernels: None where the backend works with torch's operations alone.
+        kernels: None where the backend works with torch's operations.
         reasons: variant -> why it is not taken, for all that were passed over.
+        preparing: what prepares inputs all the same, for products that are oneDNN's.
     """
 
     kernels: Kernels | None
     reasons: Mapping[str, str]
+    preparing: Kernels | None = None
 
     def __str__(self) -> str:
         if self.kernels is not None:
             return f"compiled kernels {self.kernels.variant}"
-        return "no compiled kernels: " + ", ".join(f"{n} {why}" for n, why in self.reasons.items())
+        reasons = ", ".join(f"{n} {why}" for n, why in self.reasons.items())
+        if self.preparing is not None:
+            return (
+                f"products {reasons}; inputs prepared by compiled kernels {self.preparing.variant}"
+            )
+        return f"no compiled kernels: {reasons}"
 
 
 def native_kernels() -> Choice:
@@ -107,14 +114,19 @@ def _chosen(name: str) -> Choice:
         allowed = ", ".join(("auto", *VARIANTS, WITHOUT))
         raise UsageError(f"{SWITCH}={name}: there is no such variant; it is one of {allowed}")
     if processor_features().get("amx_int8"):
-        return Choice(None, {"all": "left out, for oneDNN's products use AMX"})
+        return Choice(None, {"all": "left to oneDNN, which uses AMX"}, _fastest()[0])
+    return Choice(*_fastest())
+
+
+def _fastest() -> tuple[Kernels | None, dict[str, str]]:
+    """The first variant that runs here, and why those before it do not."""
     reasons: dict[str, str] = {}
     for variant in VARIANTS:
         found = load_variant(variant)
         if not isinstance(found, str):
-            return Choice(found, reasons)
+            return found, reasons
         reasons[variant] = found
-    return Choice(None, reasons)
+    return None, reasons
 
 
 def kernel_report() -> list[str]:
@@ -131,6 +143,8 @@ def kernel_report() -> list[str]:
             state = found
         elif found is choice.kernels:
             state = "in use"
+        elif found is choice.preparing:
+            state = "prepares inputs; products are left to oneDNN, which uses AMX"
         else:
             state = choice.reasons.get("all") or f"runs here too; {SWITCH}={variant} takes it"
         lines.append(f"{variant}: {state}")

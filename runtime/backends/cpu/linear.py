@@ -3,7 +3,8 @@
 The same sums as the reference's (`runtime.backends.reference`), arranged for oneDNN:
 
 - rotation, token scale and codes in float32, so that the codes are the reference's but where a
-  value lies within float32 rounding of the border of two levels;
+  value lies within float32 rounding of the border of two levels; by the compiled kernels where
+  there are any (`native_preparation`), which is one pass instead of several;
 - the product of codes in 8-bit integers (`int8_weight`), exactly;
 - both factor branches as one low-rank product on the plain input (`low_rank`).
 
@@ -20,7 +21,9 @@ from torch import Tensor
 from artifacts.codec.gaussian_quantizer import step_rule
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu.int8_weight import Int8Weight
+from runtime.backends.cpu.kernels import Kernels
 from runtime.backends.cpu.low_rank import FactorParts, LowRankProduct, low_rank_product
+from runtime.backends.cpu.native_preparation import NativePreparation
 from runtime.backends.cpu.rotation import CpuRotation
 from runtime.backends.cpu.scratch import scratch
 from runtime.backends.input_key import input_key
@@ -40,6 +43,7 @@ class CpuLinear(QuantizableLinear):
     Args:
         weight: the layer's record.
         activation_scale: how a token's scale is found.
+        kernels: compiled ones that prepare inputs in one pass; None for torch's operations.
     """
 
     known_parts = frozenset(
@@ -57,7 +61,12 @@ class CpuLinear(QuantizableLinear):
         }
     )
 
-    def __init__(self, weight: QuantizedWeight, activation_scale: ScaleRule) -> None:
+    def __init__(
+        self,
+        weight: QuantizedWeight,
+        activation_scale: ScaleRule,
+        kernels: Kernels | None = None,
+    ) -> None:
         super().__init__()
         self.name = weight.name
         self.in_features, self.out_features = weight.in_features, weight.out_features
@@ -66,6 +75,9 @@ class CpuLinear(QuantizableLinear):
         self._rotation = CpuRotation.for_layer(weight.rotation, weight.signs, weight.smoothing)
         self._codes = Int8Weight(weight.unpacked_codes(), weight.weight_bits, weight.scale)
         self._half_step = weight.scale / 2
+        self._preparation = (
+            None if kernels is None else NativePreparation(weight, activation_scale, kernels)
+        )
         self._parts = FactorParts.of(weight)
         self._low_rank: dict[torch.dtype, LowRankProduct | None] = {}  # when first asked for
 
@@ -83,6 +95,13 @@ class CpuLinear(QuantizableLinear):
         values = flat.view(x.shape)
         if bits == UNQUANTIZED or not len(flat):
             return PreparedInput(values, None, None, bits, x.dtype)
+        if self._preparation is not None:
+            _, made, steps = self._preparation(flat, bits, keep_rotated=False)
+            assert made is not None
+            assert steps is not None
+            return PreparedInput(
+                values, made.view(x.shape), steps.view(x.shape[:-1]), bits, x.dtype
+            )
         codes = torch.empty(flat.shape, dtype=torch.uint8)
         scale = torch.empty(len(flat), 1)
         # Slices that stay in the processor's cache: several passes over a large input cost more

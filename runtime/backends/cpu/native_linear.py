@@ -9,23 +9,19 @@ The same sums as the reference's (`runtime.backends.reference`):
 Inputs and outputs may be bfloat16; everything between is float32, rounded once in the end.
 """
 
-import math
 from collections.abc import Hashable
 
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import StepRule, step_rule
 from artifacts.codec.quantized_weight import QuantizedWeight
-from runtime.backends.cpu.arguments import GELU, NO_ACTIVATION, PrepareArguments
-from runtime.backends.cpu.kernels import Kernels, address, threads
+from runtime.backends.cpu.arguments import GELU, NO_ACTIVATION
+from runtime.backends.cpu.kernels import Kernels
+from runtime.backends.cpu.native_preparation import NativePreparation
 from runtime.backends.cpu.packed_weight import Codes, PackedWeight
 from runtime.backends.input_key import input_key
 from runtime.network.projection import PreparedInput, QuantizableLinear
-from schemas.bit_widths import UNQUANTIZED
 from schemas.manifest import ScaleRule
-
-_PALEY_ORDERS = {"paley12": 12, "paley20": 20}
 
 
 class NativeLinear(QuantizableLinear):
@@ -58,15 +54,8 @@ class NativeLinear(QuantizableLinear):
         super().__init__()
         self.name = weight.name
         self.in_features, self.out_features = weight.in_features, weight.out_features
-        self.activation_scale = activation_scale
-        self._kernels = kernels
-        self._rotation = weight.rotation
         self._input_key = input_key(weight, activation_scale)
-        self._gain = torch.full((self.in_features,), 1 / math.sqrt(weight.rotation.block_size))
-        if weight.signs is not None:
-            self._gain *= weight.signs
-        if weight.smoothing is not None:
-            self._gain /= weight.smoothing
+        self._preparation = NativePreparation(weight, activation_scale, kernels)
         self._weight = PackedWeight(weight, kernels)
 
     def share_key(self, bits: int) -> Hashable:
@@ -82,22 +71,9 @@ class NativeLinear(QuantizableLinear):
             RuntimeError: ``x`` asks for a gradient, which the kernels do not have.
             ValueError: a value is not finite; the message names the layer.
         """
-        if x.requires_grad and torch.is_grad_enabled():
-            raise RuntimeError(f"layer {self.name}: compiled kernels cannot be differentiated")
         flat = x.reshape(-1, self.in_features)
-        if flat.dtype not in (torch.float32, torch.bfloat16):
-            flat = flat.float()
-        if flat.stride(1) != 1:
-            flat = flat.contiguous()
-        rotated = torch.empty(flat.shape)
-        codes = scale = None
-        if bits != UNQUANTIZED:
-            codes, scale = torch.empty(flat.shape, dtype=torch.uint8), torch.empty(len(flat))
-        bad_row = self._kernels.prepare(self._prepare_arguments(flat, bits, rotated, codes, scale))
-        if bad_row >= 0:
-            raise ValueError(
-                f"layer {self.name}: a value is not finite, or too large for a float32 scale"
-            )
+        rotated, codes, scale = self._preparation(flat, bits, keep_rotated=True)
+        assert rotated is not None
         return PreparedInput(
             rotated.view(x.shape),
             None if codes is None else codes.view(x.shape),
@@ -131,26 +107,3 @@ class NativeLinear(QuantizableLinear):
         dtype = torch.bfloat16 if prepared.dtype == torch.bfloat16 else torch.float32
         y = self._weight.apply(codes, coordinates, dtype, activation=activation)
         return y.to(prepared.dtype).view(shape)
-
-    def _prepare_arguments(
-        self, x: Tensor, bits: int, rotated: Tensor, codes: Tensor | None, scale: Tensor | None
-    ) -> PrepareArguments:
-        quantized = bits != UNQUANTIZED
-        step = step_rule(self.activation_scale, bits) if quantized else StepRule(0.0, 0.0)
-        return PrepareArguments(
-            input=address(x),
-            input_stride=x.stride(0),
-            gain=address(self._gain),
-            rotated=address(rotated),
-            codes=address(codes),
-            scale=address(scale),
-            tokens=len(x),
-            size=self.in_features,
-            block=self._rotation.block_size,
-            paley_order=_PALEY_ORDERS.get(self._rotation.construction, 1),
-            bits=bits if quantized else 0,
-            root_mean_square_gain=step.of_rms,
-            absmax_gain=step.of_peak,
-            is_bfloat16=x.dtype == torch.bfloat16,
-            threads=threads(),
-        )

@@ -36,14 +36,30 @@ needs_cpu_backend = pytest.mark.skipif(
 
 def implementations():
     """How the backend can compute a layer on this machine: (weight, rule) -> layer, by name."""
-    found = {} if inexact_reason() else {WITHOUT: CpuLinear}
+    exact = inexact_reason() is None
+    found = {WITHOUT: CpuLinear} if exact else {}
     for variant in VARIANTS:
         kernels = load_variant(variant)
         if isinstance(kernels, Kernels):
             found[variant] = partial(NativeLinear, kernels=kernels)
+            if exact:
+                found[f"{WITHOUT}, prepared by {variant}"] = partial(CpuLinear, kernels=kernels)
     return found
 
 
+def preparations():
+    """Likewise, all that can prepare an input: oneDNN's products need not be exact for that."""
+    found = {**implementations(), WITHOUT: CpuLinear}
+    for variant in VARIANTS:
+        kernels = load_variant(variant)
+        if isinstance(kernels, Kernels):
+            found[f"{WITHOUT}, prepared by {variant}"] = partial(CpuLinear, kernels=kernels)
+    return found
+
+
+every_preparation = pytest.mark.parametrize(
+    "make", preparations().values(), ids=preparations().keys()
+)
 every_implementation = pytest.mark.parametrize(
     "make", implementations().values(), ids=implementations().keys()
 )
@@ -115,7 +131,7 @@ def test_layer_equals_the_reference_for_every_bit_pair(make, weight_bits, bits):
     assert snr_db(narrow, slow(x.bfloat16().float(), bits)) > BFLOAT16_DB
 
 
-@every_implementation
+@every_preparation
 @pytest.mark.parametrize("size", [48, 192, 320, 640, 768, 1536, 96 * 11, 24, 15])
 @pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
 def test_codes_are_the_references(make, size, rule):
@@ -129,7 +145,7 @@ def test_codes_are_the_references(make, size, rule):
     torch.testing.assert_close(a.scale, b.scale, rtol=1e-5, atol=0)
 
 
-@every_implementation
+@every_preparation
 @pytest.mark.parametrize("size", [1e-41, 1e-38, 1e30])
 def test_tiny_and_huge_rows_have_the_references_codes(make, size):
     """A scale below 10^-38 has no finite reciprocal in float32."""
@@ -211,6 +227,20 @@ def test_shapes_dtypes_and_strides_of_the_input(make, dtype):
     assert fast(x[:, :0], 4).shape == (2, 0, 24)
 
 
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_slices_prepared_by_kernels_are_the_whole(variant, monkeypatch):
+    kernels = load_variant(variant)
+    if not isinstance(kernels, Kernels):
+        pytest.skip(f"{variant}: {kernels}")
+    fast = CpuLinear(random_weight("layer", 24, 96), "gaussian", kernels)
+    x = normal(50, 96)
+    whole = fast.prepare(x, 4)
+    monkeypatch.setattr("runtime.backends.cpu.native_preparation._SLICE_VALUES", 7 * 96)
+    sliced = fast.prepare(x, 4)
+    assert torch.equal(whole.codes, sliced.codes)
+    assert torch.equal(whole.scale, sliced.scale)
+
+
 @needs_onednn
 def test_inputs_longer_than_a_slice(monkeypatch):
     """Slices are for speed: the codes are the same, whatever their size."""
@@ -247,7 +277,7 @@ def test_tiny_and_huge_tokens(make):
         assert snr_db(fast(x, 4)[row], slow(x, 4)[row]) > FLOAT32_DB
 
 
-@every_implementation
+@every_preparation
 @pytest.mark.parametrize("value", [torch.inf, torch.nan])
 def test_a_value_that_is_not_finite_names_the_layer(make, value):
     layer = make(random_weight("blocks.3.ff", 24, 96), "gaussian")

@@ -295,10 +295,17 @@ def test_the_report_says_what_became_of_every_variant(switch, monkeypatch):
     ]
 
 
-def test_processors_with_amx_keep_onednn(switch, monkeypatch):
+def test_processors_with_amx_keep_onednns_products_and_prepare_inputs(switch, monkeypatch):
     switch(None)
+    fastest = native_kernels().kernels
+    kernels._chosen.cache_clear()
     monkeypatch.setattr(kernels, "processor_features", lambda: {"amx_int8": True})
-    assert native_kernels().kernels is None
+    choice = native_kernels()
+    assert choice.kernels is None
+    assert choice.preparing is fastest
+    if fastest is not None:
+        assert f"inputs prepared by compiled kernels {fastest.variant}" in str(choice)
+        assert any("prepares inputs" in line for line in kernels.kernel_report())
 
 
 def test_libraries_that_do_not_load_or_do_not_exist_are_named(monkeypatch, tmp_path):
