@@ -114,11 +114,12 @@ def continuous_bits(
 ) -> dict[str, float]:
     """Optimal bits as unbounded real numbers (Eq. 15, 16).
 
-    ``b*_l = B + 1/2 (log2 max(s_l, eps) - m)``, where ``s_l`` is a layer's variance, ``eps`` is
-    ``variance_floor`` and ``m`` the parameter-weighted mean of the logarithms. The weighted mean
-    of the result is B.
+    ``b*_l = B + 1/2 (log2 max(s_l, eps) - m)``, where ``s_l`` is a layer's variance over the
+    largest, ``eps`` is ``variance_floor`` and ``m`` the parameter-weighted mean of the logarithms.
+    The weighted mean of the result is B, and the common unit of the variances does not matter.
     """
-    logs = {layer.name: math.log2(max(layer.variance, variance_floor)) for layer in layers}
+    unit = max(layer.variance for layer in layers) or 1.0
+    logs = {layer.name: math.log2(max(layer.variance / unit, variance_floor)) for layer in layers}
     total = sum(layer.parameters for layer in layers)
     # fsum rounds once, at the end, so the sum is the same in every layer order.
     mean = math.fsum(layer.parameters * logs[layer.name] for layer in layers) / total
@@ -203,7 +204,7 @@ def allocate(
         budget_bits: largest parameter-weighted mean of the bits (B of Eq. 14).
         minimum_bits: fewest bits of a layer.
         maximum_bits: most bits of a layer.
-        variance_floor: epsilon of Eq. 15.
+        variance_floor: epsilon of Eq. 15, on the largest variance.
 
     Returns:
         Layer name -> bits, sorted by name. The mean never exceeds the budget, and no layer below
