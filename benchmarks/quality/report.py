@@ -8,6 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
+
+from benchmarks.quality.compare import device_label
 from benchmarks.quality.intervals import paired_difference, per_image
 from benchmarks.quality.measure import Values
 from benchmarks.quality.rows import Row
@@ -225,7 +228,8 @@ def to_markdown(
 
 
 def _devices(measured: Sequence[Measured]) -> str:
-    known = (entry.content.get("device", "CPU cores") for entry in measured)
+    here = device_label(torch.device("cpu"))  # rows from before it was kept
+    known = (entry.content.get("device", here) for entry in measured)
     return " and ".join(dict.fromkeys(known))
 
 
