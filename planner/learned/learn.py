@@ -6,6 +6,7 @@ squared error over its own energy.
 """
 
 import math
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -118,6 +119,7 @@ class Learner:
             optimizer.load_state_dict(resumed["optimizer"])
             first, total = resumed["step"], resumed["total"]
         self.student.activate(stage.active)
+        began = time.monotonic()
         for step in range(first, stage.steps):
             factor = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
             for group, trainable in zip(optimizer.param_groups, trainables, strict=True):
@@ -132,8 +134,13 @@ class Learner:
             torch.nn.utils.clip_grad_norm_(tensors, LARGEST_GRADIENT)
             optimizer.step()
             total += float(loss.detach())
-            if (step + 1) % SAVE_EVERY == 0:
+            done, left = step + 1 - first, stage.steps - step - 1
+            if (step + 1) % SAVE_EVERY == 0 and left:
                 self._save(number, step + 1, total, optimizer, losses)
+                seconds = (time.monotonic() - began) / done * left
+                self._report(
+                    f"{stage.name}: {step + 1} of {stage.steps} steps, {seconds:.0f} s left"
+                )
         self._save(number + 1, 0, 0.0, None, {**losses, stage.name: total / stage.steps})
         return total / stage.steps
 
