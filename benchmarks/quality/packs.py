@@ -21,6 +21,8 @@ from planner.build.base_model import BaseModel, find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
 from planner.calibrate.calibration_file import read_calibration, write_calibration
+from planner.moments.find import find_moments
+from planner.moments.kept import SecondMoments
 from planner.probe.run import ProbeSettings, probe_checkpoint
 from planner.probe.sensitivity_file import read_sensitivity, write_sensitivity
 from planner.recipes import recipe_settings
@@ -127,22 +129,56 @@ class PackMaker:
             write_sensitivity(path, found)
         return read_sensitivity(path)
 
+    def moments(self, settings: BuildSettings) -> SecondMoments | None:
+        """What the settings round weights by, on generated pictures, kept from row to row."""
+        by = "-by-sensitivity" if settings.uses_sensitivity else ""
+        return find_moments(
+            self.checkpoint,
+            settings,
+            self.base,
+            ProbeSettings(),
+            self.sensitivity if settings.uses_sensitivity else None,
+            device=self.device,
+            dtype=torch.float32,
+            keep=self.work / f"moments-{settings.modulation}{by}.{self._measured_on}",
+        )
+
     def _build(self, output: Path, settings: BuildSettings) -> None:
+        moments = self.moments(settings)
         if settings.uses_sensitivity:
-            found = self.sensitivity
-            build(self.checkpoint, output, settings, self.base, sensitivity=found, force=True)
+            build(
+                self.checkpoint,
+                output,
+                settings,
+                self.base,
+                sensitivity=self.sensitivity,
+                moments=moments,
+                force=True,
+            )
         elif not settings.uses_calibration:
-            build(self.checkpoint, output, settings, self.base, force=True)
+            build(self.checkpoint, output, settings, self.base, moments=moments, force=True)
         elif settings.smoothing:
             calibration = self._unquantized_inputs(settings)
-            build(self.checkpoint, output, settings, self.base, calibration=calibration, force=True)
+            build(
+                self.checkpoint,
+                output,
+                settings,
+                self.base,
+                calibration=calibration,
+                moments=moments,
+                force=True,
+            )
         else:
             run = CalibrationRun(self.images, device=self.device)
             try:
-                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+                build_calibrated(
+                    self.checkpoint, output, settings, self.base, run, moments=moments, force=True
+                )
             except UsageError:  # what is left over is of a row of that name with other settings
                 run = replace(run, restart=True)
-                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+                build_calibrated(
+                    self.checkpoint, output, settings, self.base, run, moments=moments, force=True
+                )
 
     def _unquantized_inputs(self, settings: BuildSettings) -> Calibration:
         """What the unquantized network's layers are fed: the same for every row that smooths."""

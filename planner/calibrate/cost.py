@@ -61,6 +61,22 @@ def probe_cost(pipeline: Pipeline, pictures: int, crop_px: int, cotangents: int)
     )
 
 
+def moments_cost(pipeline: Pipeline, pictures: int, crop_px: int, groups: int) -> Cost:
+    """Predict the measuring of second moments, as many times as there are groups of layers.
+
+    A layer's moment takes about the operations of the layer itself, once for all groups.
+    """
+    cost = _cost(pipeline, pictures, crop_px)
+    passes = groups + 1
+    return replace(
+        cost,
+        what="second moments",
+        passes=passes,
+        operations=passes * cost.operations,
+        seconds=passes * cost.seconds,
+    )
+
+
 def probe_passes(cotangents: int) -> int:
     """Forward passes that a probe takes as long as, for every step.
 

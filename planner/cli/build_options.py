@@ -32,6 +32,7 @@ from planner.cli.options import (
     TargetOption,
     Variant,
     Vasmp,
+    WeightRounding,
     WeightScale,
     WeightStatistic,
     allocation,
@@ -90,6 +91,7 @@ class QuantizerOptions:
     budget: Budget = None
     factor_bits: FactorBits = None
     weight_scale: WeightScale = None
+    weight_rounding: WeightRounding = None
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
@@ -125,10 +127,15 @@ class QuantizerOptions:
             UsageError: these options ask for what cannot be built.
         """
         from planner.build.modulation import settle_modulation
+        from planner.build.rounding import settle_rounding
 
         architecture = checkpoint.architecture(settings.variant)
-        asked = self.modulation is not None
-        return settle_modulation(settings, architecture, model, asked=asked)
+        settings, notes = settle_modulation(
+            settings, architecture, model, asked=self.modulation is not None
+        )
+        asked = self.weight_rounding is not None
+        settings, more = settle_rounding(settings, model, asked=asked)
+        return settings, [*notes, *more]
 
 
 @dataclass(frozen=True)
