@@ -5,8 +5,8 @@ error of the layer's output at that step does to the final latent, where sensiti
 else all steps count alike.
 
 As many layers are measured at once as fit a bound on memory, so the pictures are sampled several
-times: DiT4SR's moments fill 10 GB. After every picture the sums of its group are on disk, from where
-an interrupted measurement goes on.
+times: DiT4SR's moments fill 10 GB. After every picture the sums of its group are on disk, from
+where an interrupted measurement goes on.
 """
 
 import json
