@@ -59,7 +59,6 @@ def parts(ranks: Ranks) -> dict[str, Part]:
             "rounding by GPTQ",
             {"weight_rounding": "gptq"},
             {"weight_rounding": "nearest"},
-            is_in=False,
         ),
         "tokens": Part(
             "blended steps of tokens",
@@ -78,7 +77,7 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
     """Every part alone, and the mixture without each, or with it, at one target.
 
     Their rows are paired with the paper's recipe and with the mixture, which are among
-    `rows.recipe_rows`; so is the mixture by bit operations, to which GPTQ is added as well.
+    `rows.recipe_rows`; so is the mixture by bit operations, which is there without GPTQ.
     """
     known = parts(ranks)
     alone = [
@@ -107,11 +106,11 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
     ]
     operations = Row(
         target,
-        f"{OPERATIONS}-with-gptq",
-        "standard with rounding by GPTQ, no more bit operations either",
-        "part added",
+        f"{OPERATIONS}-no-gptq",
+        "standard without rounding by GPTQ, no more bit operations either",
+        "part missing",
         recipe=MIXTURE,
-        overrides={**known["factors"].ours, **known["gptq"].ours, "budget": "bit-operations"},
+        overrides={**known["factors"].ours, **known["gptq"].papers, "budget": "bit-operations"},
         against=(OPERATIONS,),
     )
     return [*alone, *mixed, operations]
