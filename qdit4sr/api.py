@@ -200,9 +200,9 @@ def build(
     from planner.build.base_model import find_base_model
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
-    from planner.build.rounding import settle_rounding
     from planner.calibrate.device import choose_device
     from planner.moments.find import find_moments
+    from planner.moments.settle import settle_rounding
     from planner.probe.default_recipe import default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
@@ -232,12 +232,14 @@ def build(
         chosen, notes = settle_modulation(
             chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
         )
-        chosen, more = settle_rounding(chosen, parts, asked="weight_rounding" in settings)
+        probe = ProbeSettings()
+        chosen, more = settle_rounding(
+            chosen, opened, parts, probe, device, asked="weight_rounding" in settings
+        )
         for note in [*notes, *more]:
             logger.info("%s", note)
         check_output(Path(output), force=force)  # before a probe, which takes longest
         where: dict[str, Any] = {"device": device, "dtype": dtype, "report": logger.info}
-        probe = ProbeSettings()
         found = find_sensitivity(_path(sensitivity), opened, chosen, parts, probe, **where)
         with tempfile.TemporaryDirectory(
             prefix=".moments-", dir=Path(output).absolute().parent

@@ -33,12 +33,11 @@ from planner.build.manifest import layer_warnings, make_manifest
 from planner.build.model_card import model_card
 from planner.build.modulation import check_modulation, in_16_bits, table_record, table_rows
 from planner.build.progress import Progress, Silent
-from planner.build.rounding import check_rounding
 from planner.build.table_budget import share_of_record
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
-from planner.moments.kept import SecondMoments
+from planner.moments.kept import SecondMoments, check_moments
 from planner.probe.sensitivity_file import check_sensitivity
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
@@ -119,7 +118,7 @@ def build(
             sensitivity = None
         check_sensitivity(sensitivity, checkpoint, names, settings)
         check_modulation(settings, architecture, base)
-        check_rounding(settings, moments, names)
+        check_moments(moments, names, settings)
 
         counts_work = settings.budget == "bit-operations"
         work_of = layer_work(architecture, base) if counts_work else None

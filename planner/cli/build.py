@@ -102,7 +102,7 @@ def build(
                 recipe = calibration_pass.default_recipe(architecture, model, data.calib)
                 settings = quantizer.settings(recipe.name, method.target, **steps)
             show_notes(recipe.notes)  # before anything that takes long
-            settings, fallen_back = quantizer.settled(settings, opened, model)
+            settings, fallen_back = quantizer.settled(settings, opened, model, calibration_pass)
             if data.images and not (settings.uses_calibration or settings.uses_sensitivity):
                 warn(
                     f"at {settings.target} recipe {settings.recipe} does not use a calibration;"

@@ -119,22 +119,43 @@ class QuantizerOptions:
         return fields
 
     def settled(
-        self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
+        self,
+        settings: "BuildSettings",
+        checkpoint: "Checkpoint",
+        model: "BaseModel",
+        calibration_pass: "PassOptions",
     ) -> "tuple[BuildSettings, list[str]]":
         """Settings that can be built with ``model``, and notes where they are not the recipe's.
+
+        Args:
+            settings: as these options and the recipe have them.
+            checkpoint: the source.
+            model: what goes beside it.
+            calibration_pass: how the network would be run.
 
         Raises:
             UsageError: these options ask for what cannot be built.
         """
         from planner.build.modulation import settle_modulation
-        from planner.build.rounding import settle_rounding
 
         architecture = checkpoint.architecture(settings.variant)
         settings, notes = settle_modulation(
             settings, architecture, model, asked=self.modulation is not None
         )
-        asked = self.weight_rounding is not None
-        settings, more = settle_rounding(settings, model, asked=asked)
+        if not settings.uses_moments:
+            return settings, notes
+        from planner.calibrate.device import choose_device
+        from planner.moments.settle import settle_rounding
+
+        device, _ = choose_device(calibration_pass.device)
+        settings, more = settle_rounding(
+            settings,
+            checkpoint,
+            model,
+            calibration_pass.probe(None),
+            device,
+            asked=self.weight_rounding is not None,
+        )
         return settings, [*notes, *more]
 
 

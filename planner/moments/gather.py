@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
+from artifacts.family import Architecture
 from artifacts.files.safetensors_io import Header
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
@@ -73,11 +74,9 @@ def gather_moments(
     """
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
-    layers = take_inventory(checkpoint, settings).quantized
-    owners = shared_inputs(architecture, layers)
+    owners = moment_owners(checkpoint, settings)
     weights = _step_weights(owners, sensitivity, base.sampling.steps)
-    sizes = {owner: architecture.quantizable[owner].in_features for owner in weights}
-    groups = group_layers(sizes, MOST_BYTES)
+    groups = group_layers(architecture, owners)
 
     crop_px = probe.crop_px or default_crop_px(base)
     pictures, images = probe_pictures(probe, crop_px)
@@ -123,18 +122,27 @@ def gather_moments(
     return SecondMoments(kept.digest, owners, files)
 
 
-def group_layers(sizes: Mapping[str, int], most_bytes: int) -> list[list[str]]:
-    """Cut layers, in their order, into groups whose moments take at most ``most_bytes``.
+def moment_owners(checkpoint: Checkpoint, settings: BuildSettings) -> dict[str, str]:
+    """Every layer that ``settings`` quantize -> the layer whose moment it shares.
 
-    Args:
-        sizes: layer -> width of its input.
-        most_bytes: of a group; a single layer may take more.
+    Raises:
+        UsageError: a pattern finds no layer.
+        CheckpointError: a tensor cannot be read.
+    """
+    layers = take_inventory(checkpoint, settings).quantized
+    return shared_inputs(checkpoint.architecture(settings.variant), layers)
+
+
+def group_layers(architecture: Architecture, owners: Mapping[str, str]) -> list[list[str]]:
+    """Cut the owners, in their order, into groups whose moments take at most `MOST_BYTES`.
+
+    A single one may take more.
     """
     groups: list[list[str]] = []
     used = 0
-    for name, size in sizes.items():
-        needed = 4 * size * size
-        if not groups or used + needed > most_bytes:
+    for name in dict.fromkeys(owners.values()):
+        needed = 4 * architecture.quantizable[name].in_features ** 2
+        if not groups or used + needed > MOST_BYTES:
             groups.append([])
             used = 0
         groups[-1].append(name)

@@ -14,7 +14,8 @@ from torch import Tensor
 from artifacts.files.safetensors_io import Header
 from artifacts.files.sealed_tensors import read_sealed, write_sealed
 from planner.build.work_folder import told_of_disk_errors
-from schemas.errors import PackError
+from planner.settings import BuildSettings
+from schemas.errors import PackError, UsageError
 
 
 @dataclass(frozen=True, eq=False)
@@ -41,6 +42,25 @@ class SecondMoments:
         """
         owner = self.owners[layer]
         return self.files[owner].read(owner)
+
+
+def check_moments(
+    moments: SecondMoments | None, layers: Sequence[str], settings: BuildSettings
+) -> None:
+    """Make sure that there is what ``settings`` round ``layers`` by.
+
+    Raises:
+        UsageError: there is not.
+    """
+    if not settings.uses_moments:
+        return
+    known = {} if moments is None else moments.owners
+    missing = [name for name in layers if name not in known]
+    if missing:
+        raise UsageError(
+            f"rounding by GPTQ needs second moments of inputs, and {len(missing)} layers have none",
+            hint="give --base, or --weight-rounding nearest",
+        )
 
 
 @dataclass(frozen=True)

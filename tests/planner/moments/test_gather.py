@@ -1,5 +1,7 @@
 """Second moments of layers' inputs, gathered from a running network, and builds that go by them."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -8,13 +10,15 @@ from artifacts.family import preset_architecture
 from planner.build.base_model import find_base_model
 from planner.build.network_probe import active_linears, shared_inputs
 from planner.build.work_folder import work_folder
-from planner.moments import gather
+from planner.moments import gather, settle
 from planner.moments.gather import gather_moments, group_layers
+from planner.moments.settle import settle_rounding
 from planner.moments.watch import InputMoments
 from planner.probe.kept_pictures import kept_folder
 from planner.probe.run import ProbeSettings
 from planner.recipes import recipe_settings
 from planner.target import parse_target
+from schemas.errors import UsageError
 from tests.planner.calibration_setup import make_setup
 from tests.planner.run_qplan import assert_fails, run_qplan
 
@@ -75,9 +79,16 @@ def test_layers_of_one_input_share_a_moment():
 
 
 def test_groups_keep_to_the_bound():
-    sizes = {"a": 8, "b": 8, "c": 16, "d": 2, "e": 32}
-    assert group_layers(sizes, 4 * 128) == [["a", "b"], ["c"], ["d"], ["e"]]
-    assert group_layers(sizes, 10**6) == [list(sizes)]
+    architecture = preset_architecture("dit4sr", None)
+    owners = shared_inputs(architecture, active_linears(architecture))
+    groups = group_layers(architecture, owners)
+    assert [name for group in groups for name in group] == list(dict.fromkeys(owners.values()))
+    sizes = [
+        sum(4 * architecture.quantizable[name].in_features ** 2 for name in group)
+        for group in groups
+    ]
+    assert len(groups) == 3
+    assert max(sizes) <= gather.MOST_BYTES
 
 
 def test_groups_and_interruptions_do_not_show(setup, tmp_path, monkeypatch):
@@ -195,3 +206,41 @@ def test_another_grid_rounds_to_nearest_and_says_so(setup, tmp_path):
     )
     assert done.exit_code == 0, done.stderr
     assert "rounded to nearest" in done.stderr
+
+
+def test_what_is_too_dear_is_done_only_when_asked_for(setup, monkeypatch):
+    checkpoint = open_checkpoint(setup.checkpoint)
+    base = find_base_model(checkpoint, setup.base)
+    asked_for = recipe_settings("quarot", parse_target("W4A4"), weight_rounding="gptq")
+
+    def settled(parts, *, asked):
+        found, notes = settle_rounding(
+            asked_for, checkpoint, parts, ProbeSettings(), CPU, asked=asked
+        )
+        return found.weight_rounding, notes
+
+    assert settled(base, asked=False) == ("gptq", [])
+    monkeypatch.setattr(settle, "MOST_OPERATIONS", {"cpu": 1.0})
+    assert settled(base, asked=True) == ("gptq", [])
+    rounding, (note,) = settled(base, asked=False)
+    assert rounding == "nearest"
+    assert "TFLOP" in note
+    assert "--weight-rounding gptq insists" in note
+
+    bare = replace(base, folder=None)
+    rounding, (note,) = settled(bare, asked=False)
+    assert rounding == "nearest"
+    assert "rounded to nearest" in note
+    with pytest.raises(UsageError, match="needs VAE and prompts"):
+        settled(bare, asked=True)
+
+
+def test_a_calibration_of_rounded_weights(setup, tmp_path):
+    file = tmp_path / "calibration.json"
+    done = run_qplan(
+        "calibrate",
+        setup.checkpoint,
+        *("--base", setup.base, "--calib", setup.images, "-o", file, "--weight-rounding", "gptq"),
+    )
+    assert done.exit_code == 0, done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["calibration.json"]
