@@ -21,8 +21,7 @@ from schemas.manifest import WeightScaleRule
 
 DAMPING = 0.1
 """Of the moment's mean diagonal element, added to all of them: about what activations of 2 bits add
-to the inputs, and less that holds for the measured pictures alone. The paper's 0.01 is a little
-worse on both networks."""
+to the inputs, and less that holds for the measured pictures alone. The paper takes 0.01."""
 MOST_DAMPING = 1.0
 COLUMNS = 128
 """Rounded one by one, before their errors reach the columns behind them in one product."""
