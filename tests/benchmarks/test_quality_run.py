@@ -1,6 +1,7 @@
 """A tiny comparison of the bundled model: one crop, one noise, two steps."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -202,3 +203,14 @@ def test_the_documented_command_says_nothing_of_the_machine():
     given = ["--work", "/somewhere/else", "--out", "docs/results", "--threads=1", "--report"]
     arguments = command.parse(given)
     assert command_line(arguments) == "python -m benchmarks.quality --out docs/results"
+
+
+def test_photos_are_what_the_row_of_photos_is_probed_with(bench, work):
+    maker = PackMaker(bench.sampling.model, work, steps=2, guidance=1.0)
+    photos = replace(row("W4A4", "standard-photos"), photos=2)
+    with maker.pack(photos):
+        pass
+    found, generated = maker.sensitivity_on(2), maker.sensitivity
+    assert len(found.images) == 2
+    assert found.cotangents == 1
+    assert not generated.images
