@@ -108,50 +108,68 @@ class PackMaker:
         """
         output = self.work / f"{row.full_name.replace('/', '_')}.qpack"
         try:
-            self._build(output, self.settings(row))
+            self._build(output, self.settings(row), row.photos)
             yield open_pack(output)
         finally:
             shutil.rmtree(output, ignore_errors=True)
 
     @cached_property
     def sensitivity(self) -> SensitivityMap:
-        """The network's sensitivities on generated pictures, found on first use and kept."""
-        path = self.work / f"sensitivity.{self._measured_on}.json"
+        """The network's sensitivities on generated pictures."""
+        return self._sensitivity("sensitivity", ProbeSettings())
+
+    def sensitivity_on(self, photos: int) -> SensitivityMap:
+        """The same on so many calibration images; one random direction of each."""
+        probe = ProbeSettings(self.images, photos, cotangents=1)
+        return self._sensitivity(f"sensitivity-on-{photos}", probe)
+
+    def _sensitivity(self, name: str, probe: ProbeSettings) -> SensitivityMap:
+        """Found on first use and kept."""
+        path = self.work / f"{name}.{self._measured_on}.json"
         if not path.is_file():
             found = probe_checkpoint(
                 self.checkpoint,
                 None,
                 self.base,
-                ProbeSettings(),
+                probe,
                 device=self.device,
                 dtype=torch.float32,
             )
             write_sensitivity(path, found)
         return read_sensitivity(path)
 
-    def moments(self, settings: BuildSettings) -> SecondMoments | None:
-        """What the settings round weights by, on generated pictures, kept from row to row."""
-        by = "-by-sensitivity" if settings.uses_sensitivity else ""
+    def moments(self, settings: BuildSettings, photos: int = 0) -> SecondMoments | None:
+        """What the settings round weights by, kept from row to row.
+
+        Args:
+            settings: of the build.
+            photos: how many calibration images; 0 for generated pictures.
+        """
+        sensitivity = None
+        if settings.uses_sensitivity:
+            sensitivity = self.sensitivity_on(photos) if photos else self.sensitivity
+        on = f"-on-{photos}" if photos else ""
+        by = "-by-sensitivity" if sensitivity else ""
         return find_moments(
             self.checkpoint,
             settings,
             self.base,
-            ProbeSettings(),
-            self.sensitivity if settings.uses_sensitivity else None,
+            ProbeSettings(self.images, photos) if photos else ProbeSettings(),
+            sensitivity,
             device=self.device,
             dtype=torch.float32,
-            keep=self.work / f"moments-{settings.modulation}{by}.{self._measured_on}",
+            keep=self.work / f"moments-{settings.modulation}{on}{by}.{self._measured_on}",
         )
 
-    def _build(self, output: Path, settings: BuildSettings) -> None:
-        moments = self.moments(settings)
+    def _build(self, output: Path, settings: BuildSettings, photos: int) -> None:
+        moments = self.moments(settings, photos)
         if settings.uses_sensitivity:
             build(
                 self.checkpoint,
                 output,
                 settings,
                 self.base,
-                sensitivity=self.sensitivity,
+                sensitivity=self.sensitivity_on(photos) if photos else self.sensitivity,
                 moments=moments,
                 force=True,
             )
