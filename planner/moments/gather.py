@@ -25,7 +25,12 @@ from planner.build.inventory import take_inventory
 from planner.build.network_probe import shared_inputs
 from planner.build.progress import Progress, Silent
 from planner.calibrate.cost import moments_cost
-from planner.calibrate.pipelines import base_digest, default_crop_px, full_precision_pipeline
+from planner.calibrate.pipelines import (
+    base_digest,
+    default_crop_px,
+    full_precision_pipeline,
+    vae_factor,
+)
 from planner.moments.kept import KeptMoments, SecondMoments
 from planner.moments.watch import InputMoments
 from planner.probe.run import ProbeSettings, check_size, probe_pictures
@@ -79,9 +84,9 @@ def gather_moments(
     groups = group_layers(architecture, owners)
 
     crop_px = probe.crop_px or default_crop_px(base)
+    check_size(architecture, base.sampling.min_side_px, vae_factor(base), crop_px)
     pictures, images = probe_pictures(probe, crop_px)
     pipeline = full_precision_pipeline(checkpoint, settings.variant, base, device, dtype)
-    check_size(architecture, base.sampling.min_side_px, pipeline.vae_factor, crop_px)
     report(str(moments_cost(pipeline, len(pictures), crop_px, len(groups))))
     subject = {
         "source": [file.sha256 for file in checkpoint.source_files()],

@@ -10,16 +10,15 @@ from math import inf
 
 import torch
 
-from artifacts.autoencoder.files import CONFIG, read_config
 from artifacts.checkpoint.reader import Checkpoint
 from planner.build.base_model import BaseModel
 from planner.calibrate.cost import moments_operations
-from planner.calibrate.pipelines import default_crop_px, vae_folder
+from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
 from planner.probe.default_recipe import MOST_OPERATIONS
 from planner.probe.run import ProbeSettings
 from planner.settings import BuildSettings
-from schemas.errors import CheckpointError, UsageError
+from schemas.errors import UsageError
 
 NOTHING_TO_RUN = (
     "without VAE and prompts there are no inputs to round weights by: rounded to nearest"
@@ -78,7 +77,7 @@ def _operations(
         architecture,
         base.sampling,
         text_tokens=len((base.prompts or {})["positive.embeds"]),
-        vae_factor=read_config(vae_folder(base) / CONFIG, error=CheckpointError).factor,
+        vae_factor=vae_factor(base),
         pictures=probe.pictures,
         crop_px=probe.crop_px or default_crop_px(base),
         groups=len(group_layers(architecture, moment_owners(checkpoint, settings))),

@@ -16,7 +16,12 @@ from planner.build.network_probe import active_linears
 from planner.build.progress import Progress, Silent
 from planner.calibrate.cost import probe_cost
 from planner.calibrate.images import choose_images
-from planner.calibrate.pipelines import base_digest, default_crop_px, full_precision_pipeline
+from planner.calibrate.pipelines import (
+    base_digest,
+    default_crop_px,
+    full_precision_pipeline,
+    vae_factor,
+)
 from planner.calibrate.run import read_crop
 from planner.calibrate.settings import CalibrationSettings
 from planner.probe.image_probe import Sensitivities, probe_image
@@ -88,10 +93,10 @@ def probe_checkpoint(
         KeyboardInterrupt: with a message that says what was kept.
     """
     crop_px = settings.crop_px or default_crop_px(base)
+    architecture = checkpoint.architecture(variant)
+    check_size(architecture, base.sampling.min_side_px, vae_factor(base), crop_px)
     pictures, images = probe_pictures(settings, crop_px)
     pipeline = full_precision_pipeline(checkpoint, variant, base, device, dtype)
-    architecture = checkpoint.architecture(variant)
-    check_size(architecture, base.sampling.min_side_px, pipeline.vae_factor, crop_px)
     layers = list(active_linears(architecture))
     report(str(probe_cost(pipeline, len(pictures), crop_px, settings.cotangents)))
     source = Source(files=tuple(checkpoint.source_files()))
