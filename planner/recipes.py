@@ -43,13 +43,14 @@ RECIPES: dict[str, Recipe] = {
     ),
     "standard": Recipe(
         "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps"
-        " of tokens; a table of modulations",
+        " of tokens; rounding by GPTQ; a table of modulations",
         {
             "modulation": "table",
             "global_rank": 64,
             "local_rank": 16,
             "factor_bits": 8,
             "activation_scale": "blend",
+            "weight_rounding": "gptq",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",
             "timestep_allocation": "sensitivity",

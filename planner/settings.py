@@ -25,6 +25,7 @@ WeightAllocation = Literal["vasmp", "uniform", "sensitivity"]
 WeightStatistic = Literal["rotated", "residual"]
 Modulation = Literal["weights", "table", "both"]
 BitBudget = Literal["bytes", "bit-operations"]
+WeightRounding = Literal["nearest", "gptq"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
@@ -36,6 +37,7 @@ LATER_SETTINGS: dict[str, SettingOrList] = {
     "budget": "bytes",
     "modulation": "weights",
     "effort": "normal",
+    "weight_rounding": "nearest",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
 LEARNED_PREFIX = "learned_"
@@ -88,6 +90,8 @@ class BuildSettings:
         smoothing: whether input channels are divided by a vector that evens out activations and
             weights (SmoothQuant, SVDQuant); needs a calibration.
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
+        weight_rounding: to the ``nearest`` level, or by ``gptq``: later columns make up for errors
+            of earlier ones, by second moments of the layers' inputs.
         softmax_bits: of attention probabilities: 8, as the paper has them, or 16, unquantized.
         modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
             ``weights``, quantized like any; the ``table`` of what they give at the pack's own
@@ -119,6 +123,7 @@ class BuildSettings:
     smoothing: bool = False
     weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
+    weight_rounding: WeightRounding = "nearest"
     softmax_bits: int = UNQUANTIZED
     modulation: Modulation = "weights"
     effort: EffortName = "normal"
@@ -140,6 +145,7 @@ class BuildSettings:
             ("timestep allocation", self.timestep_allocation, TimestepAllocation),
             ("choice of modulation", self.modulation, Modulation),
             ("effort", self.effort, EffortName),
+            ("rounding of weights", self.weight_rounding, WeightRounding),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
         ):
@@ -211,6 +217,11 @@ class BuildSettings:
     def uses_calibration(self) -> bool:
         """Whether a calibration would change anything."""
         return self.wants_vatmp or self.smoothing
+
+    @property
+    def uses_moments(self) -> bool:
+        """Whether weights are rounded by the second moments of what layers are fed."""
+        return self.weight_rounding == "gptq"
 
     @property
     def makes_table(self) -> bool:

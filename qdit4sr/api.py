@@ -6,6 +6,7 @@ errors of `schemas.errors`.
 
 import logging
 import os
+import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -200,6 +201,8 @@ def build(
     from planner.build.build import build as build_pack
     from planner.build.modulation import settle_modulation
     from planner.calibrate.device import choose_device
+    from planner.moments.find import find_moments
+    from planner.moments.settle import settle_rounding
     from planner.probe.default_recipe import default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
@@ -229,22 +232,28 @@ def build(
         chosen, notes = settle_modulation(
             chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
         )
-        for note in notes:
+        probe = ProbeSettings()
+        chosen, more = settle_rounding(
+            chosen, opened, parts, probe, device, asked="weight_rounding" in settings
+        )
+        for note in [*notes, *more]:
             logger.info("%s", note)
         check_output(Path(output), force=force)  # before a probe, which takes longest
-        found = find_sensitivity(
-            _path(sensitivity),
-            opened,
-            chosen,
-            parts,
-            ProbeSettings(),
-            device=device,
-            dtype=dtype,
-            report=logger.info,
-        )
-        return build_pack(
-            opened, Path(output), chosen, parts, sensitivity=found, force=force
-        ).manifest
+        where: dict[str, Any] = {"device": device, "dtype": dtype, "report": logger.info}
+        found = find_sensitivity(_path(sensitivity), opened, chosen, parts, probe, **where)
+        with tempfile.TemporaryDirectory(
+            prefix=".moments-", dir=Path(output).absolute().parent
+        ) as keep:
+            moments = find_moments(opened, chosen, parts, probe, found, **where, keep=Path(keep))
+            return build_pack(
+                opened,
+                Path(output),
+                chosen,
+                parts,
+                sensitivity=found,
+                moments=moments,
+                force=force,
+            ).manifest
 
 
 def _path(given: PathLike | None) -> Path | None:

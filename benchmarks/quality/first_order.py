@@ -29,7 +29,7 @@ from schemas.json_io import format_json
 
 NAME = "quality_first_order"
 _SAME = {"weight_allocation": "uniform", "timestep_allocation": "uniform"}
-_TWICE = {"global_rank": 8, "local_rank": 4}
+_OVERRIDES = {"global_rank": 8, "local_rank": 4, "weight_rounding": "nearest"}
 PACKS: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "same bits": (("W3A16", "W4A16", "W6A16", "W8A3", "W8A4", "W8A6", "W4A4", "W6A6"), _SAME),
     "standard": (("W2A4", "W3A4", "W4A4", "W4A6", "W6A6"), {}),
@@ -79,7 +79,9 @@ def compare(
     bench: Bench, maker: PackMaker, label: str, target: str, changes: Mapping[str, str]
 ) -> Point:
     """Predict and measure one pack."""
-    row = Row(target, "first-order", label, "ours", recipe="standard", overrides=_TWICE | changes)
+    row = Row(
+        target, "first-order", label, "ours", recipe="standard", overrides=_OVERRIDES | changes
+    )
     with maker.pack(row) as pack:
         network = maker.load(pack).network
         schedule = BitSchedule(pack.bit_grid)

@@ -21,6 +21,8 @@ from planner.build.base_model import BaseModel, find_base_model
 from planner.build.build import build
 from planner.build.calibrated_build import CalibrationRun, build_calibrated, measure_inputs
 from planner.calibrate.calibration_file import read_calibration, write_calibration
+from planner.moments.find import find_moments
+from planner.moments.kept import SecondMoments
 from planner.probe.run import ProbeSettings, probe_checkpoint
 from planner.probe.sensitivity_file import read_sensitivity, write_sensitivity
 from planner.recipes import recipe_settings
@@ -136,22 +138,65 @@ class PackMaker:
             write_sensitivity(path, found)
         return read_sensitivity(path)
 
-    def _build(self, output: Path, settings: BuildSettings, photos: int) -> None:
+    def moments(self, settings: BuildSettings, photos: int = 0) -> SecondMoments | None:
+        """What the settings round weights by, kept from row to row.
+
+        Args:
+            settings: of the build.
+            photos: how many calibration images; 0 for generated pictures.
+        """
+        sensitivity = None
         if settings.uses_sensitivity:
-            found = self.sensitivity_on(photos) if photos else self.sensitivity
-            build(self.checkpoint, output, settings, self.base, sensitivity=found, force=True)
+            sensitivity = self.sensitivity_on(photos) if photos else self.sensitivity
+        on = f"-on-{photos}" if photos else ""
+        by = "-by-sensitivity" if sensitivity else ""
+        return find_moments(
+            self.checkpoint,
+            settings,
+            self.base,
+            ProbeSettings(self.images, photos) if photos else ProbeSettings(),
+            sensitivity,
+            device=self.device,
+            dtype=torch.float32,
+            keep=self.work / f"moments-{settings.modulation}{on}{by}.{self._measured_on}",
+        )
+
+    def _build(self, output: Path, settings: BuildSettings, photos: int) -> None:
+        moments = self.moments(settings, photos)
+        if settings.uses_sensitivity:
+            build(
+                self.checkpoint,
+                output,
+                settings,
+                self.base,
+                sensitivity=self.sensitivity_on(photos) if photos else self.sensitivity,
+                moments=moments,
+                force=True,
+            )
         elif not settings.uses_calibration:
-            build(self.checkpoint, output, settings, self.base, force=True)
+            build(self.checkpoint, output, settings, self.base, moments=moments, force=True)
         elif settings.smoothing:
             calibration = self._unquantized_inputs(settings)
-            build(self.checkpoint, output, settings, self.base, calibration=calibration, force=True)
+            build(
+                self.checkpoint,
+                output,
+                settings,
+                self.base,
+                calibration=calibration,
+                moments=moments,
+                force=True,
+            )
         else:
             run = CalibrationRun(self.images, device=self.device)
             try:
-                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+                build_calibrated(
+                    self.checkpoint, output, settings, self.base, run, moments=moments, force=True
+                )
             except UsageError:  # what is left over is of a row of that name with other settings
                 run = replace(run, restart=True)
-                build_calibrated(self.checkpoint, output, settings, self.base, run, force=True)
+                build_calibrated(
+                    self.checkpoint, output, settings, self.base, run, moments=moments, force=True
+                )
 
     def _unquantized_inputs(self, settings: BuildSettings) -> Calibration:
         """What the unquantized network's layers are fed: the same for every row that smooths."""

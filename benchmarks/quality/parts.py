@@ -10,6 +10,7 @@ from runtime.bench.workload import Ranks
 PAPER = "q-dit4sr-no-vatmp"
 """The paper's recipe as far as it needs no images, as ``standard`` needs none."""
 MIXTURE = "standard"
+OPERATIONS = "standard-operations"
 
 
 @dataclass(frozen=True)
@@ -54,6 +55,11 @@ def parts(ranks: Ranks) -> dict[str, Part]:
             {"weight_scale": "gaussian"},
             is_in=False,
         ),
+        "gptq": Part(
+            "rounding by GPTQ",
+            {"weight_rounding": "gptq"},
+            {"weight_rounding": "nearest"},
+        ),
         "tokens": Part(
             "blended steps of tokens",
             {"activation_scale": "blend"},
@@ -71,7 +77,7 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
     """Every part alone, and the mixture without each, or with it, at one target.
 
     Their rows are paired with the paper's recipe and with the mixture, which are among
-    `rows.recipe_rows`.
+    `rows.recipe_rows`; so is the mixture by bit operations, which is there without GPTQ.
     """
     known = parts(ranks)
     alone = [
@@ -98,4 +104,13 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
         )
         for name, part in known.items()
     ]
-    return alone + mixed
+    operations = Row(
+        target,
+        f"{OPERATIONS}-no-gptq",
+        "standard without rounding by GPTQ, no more bit operations either",
+        "part missing",
+        recipe=MIXTURE,
+        overrides={**known["factors"].ours, **known["gptq"].papers, "budget": "bit-operations"},
+        against=(OPERATIONS,),
+    )
+    return [*alone, *mixed, operations]

@@ -37,6 +37,7 @@ from planner.build.table_budget import share_of_record
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
+from planner.moments.kept import SecondMoments, check_moments
 from planner.probe.sensitivity_file import check_sensitivity
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
@@ -68,6 +69,7 @@ def build(
     *,
     calibration: Calibration | None = None,
     sensitivity: SensitivityMap | None = None,
+    moments: SecondMoments | None = None,
     force: bool = False,
     progress: Progress | None = None,
     work: WorkFolder | None = None,
@@ -84,6 +86,7 @@ def build(
         calibration: what the network's layers are fed; without one, every timestep gets the same
             activation bits.
         sensitivity: of the network, for settings whose bits go by it.
+        moments: of layers' inputs, for settings that round by them.
         force: replace an older pack.
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added.
@@ -93,14 +96,16 @@ def build(
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
             calibration is missing where the settings need one, or is of another network, or there
-            are no prompts to table modulations for.
+            are no prompts to table modulations for, or no second moments to round by.
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     shapes = architecture.quantizable
-    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work, device)
+    if not settings.uses_moments:
+        moments = None
+    maker = LayerMaker(checkpoint, settings, shapes, progress or Silent(), work, device, moments)
     with PackWriter(output, force=force) as writer:
         # 1. Inventory.
         inventory = take_inventory(checkpoint, settings)
@@ -113,6 +118,7 @@ def build(
             sensitivity = None
         check_sensitivity(sensitivity, checkpoint, names, settings)
         check_modulation(settings, architecture, base)
+        check_moments(moments, names, settings)
 
         counts_work = settings.budget == "bit-operations"
         work_of = layer_work(architecture, base) if counts_work else None

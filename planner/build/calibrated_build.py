@@ -34,6 +34,7 @@ from planner.calibrate.pipelines import (
 )
 from planner.calibrate.run import calibrate
 from planner.calibrate.settings import CalibrationSettings
+from planner.moments.kept import SecondMoments
 from planner.settings import BuildSettings
 from planner.timesteps import sampling_timesteps
 from schemas.calibration import Calibration
@@ -90,6 +91,7 @@ def build_calibrated(
     base: BaseModel,
     run: CalibrationRun,
     *,
+    moments: SecondMoments | None = None,
     force: bool = False,
     progress: Progress | None = None,
 ) -> BuildResult:
@@ -104,7 +106,9 @@ def build_calibrated(
     check_output(output, force=force)
     settings = settings.resolved(checkpoint)
     work = run.work(work_folder(output))
-    measured = measure_inputs(checkpoint, settings, base, run, work.path, progress=progress)
+    measured = measure_inputs(
+        checkpoint, settings, base, run, work.path, moments=moments, progress=progress
+    )
     if measured.weights is None:
         result = build(
             checkpoint,
@@ -112,6 +116,7 @@ def build_calibrated(
             settings,
             base,
             calibration=measured.calibration,
+            moments=moments,
             force=force,
             progress=progress,
             work=work,
@@ -159,6 +164,7 @@ def measure_inputs(
     run: CalibrationRun,
     work: Path,
     *,
+    moments: SecondMoments | None = None,
     progress: Progress | None = None,
 ) -> Measured:
     """Calibrate, or go on with a calibration that was interrupted.
@@ -169,6 +175,7 @@ def measure_inputs(
         base: autoencoder, prompts and sampling settings to run with.
         run: images, device.
         work: folder for what is unfinished; made when missing, left to the caller to remove.
+        moments: of layers' inputs, for settings that round by them.
         progress: told about every layer and image.
 
     Raises:
@@ -201,6 +208,7 @@ def measure_inputs(
                 "device": f"{run.device.type} {run.dtype}",
                 "base": base_digest(base),
             },
+            **({} if moments is None else {"moments": moments.digest}),
         )
     )
 
@@ -221,6 +229,7 @@ def measure_inputs(
                     weights,
                     settings,
                     base,
+                    moments=moments,
                     progress=progress,
                     work=folder,
                     source=source,

@@ -15,6 +15,7 @@ from planner.build.inventory import take_inventory
 from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WorkFolder
 from planner.build.workers import in_order
+from planner.moments.kept import SecondMoments
 from planner.settings import BuildSettings
 from planner.weights.layer import (
     QuantizedLayer,
@@ -40,6 +41,7 @@ class LayerMaker:
         work: an open work folder: what it holds is taken over, what is finished is added; None for
             keeping nothing.
         device: what computes; None for the CPU.
+        moments: of layers' inputs, for settings that round by them.
     """
 
     checkpoint: Checkpoint
@@ -48,6 +50,7 @@ class LayerMaker:
     progress: Progress
     work: WorkFolder | None = None
     device: torch.device | None = None
+    moments: SecondMoments | None = None
 
     def statistics(self, names: Sequence[str]) -> list[LayerStatistics]:
         """Variance of every rotated weight, or of its residual: all that VaSMP needs to know."""
@@ -117,6 +120,7 @@ class LayerMaker:
             bits,
             self.settings,
             channels,
+            None if self.moments is None else self.moments.of(name),
         )
         return layer, None if self.work is None else self.work.keep_layer(layer)
 

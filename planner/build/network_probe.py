@@ -11,7 +11,7 @@ until a probe is asked for.
 
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from schemas.errors import PackError
 from schemas.manifest import Manifest
@@ -81,6 +81,39 @@ def active_linears(architecture: "Architecture") -> list[str]:
     """Name the quantizable layers whose weight is active, in network order."""
     active = find_active_tensors(architecture)
     return [name for name in architecture.quantizable if f"{name}.weight" in active]
+
+
+def shared_inputs(architecture: "Architecture", layers: Sequence[str]) -> dict[str, str]:
+    """Find layers that are fed the same tensor, such as those of queries, keys and values.
+
+    Args:
+        architecture: the network.
+        layers: names of linear layers that a forward pass calls.
+
+    Returns:
+        Layer -> the first of ``layers`` that has its input.
+    """
+    import torch  # noqa: PLC0415
+
+    from runtime.network.family import network_family  # noqa: PLC0415
+
+    family = network_family(architecture.family)
+    small = family.probe_config(architecture.config)
+    generator = torch.Generator().manual_seed(PROBE_SEED)
+    fed: dict[str, torch.Tensor] = {}  # all are kept, so none takes another's place in memory
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
+        network = family.build(small, architecture.variant).double()
+        for name in layers:
+
+            def keep(
+                _module: torch.nn.Module, arguments: tuple[Any, ...], name: str = name
+            ) -> None:
+                fed[name] = arguments[0]
+
+            network.get_submodule(name).register_forward_pre_hook(keep)
+        network(*family.probe_inputs(small, generator))
+    first: dict[int, str] = {}
+    return {name: first.setdefault(id(fed[name]), name) for name in layers}
 
 
 def check_network(manifest: Manifest) -> None:

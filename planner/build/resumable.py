@@ -11,6 +11,7 @@ from planner.build.base_model import BaseModel
 from planner.build.build import BuildResult, build
 from planner.build.progress import Progress
 from planner.build.work_folder import WorkFolder, make_plan
+from planner.moments.kept import SecondMoments
 from planner.settings import BuildSettings
 from schemas.calibration import Calibration
 from schemas.json_io import dump_json
@@ -27,6 +28,7 @@ def build_resumable(
     *,
     calibration: Calibration | None = None,
     sensitivity: SensitivityMap | None = None,
+    moments: SecondMoments | None = None,
     force: bool = False,
     progress: Progress | None = None,
     device: torch.device | None = None,
@@ -49,6 +51,8 @@ def build_resumable(
         for name, found in data.items()
         if found is not None
     }
+    if moments is not None:
+        digests["moments"] = moments.digest
     where = {} if device is None else {"device": str(device)}
     work.open(make_plan(source, settings, **digests, **where))
     with work.removed_when_refused():
@@ -59,6 +63,7 @@ def build_resumable(
             base,
             calibration=calibration,
             sensitivity=sensitivity,
+            moments=moments,
             force=force,
             progress=progress,
             work=work,

@@ -61,6 +61,27 @@ def probe_cost(pipeline: Pipeline, pictures: int, crop_px: int, cotangents: int)
     )
 
 
+def moments_cost(pipeline: Pipeline, pictures: int, crop_px: int, groups: int) -> Cost:
+    """Predict the measuring of second moments, in so many groups of layers."""
+    cost = _cost(pipeline, pictures, crop_px)
+    passes = moments_passes(groups)
+    return replace(
+        cost,
+        what="second moments",
+        passes=passes,
+        operations=passes * cost.operations,
+        seconds=passes * cost.seconds,
+    )
+
+
+def moments_passes(groups: int) -> int:
+    """Forward passes that second moments take as long as: one per group, and what sums them up.
+
+    A layer's moment takes about the operations of the layer itself, once for all groups.
+    """
+    return groups + 1
+
+
 def probe_passes(cotangents: int) -> int:
     """Forward passes that a probe takes as long as, for every step.
 
@@ -94,6 +115,22 @@ def probe_operations(
     settings = UpscaleSettings.from_manifest(sampling)
     operations = _trajectory_operations(architecture, settings, text_tokens, vae_factor, crop_px)
     return pictures * probe_passes(cotangents) * operations
+
+
+def moments_operations(
+    architecture: Architecture,
+    sampling: SamplingDefaults,
+    *,
+    text_tokens: int,
+    vae_factor: int,
+    pictures: int,
+    crop_px: int,
+    groups: int,
+) -> float:
+    """The same of second moments, measured in so many groups of layers."""
+    settings = UpscaleSettings.from_manifest(sampling)
+    operations = _trajectory_operations(architecture, settings, text_tokens, vae_factor, crop_px)
+    return pictures * moments_passes(groups) * operations
 
 
 def _cost(pipeline: Pipeline, images: int, crop_px: int) -> Cost:

@@ -28,8 +28,17 @@ def default_crop_px(base: BaseModel) -> int:
     Raises:
         UsageError: ``base`` lacks VAE or prompts.
     """
-    config = read_config(vae_folder(base) / CONFIG, error=CheckpointError)
-    return base.sampling.tile_latent * config.factor // SCALE
+    return base.sampling.tile_latent * vae_factor(base) // SCALE
+
+
+def vae_factor(base: BaseModel) -> int:
+    """Image pixels that one latent pixel of the autoencoder spans along a side; it is not loaded.
+
+    Raises:
+        UsageError: ``base`` lacks VAE or prompts.
+        CheckpointError: the autoencoder's configuration is damaged.
+    """
+    return read_config(vae_folder(base) / CONFIG, error=CheckpointError).factor
 
 
 def quantized_pipeline(

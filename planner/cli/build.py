@@ -4,7 +4,7 @@ Heavy imports stand inside the functions that need them, so that ``--help`` is a
 """
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -102,7 +102,7 @@ def build(
                 recipe = calibration_pass.default_recipe(architecture, model, data.calib)
                 settings = quantizer.settings(recipe.name, method.target, **steps)
             show_notes(recipe.notes)  # before anything that takes long
-            settings, fallen_back = quantizer.settled(settings, opened, model)
+            settings, fallen_back = quantizer.settled(settings, opened, model, calibration_pass)
             if data.images and not (settings.uses_calibration or settings.uses_sensitivity):
                 warn(
                     f"at {settings.target} recipe {settings.recipe} does not use a calibration;"
@@ -163,32 +163,35 @@ def _build(
 
     known = None if data.calibration is None else read_calibration(data.calibration)
     with BarProgress(enabled=show) as progress:
+        sensitivity = moments = None
+        if settings.uses_sensitivity or settings.uses_moments:
+            from planner.calibrate.device import choose_device
+            from planner.moments.find import find_moments
+            from planner.probe.find import find_sensitivity
+
+            device, dtype = choose_device(calibration_pass.device)
+            probe = calibration_pass.probe(data.calib)
+            where: dict[str, Any] = {"device": device, "dtype": dtype, "keep": kept_folder(output)}
+            told: dict[str, Any] = {"report": progress.say, "progress": progress}
+            sensitivity = find_sensitivity(
+                data.sensitivity, checkpoint, settings, model, probe, **where, **told
+            )
+            moments = find_moments(checkpoint, settings, model, probe, sensitivity, **where, **told)
         if data.calib is not None and not settings.uses_sensitivity:
             from planner.build.calibrated_build import build_calibrated
 
             run = calibration_pass.run(data.calib, unfinished, progress.say)
             result = build_calibrated(
-                checkpoint, output, settings, model, run, force=force, progress=progress
+                checkpoint,
+                output,
+                settings,
+                model,
+                run,
+                moments=moments,
+                force=force,
+                progress=progress,
             )
         else:
-            sensitivity = None
-            if settings.uses_sensitivity:
-                from planner.calibrate.device import choose_device
-                from planner.probe.find import find_sensitivity
-
-                device, dtype = choose_device(calibration_pass.device)
-                sensitivity = find_sensitivity(
-                    data.sensitivity,
-                    checkpoint,
-                    settings,
-                    model,
-                    calibration_pass.probe(data.calib),
-                    device=device,
-                    dtype=dtype,
-                    keep=kept_folder(output),
-                    report=progress.say,
-                    progress=progress,
-                )
             result = build_resumable(
                 checkpoint,
                 output,
@@ -197,6 +200,7 @@ def _build(
                 unfinished.work(output, progress.say),
                 calibration=known,
                 sensitivity=sensitivity,
+                moments=moments,
                 force=force,
                 progress=progress,
                 device=calibration_pass.quantizing_device(),

@@ -32,6 +32,7 @@ from planner.cli.options import (
     TargetOption,
     Variant,
     Vasmp,
+    WeightRounding,
     WeightScale,
     WeightStatistic,
     allocation,
@@ -90,6 +91,7 @@ class QuantizerOptions:
     budget: Budget = None
     factor_bits: FactorBits = None
     weight_scale: WeightScale = None
+    weight_rounding: WeightRounding = None
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
@@ -117,9 +119,19 @@ class QuantizerOptions:
         return fields
 
     def settled(
-        self, settings: "BuildSettings", checkpoint: "Checkpoint", model: "BaseModel"
+        self,
+        settings: "BuildSettings",
+        checkpoint: "Checkpoint",
+        model: "BaseModel",
+        calibration_pass: "PassOptions",
     ) -> "tuple[BuildSettings, list[str]]":
         """Settings that can be built with ``model``, and notes where they are not the recipe's.
+
+        Args:
+            settings: as these options and the recipe have them.
+            checkpoint: the source.
+            model: what goes beside it.
+            calibration_pass: how the network would be run.
 
         Raises:
             UsageError: these options ask for what cannot be built.
@@ -127,8 +139,24 @@ class QuantizerOptions:
         from planner.build.modulation import settle_modulation
 
         architecture = checkpoint.architecture(settings.variant)
-        asked = self.modulation is not None
-        return settle_modulation(settings, architecture, model, asked=asked)
+        settings, notes = settle_modulation(
+            settings, architecture, model, asked=self.modulation is not None
+        )
+        if not settings.uses_moments:
+            return settings, notes
+        from planner.calibrate.device import choose_device
+        from planner.moments.settle import settle_rounding
+
+        device, _ = choose_device(calibration_pass.device)
+        settings, more = settle_rounding(
+            settings,
+            checkpoint,
+            model,
+            calibration_pass.probe(None),
+            device,
+            asked=self.weight_rounding is not None,
+        )
+        return settings, [*notes, *more]
 
 
 @dataclass(frozen=True)

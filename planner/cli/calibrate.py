@@ -62,6 +62,8 @@ def calibrate(
         from planner.build.work_folder import claimed, work_folder
         from planner.calibrate.calibration_file import write_calibration
         from planner.cli.progress import BarProgress
+        from planner.moments.find import find_moments
+        from planner.probe.kept_pictures import kept_folder, remove_kept
         from planner.recipes import PAPER_RECIPE
 
         settings = quantizer.settings(method.recipe or PAPER_RECIPE, method.target)
@@ -76,15 +78,28 @@ def calibrate(
         notes = opened.notes(settings.variant)
         show_notes(notes)
         with claimed(out), base.found(opened) as model:
-            settings, fallen_back = quantizer.settled(settings, opened, model)
+            settings, fallen_back = quantizer.settled(settings, opened, model, calibration_pass)
             with BarProgress(enabled=not json_output) as progress:
                 run = calibration_pass.run(calib, unfinished, progress.say)
+                moments = find_moments(
+                    opened,
+                    settings,
+                    model,
+                    calibration_pass.probe(calib),
+                    None,
+                    device=run.device,
+                    dtype=run.dtype,
+                    keep=kept_folder(out),
+                    report=progress.say,
+                    progress=progress,
+                )
                 work = run.work(work_folder(out))
                 measured = measure_inputs(
-                    opened, settings, model, run, work.path, progress=progress
+                    opened, settings, model, run, work.path, moments=moments, progress=progress
                 )
             write_calibration(out, measured.calibration)
             work.remove()
+            remove_kept(out)
         notes += fallen_back
         show_notes(fallen_back)
         for warning in measured.warnings:

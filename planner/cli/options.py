@@ -90,6 +90,12 @@ FactorBits = Annotated[
 WeightScale = Annotated[
     str | None, typer.Option(help="Step of a weight's row: gaussian, absmax or mse (searched).")
 ]
+WeightRounding = Annotated[
+    str | None,
+    typer.Option(
+        help="How weights become codes: nearest, or gptq, by what layers are fed (needs --base)."
+    ),
+]
 ActivationScale = Annotated[
     str | None,
     typer.Option(help="Step of a token: gaussian, absmax, or blend, halfway between them."),

@@ -11,15 +11,14 @@ from math import inf
 
 import torch
 
-from artifacts.autoencoder.files import CONFIG, read_config
 from artifacts.family import Architecture
 from planner.build.base_model import BaseModel
 from planner.calibrate.cost import probe_operations
-from planner.calibrate.pipelines import default_crop_px, vae_folder
+from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.probe.run import ProbeSettings, check_size
 from planner.recipe_choice import FROM_FILE, RecipeChoice, fallback, recipe_without_base
 from planner.recipes import DEFAULT_RECIPE
-from schemas.errors import CheckpointError, UsageError
+from schemas.errors import UsageError
 
 MOST_OPERATIONS = {"cpu": 300e12, "cuda": 100_000e12}
 """Floating-point operations of a probe that nobody asked for, by kind of device.
@@ -47,7 +46,7 @@ def default_recipe(
     if base.folder is None or base.prompts is None:
         return recipe_without_base()
     crop_px = probe.crop_px or default_crop_px(base)
-    factor = read_config(vae_folder(base) / CONFIG, error=CheckpointError).factor
+    factor = vae_factor(base)
     try:
         check_size(architecture, base.sampling.min_side_px, factor, crop_px)
     except UsageError as cause:

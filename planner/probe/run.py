@@ -15,8 +15,13 @@ from planner.build.base_model import BaseModel
 from planner.build.network_probe import active_linears
 from planner.build.progress import Progress, Silent
 from planner.calibrate.cost import probe_cost
-from planner.calibrate.images import ChosenImages, choose_images
-from planner.calibrate.pipelines import base_digest, default_crop_px, full_precision_pipeline
+from planner.calibrate.images import choose_images
+from planner.calibrate.pipelines import (
+    base_digest,
+    default_crop_px,
+    full_precision_pipeline,
+    vae_factor,
+)
 from planner.calibrate.run import read_crop
 from planner.calibrate.settings import CalibrationSettings
 from planner.probe.image_probe import Sensitivities, probe_image
@@ -25,6 +30,7 @@ from planner.probe.pictures import dead_leaves
 from planner.timesteps import sampling_timesteps
 from runtime.images.resizing import SCALE
 from runtime.pipeline import Pipeline
+from schemas.calibration import CalibrationImage
 from schemas.errors import UsageError
 from schemas.manifest import CalibrationRecord, Source
 from schemas.sensitivity import LayerSensitivity, SensitivityMap
@@ -87,16 +93,11 @@ def probe_checkpoint(
         KeyboardInterrupt: with a message that says what was kept.
     """
     crop_px = settings.crop_px or default_crop_px(base)
-    images = None if settings.folder is None else _photos(settings, crop_px)
-    pipeline = full_precision_pipeline(checkpoint, variant, base, device, dtype)
     architecture = checkpoint.architecture(variant)
-    check_size(architecture, base.sampling.min_side_px, pipeline.vae_factor, crop_px)
+    check_size(architecture, base.sampling.min_side_px, vae_factor(base), crop_px)
+    pictures, images = probe_pictures(settings, crop_px)
+    pipeline = full_precision_pipeline(checkpoint, variant, base, device, dtype)
     layers = list(active_linears(architecture))
-    pictures = (
-        [dead_leaves(crop_px, crop_px, settings.seed + i) for i in range(settings.pictures)]
-        if images is None
-        else [read_crop(p, r) for p, r in zip(images.paths, images.records, strict=True)]
-    )
     report(str(probe_cost(pipeline, len(pictures), crop_px, settings.cotangents)))
     source = Source(files=tuple(checkpoint.source_files()))
     sampling = CalibrationRecord(
@@ -115,7 +116,7 @@ def probe_checkpoint(
             "variant": architecture.variant,
             "sampling": sampling.model_dump(mode="json", exclude={"images"}),
             "cotangents": settings.cotangents,
-            "images": [] if images is None else [r.model_dump(mode="json") for r in images.records],
+            "images": [record.model_dump(mode="json") for record in images],
             "base": base_digest(base),
             "device": f"{device.type} {dtype}",
             "versions": [version("qdit4sr"), torch.__version__],
@@ -127,7 +128,7 @@ def probe_checkpoint(
         variant=architecture.variant,
         sampling=sampling,
         cotangents=settings.cotangents,
-        images=() if images is None else images.records,
+        images=images,
         timesteps=sampling_timesteps(base.sampling),
         layers={
             name: LayerSensitivity(
@@ -162,10 +163,22 @@ def check_size(architecture: Architecture, min_side_px: int, vae_factor: int, cr
         )
 
 
-def _photos(settings: ProbeSettings, crop_px: int) -> ChosenImages:
-    assert settings.folder is not None
+def probe_pictures(
+    settings: ProbeSettings, crop_px: int
+) -> tuple[list[Tensor], tuple[CalibrationImage, ...]]:
+    """The pictures of a probe, each [1, 3, side, side], and where they are cut from photos.
+
+    Raises:
+        UsageError: there are no images.
+        ImageError: an image is damaged.
+    """
+    if settings.folder is None:
+        seeds = range(settings.seed, settings.seed + settings.pictures)
+        return [dead_leaves(crop_px, crop_px, seed) for seed in seeds], ()
     drawn = CalibrationSettings(images=settings.pictures, crop_px=crop_px, seed=settings.seed)
-    return choose_images(settings.folder, drawn, crop_px)
+    images = choose_images(settings.folder, drawn, crop_px)
+    crops = [read_crop(p, r) for p, r in zip(images.paths, images.records, strict=True)]
+    return crops, images.records
 
 
 def _mean_over(

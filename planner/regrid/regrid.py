@@ -2,10 +2,11 @@
 
 Activation bits are a matter of the grid alone. Layers whose weight bits change are quantized anew
 from the checkpoint, with the settings that the manifest records; all others keep their bytes, so
-the result is the pack that a build with these bits would have made.
+the result is the pack that a build with these bits would have made. (Rounding by GPTQ runs the
+network, which this does not: layers that change are then rounded to nearest.)
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -32,6 +33,10 @@ from schemas.errors import UsageError
 from schemas.manifest import LayerRecord, Manifest
 
 SHOWN_NAMES = 3
+TO_NEAREST = (
+    "{count} layers are rounded to nearest: the pack was rounded by GPTQ, which runs the network;"
+    " a new build does"
+)
 
 
 @dataclass(frozen=True)
@@ -91,9 +96,13 @@ def regrid(
     check_grid(grid, list(pack.manifest.layers))
     names = changed_weights(pack, grid)
     records = dict(pack.manifest.layers)
+    notes: list[str] = []
     with PackWriter(output, force=force) as writer:
         if names:
             settings = settings_of(pack.manifest.recipe, pack.architecture.family)
+            if settings.uses_moments:
+                settings = replace(settings, weight_rounding="nearest")
+                notes.append(TO_NEAREST.format(count=len(names)))
             source = _source(pack, checkpoint, names)
             channels = _channels(settings, calibration, pack, names)
             for name in (progress or Silent()).track(names, "quantize"):
@@ -136,7 +145,9 @@ def regrid(
         )
         written = writer.finish(manifest, grid, model_card)
     changed = {name: records[name] for name in names}
-    return RegridResult(old, written, names, [*_over_budget(written), *layer_warnings(changed)])
+    return RegridResult(
+        old, written, names, [*_over_budget(written), *notes, *layer_warnings(changed)]
+    )
 
 
 def _share(pack: Pack) -> TableShare:

@@ -12,9 +12,10 @@ from artifacts.codec.hadamard import Rotation, random_signs
 from artifacts.codec.quantized_weight import QuantizedWeight
 from planner.settings import BuildSettings
 from planner.weights.effort import EFFORTS
+from planner.weights.gptq import gptq_weight_rows
 from planner.weights.hsvd import HierarchicalFactors, decompose
 from planner.weights.row_energy import energy, row_chunks, row_energies
-from planner.weights.row_scales import quantize_weight_rows
+from planner.weights.row_scales import QuantizedRows, quantize_weight_rows
 from planner.weights.smoothing import choose_smoothing
 from schemas.calibration import ChannelStatistics
 from schemas.manifest import LayerRecord
@@ -108,6 +109,7 @@ def quantize_layer(
     bits: int,
     settings: BuildSettings,
     channels: ChannelStatistics | None = None,
+    moment: Tensor | None = None,
 ) -> QuantizedLayer:
     """Quantize one layer.
 
@@ -118,21 +120,26 @@ def quantize_layer(
         bits: weight bits, 1 ... 8.
         settings: ranks, rotation, scale rules and seed.
         channels: statistics of the layer's input; needed by settings that smooth.
+        moment: second moment of the layer's input, float32 [in, in], up to a factor; needed by
+            settings that round by it.
 
     Returns:
         The layer, on the CPU; its record holds the decoding error as a signal-to-noise ratio in dB,
         or None where there is no error at all, as for a weight of zeros.
 
     Raises:
-        ValueError: the settings smooth and there are no statistics, or of other channels.
+        ValueError: the settings smooth and there are no statistics, or of other channels; or they
+            round by second moments, and there is none.
     """
     smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotate(weight if smoothing is None else weight * smoothing, settings)
     factors = _factors(rotated, settings)  # overwrites its argument
-    codes, scale, squared_error = quantize_weight_rows(
-        factors.residual, bits, settings.weight_scale
-    )
+    if settings.uses_moments:
+        if moment is None:
+            raise ValueError(f"layer {name}: rounding by GPTQ needs the second moment of its input")
+        moment = rotated_moment(moment.to(weight.device), settings, smoothing)
+    codes, scale, squared_error = _rounded(factors.residual, bits, settings, moment)
     # A rotation changes no norm, so it need not be undone; a smoothing does.
     signal, noise = factors.energy, float(squared_error.sum())
     if smoothing is not None:
@@ -160,6 +167,29 @@ def quantize_layer(
             note="; ".join(filter(None, [factors.note, "" if signal else "all zeros"])),
         ),
     )
+
+
+def rotated_moment(moment: Tensor, settings: BuildSettings, smoothing: Tensor | None) -> Tensor:
+    """Second moment of ``z = (x / smoothing · signs) H`` where ``moment`` is that of x.
+
+    Args:
+        moment: float32 [in, in].
+        settings: of the rotation.
+        smoothing: float32 [in], or None.
+    """
+    if smoothing is not None:
+        moment = moment / smoothing / smoothing[:, None]
+    # One side after the other; the moment is symmetric.
+    return rotate(rotate(moment, settings).mT.contiguous(), settings)
+
+
+def _rounded(
+    residual: Tensor, bits: int, settings: BuildSettings, moment: Tensor | None
+) -> QuantizedRows:
+    """The residual as codes; ``moment`` is that of what it is multiplied with."""
+    if moment is None or not settings.uses_moments:
+        return quantize_weight_rows(residual, bits, settings.weight_scale)
+    return gptq_weight_rows(residual, moment, bits, settings.weight_scale)
 
 
 def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:

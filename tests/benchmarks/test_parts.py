@@ -1,6 +1,6 @@
 """The parts of standard as rows: all of them, each one choice away from what it is paired with."""
 
-from benchmarks.quality.parts import MIXTURE, PAPER, part_rows, parts
+from benchmarks.quality.parts import MIXTURE, OPERATIONS, PAPER, part_rows, parts
 from planner.recipes import RECIPES, recipe_settings
 from planner.target import parse_target
 from runtime.bench.workload import Ranks
@@ -31,10 +31,12 @@ def test_all_parts_together_are_standard():
 def test_a_row_differs_by_its_part_from_the_row_it_is_paired_with():
     rows = part_rows("W4A4", RANKS)
     known = parts(RANKS)
-    assert len(rows) == len({row.name for row in rows}) == 2 * len(known)
+    assert len(rows) == len({row.name for row in rows}) == 2 * len(known) + 1
     for row in rows:
         (paired,) = row.against
-        base = known["factors"].ours if paired == MIXTURE else known["factors"].papers
+        base = known["factors"].papers if paired == PAPER else known["factors"].ours
+        if paired == OPERATIONS:
+            base, paired = {**base, "budget": "bit-operations"}, MIXTURE
         settings = recipe_settings(row.recipe, TARGET, **row.overrides)
         part = known[row.name.rpartition("-")[2]]
         changed = differences(settings, recipe_settings(paired, TARGET, **base))

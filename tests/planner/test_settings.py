@@ -66,7 +66,7 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
     later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations", "modulation": "both"}
-    later["effort"] = "thorough"
+    later |= {"effort": "thorough", "weight_rounding": "gptq"}
     chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}

@@ -1,0 +1,84 @@
+"""Whether a build rounds weights by second moments of their inputs, where only its recipe says so.
+
+They take a network to run, and time: what nobody asked for by name may not take longer than a probe
+that nobody asked for (`planner.probe.default_recipe`). So what `qplan probe` found on a GPU gives
+bits by sensitivity on a machine without one, too, and weights that are rounded to nearest.
+"""
+
+from dataclasses import replace
+from math import inf
+
+import torch
+
+from artifacts.checkpoint.reader import Checkpoint
+from planner.build.base_model import BaseModel
+from planner.calibrate.cost import moments_operations
+from planner.calibrate.pipelines import default_crop_px, vae_factor
+from planner.moments.gather import group_layers, moment_owners
+from planner.probe.default_recipe import MOST_OPERATIONS
+from planner.probe.run import ProbeSettings
+from planner.settings import BuildSettings
+from schemas.errors import UsageError
+
+NOTHING_TO_RUN = (
+    "without VAE and prompts there are no inputs to round weights by: rounded to nearest"
+)
+INSIST = "--weight-rounding gptq insists"
+
+
+def settle_rounding(
+    settings: BuildSettings,
+    checkpoint: Checkpoint,
+    base: BaseModel,
+    probe: ProbeSettings,
+    device: torch.device,
+    *,
+    asked: bool,
+) -> tuple[BuildSettings, list[str]]:
+    """Settings that can be built in sensible time; with notes for the user.
+
+    Args:
+        settings: of the build.
+        checkpoint: the network.
+        base: what goes beside the transformer.
+        probe: which pictures are run.
+        device: where.
+        asked: whether the user chose GPTQ; then nothing else will do.
+
+    Raises:
+        UsageError: the user chose it, and there is nothing to run the network with.
+        CheckpointError: the autoencoder's configuration is damaged.
+    """
+    if not settings.uses_moments:
+        return settings, []
+    nearest = replace(settings, weight_rounding="nearest")
+    if base.folder is None or base.prompts is None:
+        if not asked:
+            return nearest, [NOTHING_TO_RUN]
+        raise UsageError(
+            "rounding by GPTQ runs the network and needs VAE and prompts",
+            hint="give --base, or --weight-rounding nearest",
+        )
+    most = MOST_OPERATIONS.get(device.type, inf)
+    if asked or (operations := _operations(settings, checkpoint, base, probe)) <= most:
+        return settings, []
+    return nearest, [
+        f"weights rounded to nearest: by GPTQ would run the network with {operations / 1e12:,.0f}"
+        f" TFLOP, and unasked {most / 1e12:,.0f} are the most on {device.type}; {INSIST}"
+    ]
+
+
+def _operations(
+    settings: BuildSettings, checkpoint: Checkpoint, base: BaseModel, probe: ProbeSettings
+) -> float:
+    settings = settings.resolved(checkpoint)
+    architecture = checkpoint.architecture(settings.variant)
+    return moments_operations(
+        architecture,
+        base.sampling,
+        text_tokens=len((base.prompts or {})["positive.embeds"]),
+        vae_factor=vae_factor(base),
+        pictures=probe.pictures,
+        crop_px=probe.crop_px or default_crop_px(base),
+        groups=len(group_layers(architecture, moment_owners(checkpoint, settings))),
+    )
