@@ -61,7 +61,7 @@ class PlanOptions:
         Raises:
             UsageError: there is no such method, or a value is out of range.
         """
-        from planner.learned.plan import LEARNED_RECIPES
+        from planner.learned.recipes import LEARNED_RECIPES
 
         if self.method not in LEARNED_RECIPES:
             raise UsageError(
@@ -109,7 +109,8 @@ def learn(
         from planner.build.work_folder import claimed
         from planner.calibrate.device import choose_device
         from planner.inspect.inspection import summary
-        from planner.learned.pack import LearningRun, learn_pack
+        from planner.learned.pack import learn_pack
+        from planner.learned.session import LearningRun
 
         with cleared_when_refused(out):
             check_output(out, force=force)
