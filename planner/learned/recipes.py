@@ -7,8 +7,8 @@ stand half a step beside the whole ones. docs/learning.md says of each what diff
 
 from planner.learned.plan import LearnedRecipe
 
-_LEAST_ERROR = {"weight_scale": "mse"}
-"""Steps of least squared error, which is where AdaRound's and low-rank methods start."""
+_LEAST_ERROR = {"weight_scale": "mse", "activation_scale": "blend"}
+"""Steps near those of least squared error, where these methods start, not at the largest value."""
 
 LEARNED_RECIPES: dict[str, LearnedRecipe] = {
     "qartsr": LearnedRecipe(
@@ -57,6 +57,7 @@ LEARNED_RECIPES: dict[str, LearnedRecipe] = {
             "parts": ("smoothing",),
             "whole_parts": ("steps", "bounds"),
         },
+        _LEAST_ERROR,
     ),
     "flatquant": LearnedRecipe(
         "FlatQuant: a Kronecker-factored map of every input, and bounds, learned block by block",
