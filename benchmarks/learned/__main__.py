@@ -56,7 +56,7 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--block-steps", type=int, default=LearningPlan.block_steps)
     parser.add_argument("--whole-steps", type=int, default=LearningPlan.whole_steps)
     parser.add_argument(
-        "--budget", type=int, help="steps of the optimizer in all, instead of these two"
+        "--budget", type=int, help="steps in which every layer learns, instead of these two"
     )
     parser.add_argument("--batch", type=int, default=LearningPlan.batch, help="pictures per step")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")

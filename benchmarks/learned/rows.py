@@ -148,7 +148,10 @@ class LearnedRows:
 
 
 def budgeted(plan: LearningPlan, budget: int, blocks: int) -> LearningPlan:
-    """``plan`` with so many steps in all: half for blocks and half for the whole, if it has both.
+    """``plan`` with so many steps that every layer learns in ``budget`` of them.
+
+    Where blocks learn one by one, on their own, each gets as many; half, where all of them learn
+    together afterwards. In reversed order a step has the whole network in it, and counts as one.
 
     Args:
         plan: of a method.
@@ -157,10 +160,12 @@ def budgeted(plan: LearningPlan, budget: int, blocks: int) -> LearningPlan:
     """
     if plan.order == "none":
         return replace(plan, whole_steps=budget if plan.parts else 0)
+    if plan.order == "reversed":
+        steps = max(1, budget // 2 // blocks)
+        return replace(plan, block_steps=steps, whole_steps=max(1, budget - blocks * steps))
     if not plan.whole_steps:
-        return replace(plan, block_steps=max(1, budget // blocks))
-    steps = max(1, budget // 2 // blocks)
-    return replace(plan, block_steps=steps, whole_steps=max(1, budget - blocks * steps))
+        return replace(plan, block_steps=budget)
+    return replace(plan, block_steps=budget // 2, whole_steps=budget - budget // 2)
 
 
 def _tell(facts: dict[str, Any], learned: Learned, images: int) -> None:

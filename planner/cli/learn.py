@@ -35,7 +35,7 @@ class PlanOptions:
     panel: ClassVar[str] = "Learning"
 
     method: Annotated[
-        str, typer.Option(help="qartsr, qartsr-forward, qartsr-whole or efficientdm.")
+        str, typer.Option(help="qartsr, qartsr-forward, qartsr-whole or ptq4dit.")
     ] = "qartsr"
     order: Annotated[str | None, typer.Option(help="Of the blocks: reversed, forward or none.")] = (
         None
@@ -46,7 +46,10 @@ class PlanOptions:
     ] = None
     parts: Annotated[
         str | None,
-        typer.Option(help="What is learned: steps, factors, rounding, smoothing, with commas."),
+        typer.Option(
+            help="What is learned: steps, factors, rounding, smoothing, weights, adaround; with"
+            " commas."
+        ),
     ] = None
     update_rank: Annotated[
         int | None, typer.Option(help="Rank of the update inside the rounding.")

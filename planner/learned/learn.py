@@ -10,6 +10,7 @@ import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,17 @@ import torch
 from torch import Tensor
 
 from planner.learned.adaround import beta_at
+from planner.learned.block_samples import (
+    BlockSample,
+    block_output,
+    block_sample,
+    tensors_of,
+)
 from planner.learned.groups import Groups, GroupSearch
 from planner.learned.linear import LearnedLinear, LearnedPart, Trainable
 from planner.learned.plan import LearningPlan
 from planner.learned.stages import Stage, stages
-from planner.learned.student import Student, block_output
+from planner.learned.student import Student
 from planner.learned.trajectories import Evaluations, Trajectories, guided_velocity
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Prompts
@@ -35,7 +42,7 @@ RATE_OF_PART: dict[LearnedPart, float] = {
     "rounding": 4.0,
     "smoothing": 1.0,
     "weights": 4.0,
-    "adaround": 100.0,
+    "adaround": 25.0,
     "bounds": 10.0,
     "timestep-bounds": 10.0,
     "transform": 2.5,
@@ -175,6 +182,7 @@ class Learner:
             optimizer.load_state_dict(resumed["optimizer"])
             first, total = resumed["step"], resumed["total"]
         self.student.activate(stage.active)
+        samples = self._samples(stage, number, pictures)
         began = time.monotonic()
         for step in range(first, stage.steps):
             factor = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
@@ -183,7 +191,11 @@ class Learner:
             generator = torch.Generator().manual_seed(
                 self.plan.seed + 1_000_003 * number + 1009 * step
             )
-            loss = self._loss(stage, pictures.draw(self.plan.batch, generator))
+            if samples:
+                index = int(torch.randint(len(samples), (), generator=generator))
+                loss = self._block_loss(stage, samples[index])
+            else:
+                loss = self._loss(stage, pictures.draw(self.plan.batch, generator))
             loss = loss + self._undecided(layers, step / stage.steps)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
@@ -227,15 +239,40 @@ class Learner:
     def _rate(self, trainable: Trainable) -> float:
         return self.plan.rate * RATE_OF_PART[trainable.part] * trainable.unit
 
+    def _samples(self, stage: Stage, number: int, pictures: Trajectories) -> list[BlockSample]:
+        """What a block learns from that is judged by its output alone; none in other stages."""
+        if stage.block is None or stage.by_result:
+            return []
+        network, found = self.student.network, []
+        for index in range(self.plan.block_draws):
+            generator = torch.Generator().manual_seed(
+                self.plan.seed + 1_000_003 * number + 1009 * index + 1
+            )
+            step = index * len(pictures.timesteps) // self.plan.block_draws
+            chosen = torch.randint(len(pictures), (self.plan.batch,), generator=generator)
+            inputs = pictures.at(step, chosen)
+            sample = block_sample(
+                network.recomputable[stage.block],
+                partial(self._velocity, network, inputs),
+                self.teacher.recomputable[stage.block],
+                partial(self._velocity, self.teacher, inputs),
+            )
+            found.append(sample)
+        return found
+
+    def _block_loss(self, stage: Stage, sample: BlockSample) -> Tensor:
+        assert stage.block is not None
+        block = self.student.network.recomputable[stage.block]
+        found = tensors_of(block(*sample.arguments, **sample.keywords))
+        return mean_relative_error(found, sample.wanted)
+
     def _loss(self, stage: Stage, inputs: Evaluations) -> Tensor:
         if stage.block is None:
             velocity = self._velocity(self.student.network, inputs)
             return relative_error(velocity, inputs.velocity)
         network, block = self.student.network, stage.block
         found, result = block_output(
-            network.recomputable[block],
-            lambda: self._velocity(network, inputs),
-            whole=stage.by_result,
+            network.recomputable[block], lambda: self._velocity(network, inputs), whole=True
         )
         with torch.no_grad():
             wanted, _ = block_output(
@@ -243,11 +280,9 @@ class Learner:
                 lambda: self._velocity(self.teacher, inputs),
                 whole=False,
             )
-        errors = [relative_error(a, b) for a, b in zip(found, wanted, strict=True)]
-        loss = torch.stack(errors).mean()
-        if result is not None:
-            loss = loss + self.plan.result_weight * relative_error(result, inputs.velocity)
-        return loss
+        assert result is not None
+        error = relative_error(result, inputs.velocity)
+        return mean_relative_error(found, wanted) + self.plan.result_weight * error
 
     def _velocity(self, network: LatentNetwork, inputs: Evaluations) -> Tensor:
         bits = self.student.bits_at(inputs.timestep)
@@ -298,3 +333,9 @@ def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Squared error over the energy of what is wanted, a scalar."""
     energy = wanted.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     return (found - wanted).square().sum() / energy
+
+
+def mean_relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """The mean of `relative_error` over several tensors."""
+    errors = [relative_error(one, other) for one, other in zip(found, wanted, strict=True)]
+    return torch.stack(errors).mean()

@@ -24,6 +24,8 @@ class LearningPlan:
             (QArtSR's RPQ). ``forward`` begins with the first: a block sees the quantized ones
             before it. ``none`` leaves this out.
         block_steps: optimizer steps per block.
+        block_draws: where a block learns by its own output alone, from how many batches of inputs,
+            spread evenly over the sampling loop and kept meanwhile.
         whole_steps: optimizer steps of all blocks together afterwards, on the result alone.
         parts: what is learned in every layer.
         whole_parts: what is learned of all blocks together, if that is something else.
@@ -44,6 +46,7 @@ class LearningPlan:
 
     order: Order = "reversed"
     block_steps: int = 16
+    block_draws: int = 16
     whole_steps: int = 64
     parts: tuple[LearnedPart, ...] = DEFAULT_PARTS
     whole_parts: tuple[LearnedPart, ...] = ()
@@ -85,6 +88,7 @@ class LearningPlan:
             ("rank of the update", self.update_rank, 0),
             ("generations of groups", self.groups, 0),
             ("pictures per step", self.batch, 1),
+            ("batches per block", self.block_draws, 1),
         ):
             if value < least:
                 raise UsageError(f"{value} {what}", hint=f"at least {least}")

@@ -1,11 +1,11 @@
 """A pack's network with layers that learn, in groups: one for each of its blocks."""
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.codec.bitpack import pack_codes
@@ -136,38 +136,3 @@ def _by_block(network: LatentNetwork, layers: Sequence[LearnedLinear]) -> list[l
         if id(module) in wanted:
             groups[current].append(module)  # type: ignore[arg-type]
     return groups
-
-
-class _Stop(Exception):  # noqa: N818  (no error: what was wanted has been computed)
-    """Ends a forward pass behind the block that is watched."""
-
-
-def block_output(
-    module: nn.Module, run: Callable[[], Tensor], *, whole: bool
-) -> tuple[tuple[Tensor, ...], Tensor | None]:
-    """What ``module`` returns in a forward pass.
-
-    Args:
-        module: a block.
-        run: the forward pass.
-        whole: whether it goes on to its end behind the block.
-
-    Returns:
-        The block's output tensors, and the pass's result, None unless ``whole``.
-    """
-    seen: list[tuple[Tensor, ...]] = []
-
-    def keep(_module: nn.Module, _arguments: object, output: object) -> None:
-        parts = output if isinstance(output, tuple) else (output,)
-        seen.append(tuple(part for part in parts if isinstance(part, Tensor)))
-        if not whole:
-            raise _Stop
-
-    handle = module.register_forward_hook(keep)
-    try:
-        result = run()
-    except _Stop:
-        result = None
-    finally:
-        handle.remove()
-    return seen[0], result

@@ -50,7 +50,8 @@ def test_a_method_learns_from_a_recipes_pack_and_is_read_the_second_time(tmp_pat
 @pytest.mark.parametrize("method", LEARNED_RECIPES)
 def test_a_budget_is_the_same_for_every_method_that_learns(method):
     plan = budgeted(LEARNED_RECIPES[method].learning(), 96, 8)
-    blocks = 0 if plan.order == "none" else 8 * plan.block_steps
+    of_layer = {"none": 0, "forward": 1, "reversed": 8}[plan.order]
+    blocks = of_layer * plan.block_steps
     assert blocks + plan.whole_steps == (96 if plan.parts else 0)
 
 
