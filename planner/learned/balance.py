@@ -7,8 +7,8 @@ PassionSR's equivalent scale (arXiv 2411.17106) takes a channel's largest magnit
     s = (max|x| / max|W|)^0.3,
 
 and PTQ4DiT (arXiv 2405.16005) their geometric mean, with the activation's salience averaged over
-timesteps: those where a channel's salience goes least with the weight's count most (its Spearman
-correlation rho, Eq. 9 to 11),
+timesteps: those where it goes least with the weight's count most (rho is Spearman's correlation of
+the two over channels),
 
     s = (xbar / max|W|)^0.5,      xbar = sum_t softmax_t(-rho_t) max|x_t|.
 
