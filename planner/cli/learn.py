@@ -35,7 +35,10 @@ class PlanOptions:
     panel: ClassVar[str] = "Learning"
 
     method: Annotated[
-        str, typer.Option(help="qartsr, qartsr-forward, qartsr-whole or ptq4dit.")
+        str,
+        typer.Option(
+            help="qartsr, qartsr-forward, qartsr-whole, q-diffusion, ptq4dit or passionsr."
+        ),
     ] = "qartsr"
     order: Annotated[str | None, typer.Option(help="Of the blocks: reversed, forward or none.")] = (
         None
@@ -47,8 +50,8 @@ class PlanOptions:
     parts: Annotated[
         str | None,
         typer.Option(
-            help="What is learned: steps, factors, rounding, smoothing, weights, adaround; with"
-            " commas."
+            help="What is learned: steps, factors, rounding, smoothing, weights, adaround,"
+            " bounds; with commas."
         ),
     ] = None
     update_rank: Annotated[

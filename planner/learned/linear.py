@@ -4,9 +4,10 @@
 
 with H the layer's rotation. ``Q`` rounds with a step per row, to the nearest level or as AdaRound
 learns. Learned are, each or not, the parts of `LEARNED_PARTS`. Steps and smoothing are learned as
-logarithms, updates in units of a step. What `FOLDED_PARTS` names becomes codes, steps, factors and
-smoothing (QArtSR, arXiv 2503.05584: its phi is 1 / s, its L1 L2 is U V). A pack has no place for
-the others: bounds of tokens, Kronecker maps of inputs, groups. A network with those is simulated.
+logarithms, updates in units of a step. What `FOLDED_PARTS` names becomes codes, steps, factors,
+smoothing and a factor on the steps of tokens (QArtSR, arXiv 2503.05584: its phi is 1 / s, its L1 L2
+is U V). A pack has no place for the others: bounds of every timestep, Kronecker maps of inputs,
+groups. A network with those is simulated.
 """
 
 from collections.abc import Collection, Hashable, Iterator
@@ -41,7 +42,7 @@ LearnedPart = Literal[
     "transform",
 ]
 LEARNED_PARTS: tuple[LearnedPart, ...] = get_args(LearnedPart)
-FOLDED_PARTS: tuple[LearnedPart, ...] = LEARNED_PARTS[:6]
+FOLDED_PARTS: tuple[LearnedPart, ...] = LEARNED_PARTS[:7]
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,9 @@ class LearnedLinear(QuantizableLinear):
         self.log_smoothing = learned(
             "smoothing", "log_smoothing", torch.zeros(columns) if smooths else None
         )
-        self.tokens = TokenQuantizer(activation_scale, _bounds(parts), steps)
+        self.tokens = TokenQuantizer(
+            activation_scale, _bounds(parts), steps, factor=start.token_step
+        )
         self.rounding: AdaRound | None = None
         self.transform: KroneckerMap | None = None
         if "transform" in parts:
@@ -247,6 +250,7 @@ class LearnedLinear(QuantizableLinear):
             global_down=None if stored is None else stored.down,
             global_scale=None if stored is None else stored.scale,
             smoothing=None if smoothing is None else smoothing.cpu(),
+            token_step=self.tokens.factor(),
         )
 
     def _stored_factors(self) -> FactorPair | None:

@@ -19,7 +19,13 @@ from planner.learned.session import LearningRun, learn
 from planner.settings import LEARNED_PREFIX
 from planner.weights.layer import signal_to_noise_db
 from schemas.errors import UsageError
-from schemas.manifest import CalibrationRecord, LayerRecord, Manifest, SettingOrList
+from schemas.manifest import (
+    CalibrationRecord,
+    LayerRecord,
+    Manifest,
+    SettingOrList,
+    oldest_version,
+)
 
 
 @dataclass(frozen=True)
@@ -106,8 +112,11 @@ def _write(
             **old.recipe.settings,
             **{f"{LEARNED_PREFIX}{name}": _plain(value) for name, value in asdict(plan).items()},
         }
+        needed = oldest_version(old.quantizer, records, old.modulation, old.sampling)
         manifest = old.model_copy(
             update={
+                "format_version": max(old.format_version, needed),
+                "min_reader_version": max(old.min_reader_version, needed),
                 "recipe": old.recipe.model_copy(update={"name": method, "settings": settings}),
                 "calibration": calibration,
                 "layers": records,
@@ -130,5 +139,6 @@ def _record(folded: QuantizedWeight, weight: Tensor, old: LayerRecord) -> LayerR
             "error_db": error_db,
             "error_share": None,
             "smoothing": folded.smoothing is not None,
+            "token_step": folded.token_step,
         }
     )

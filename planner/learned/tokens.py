@@ -26,15 +26,24 @@ class TokenQuantizer(nn.Module):
         rule: how a token, or a group of one, finds its step.
         bounds: whether there is a factor on the step, and how many.
         steps: of the sampling loop.
+        factor: of the pack, on every step.
 
     Attributes:
         log_bound: logarithm of the factor, [1] or [steps]; None without.
         group: how many neighbouring channels share a step; None for the whole token.
     """
 
-    def __init__(self, rule: ScaleRule, bounds: Bounds = "fixed", steps: int = 1) -> None:
+    def __init__(
+        self,
+        rule: ScaleRule,
+        bounds: Bounds = "fixed",
+        steps: int = 1,
+        *,
+        factor: float = 1.0,
+    ) -> None:
         super().__init__()
         self._rule: ScaleRule = rule
+        self._factor = factor
         self.group: int | None = None
         count = {"fixed": 0, "per-layer": 1, "per-timestep": steps}[bounds]
         self.log_bound = nn.Parameter(torch.zeros(count)) if count else None
@@ -42,10 +51,22 @@ class TokenQuantizer(nn.Module):
     def forward(self, tokens: Tensor, bits: int) -> Tensor:
         """Tokens [..., n] through the quantizer of ``bits`` bits (`TimedBits` for the timestep)."""
         grouped = in_groups(tokens, self.group)
-        scale = row_scales(grouped, bits, self._rule)
+        scale = row_scales(grouped, bits, self._rule, self._factor)
         if self.log_bound is not None:
             scale = scale * self.log_bound[step_of(bits) if len(self.log_bound) > 1 else 0].exp()
         return fake_quantize(grouped, scale, bits).reshape(tokens.shape)
+
+    def factor(self) -> float:
+        """The factor on the step of every token, where there is one; what a pack holds.
+
+        Raises:
+            ValueError: there is one for every timestep.
+        """
+        if self.log_bound is None:
+            return self._factor
+        if len(self.log_bound) > 1:
+            raise ValueError("no pack holds a bound for every timestep")
+        return self._factor * float(self.log_bound.detach().exp())
 
 
 def in_groups(rows: Tensor, group: int | None) -> Tensor:

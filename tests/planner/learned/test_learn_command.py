@@ -48,9 +48,9 @@ def learn(setup, pack, out, *options):
     )
 
 
-@pytest.mark.parametrize("method", ["qartsr", "qartsr-forward", "ptq4dit"])
+@pytest.mark.parametrize("method", ["qartsr", "ptq4dit", "passionsr"])
 def test_a_pack_learns_and_stays_a_pack(setup, packs, tmp_path, method):
-    name = "plain" if method == "ptq4dit" else "smoothed"
+    name = "smoothed" if method == "qartsr" else "plain"
     out = tmp_path / "out.qpack"
     result = learn(setup, packs / f"{name}.qpack", out, "--method", method, *STEPS, "--json")
     assert result.exit_code == 0, result.output
@@ -59,11 +59,13 @@ def test_a_pack_learns_and_stays_a_pack(setup, packs, tmp_path, method):
     verify_pack(out)
     before, after = open_pack(packs / f"{name}.qpack"), open_pack(out, verify_hashes=True)
     assert after.bit_grid == before.bit_grid
-    if method != "ptq4dit":  # which adds smoothing
+    if method == "qartsr":  # the others add smoothing
         assert after.manifest.transformer_bytes == before.manifest.transformer_bytes
     assert after.manifest.recipe.name == method
     assert after.manifest.recipe.settings[f"{LEARNED_PREFIX}batch"] == 2
     assert after.manifest.calibration.images == 4
+    learned_bounds = any(record.token_step != 1 for record in after.manifest.layers.values())
+    assert learned_bounds == (method == "passionsr")
     assert not work_folder(out).exists()
 
 
@@ -101,7 +103,7 @@ def test_what_cannot_learn_is_refused(setup, packs, tmp_path):
     assert_fails(
         learn(setup, pack, out, "--method", "flatquant"), 2, "transform", "benchmarks.learned"
     )
-    assert_fails(learn(setup, pack, out, "--parts", "bounds"), 2, "bounds")
+    assert_fails(learn(setup, pack, out, "--parts", "timestep-bounds"), 2, "timestep-bounds")
     assert_fails(learn(setup, pack, out, "--parts", "adaround,factors"), 2, "adaround")
     assert_fails(learn(setup, pack, out, "--parts", "luck"), 2, "luck")
     assert_fails(learn(setup, pack, out, "--calib-images", 1), 2, "two images")
