@@ -1,4 +1,4 @@
-"""A full-size pack from end to end on this machine: build, verify, one upscale, calibration, probe.
+"""A full-size pack from end to end on this machine, from building it to an upscale and a probe.
 
     python -m benchmarks.full_size_run --work out/full --json docs/results/full_size_run.json
     python -m benchmarks.full_size_run --parts upscale --json docs/results/full_size_run.json
@@ -34,7 +34,7 @@ from benchmarks.photos import held_out_photos
 from runtime.bench.machine import machine_facts
 from runtime.images.resizing import SCALE
 
-PARTS = ("build", "verify", "upscale", "calibrate", "probe")
+PARTS = ("build", "verify", "load", "upscale", "calibrate", "probe")
 STEPS, GUIDANCE = 2, 2.0
 TEXT_TOKENS = 333
 SEED = 0
@@ -50,6 +50,15 @@ VAE: dict[str, Any] = {
     "shift_factor": 0.0609,
 }
 """Stable Diffusion 3.5's autoencoder, 84 million parameters."""
+ONE_LOAD = """
+import json, sys, time
+from pathlib import Path
+from runtime.loader import load_pipeline
+began = time.perf_counter(), time.process_time()
+pipeline = load_pipeline(pack=Path(sys.argv[1]), device="cpu")
+print(json.dumps({"load_wall_s": time.perf_counter() - began[0],
+                  "load_processor_s": time.process_time() - began[1]}))
+"""
 ONE_UPSCALE = """
 import json, sys
 from pathlib import Path
@@ -121,13 +130,25 @@ def write_pictures(folder: Path, size: Size) -> Path:
     return folder
 
 
+def load(pack: Path) -> dict[str, Any]:
+    """What loading a pack took, without and with Python's own start and imports."""
+    took, said = _said_by(ONE_LOAD, pack)
+    return took | said
+
+
 def upscale(pack: Path, picture: Path) -> dict[str, Any]:
     """What one upscale took, and where its time went (`runtime.bench.stages`)."""
-    output = pack.parent / "stages.json"
-    command = [sys.executable, "-c", ONE_UPSCALE, str(pack), str(picture)]
+    took, said = _said_by(ONE_UPSCALE, pack, picture)
+    return took | {"stages": said["seconds"]}
+
+
+def _said_by(program: str, pack: Path, *arguments: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What a program took, and the JSON that it printed."""
+    output = pack.parent / "said.json"
+    command = [sys.executable, "-c", program, str(pack), *map(str, arguments)]
     with output.open("w") as stream:
         took = run(command, stdout=stream)
-    return took | {"stages": json.loads(output.read_text())["seconds"]}
+    return took, json.loads(output.read_text())
 
 
 def measure(work: Path, size: Size, *, target: str, parts: Collection[str]) -> dict[str, Any]:
@@ -137,7 +158,8 @@ def measure(work: Path, size: Size, *, target: str, parts: Collection[str]) -> d
         work: folder for what is made; the checkpoint, the base and the pack stay.
         size: of the network and the picture.
         target: bits.
-        parts: some of `PARTS`; ``verify`` and ``upscale`` read the pack that ``build`` made.
+        parts: some of `PARTS`; ``verify``, ``load`` and ``upscale`` read the pack that ``build``
+            made.
 
     Returns:
         What each took, with the machine as it was then.
@@ -155,6 +177,7 @@ def measure(work: Path, size: Size, *, target: str, parts: Collection[str]) -> d
     run_part: dict[str, Callable[[], dict[str, Any]]] = {
         "build": lambda: build(checkpoint, pack, target, *model, *recipe) | _pack_bytes(pack),
         "verify": lambda: run([*QPLAN, "verify", str(pack)]),
+        "load": lambda: load(pack),
         "upscale": lambda: upscale(pack, pictures / "picture.png"),
         "calibrate": lambda: run(
             [*QPLAN, "calibrate", *seen, *recipe, "--target", target, "-o", str(calibration)]

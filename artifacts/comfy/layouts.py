@@ -1,4 +1,4 @@
-"""Two layouts of comfy-kitchen, with which ComfyUI stores and runs quantized linear layers.
+"""comfy-kitchen's layouts with one step a row, with which ComfyUI stores and runs linear layers.
 
 Both rotate a weight [out, in] in blocks of B inputs by a symmetric Hadamard matrix without signs,
 and code every row with one step, its largest magnitude being the largest code:
@@ -20,8 +20,9 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from artifacts.comfy.rotation import largest_block, pack_pairs, rotated, unpack_pairs
+
 INT8, W4A4 = "int8_tensorwise", "convrot_w4a4"
-LARGEST_BLOCK = 256
 W4A4_COLUMNS = 64
 """The 4-bit product takes inputs in multiples of this."""
 _LARGEST_CODE = {INT8: 127, W4A4: 7}
@@ -45,6 +46,11 @@ class ComfyWeight:
     block: int
 
     @property
+    def tensors(self) -> dict[str, Tensor]:
+        """What a file holds of it, by what follows the layer's name."""
+        return {"weight": self.codes, "weight_scale": self.scale}
+
+    @property
     def marker(self) -> dict[str, object]:
         """What a file says of the layer, in ComfyUI's words."""
         if self.layout == INT8:
@@ -53,21 +59,15 @@ class ComfyWeight:
 
     def decode(self) -> Tensor:
         """The weight float32 [out, in] that the codes mean."""
-        codes = self.codes if self.layout == INT8 else _unpacked(self.codes)
+        codes = self.codes if self.layout == INT8 else unpack_pairs(self.codes)
         return rotated(codes.float() * self.scale.reshape(-1, 1), self.block)
 
 
 def block_of(columns: int, layout: str) -> int | None:
-    """The largest block for a width: a power of four up to 256 that divides it.
-
-    None where the layout cannot hold the width.
-    """
+    """The rotation's block for a width; None where the layout cannot hold the width."""
     if layout == W4A4 and columns % W4A4_COLUMNS:
         return None
-    block = LARGEST_BLOCK
-    while block >= 4 and columns % block:
-        block //= 4
-    return block if block >= 4 else None
+    return largest_block(columns)
 
 
 def quantize(weight: Tensor, layout: str) -> ComfyWeight:
@@ -84,33 +84,5 @@ def quantize(weight: Tensor, layout: str) -> ComfyWeight:
     scale = (turned.abs().amax(1, keepdim=True) / largest).clamp(min=_SMALLEST_SCALE[layout])
     codes = (turned / scale).round().clamp(-largest, largest).to(torch.int8)
     if layout == W4A4:
-        return ComfyWeight(layout, _packed(codes), scale.flatten(), block)
+        return ComfyWeight(layout, pack_pairs(codes), scale.flatten(), block)
     return ComfyWeight(layout, codes, scale, block)
-
-
-def rotated(weight: Tensor, block: int) -> Tensor:
-    """``weight`` [out, in] times the block-diagonal H; H is its own inverse."""
-    out = weight.shape[0]
-    hadamard = _hadamard(block).to(weight)
-    return (weight.reshape(out, -1, block) @ hadamard).reshape(weight.shape)
-
-
-def _hadamard(size: int) -> Tensor:
-    """Orthonormal and symmetric [size, size], for a power of four."""
-    kernel = torch.ones(4, 4) - 2 * torch.eye(4).flip(0)
-    matrix = kernel
-    while len(matrix) < size:
-        matrix = torch.kron(matrix, kernel)
-    return matrix / size**0.5
-
-
-def _packed(codes: Tensor) -> Tensor:
-    """Int8 [out, in] of 4-bit range -> int8 [out, in / 2]."""
-    low, high = codes[:, ::2], codes[:, 1::2]
-    return (low & 15) | (high << 4)
-
-
-def _unpacked(packed: Tensor) -> Tensor:
-    """The inverse of `_packed`; right shifts of int8 keep the sign."""
-    low, high = (packed << 4) >> 4, packed >> 4
-    return torch.stack([low, high], 2).flatten(1)

@@ -106,30 +106,39 @@ class PackMaker:
         """
         output = self.work / f"{row.full_name.replace('/', '_')}.qpack"
         try:
-            self._build(output, self.settings(row))
+            self._build(output, self.settings(row), row.photos)
             yield open_pack(output)
         finally:
             shutil.rmtree(output, ignore_errors=True)
 
     @cached_property
     def sensitivity(self) -> SensitivityMap:
-        """The network's sensitivities on generated pictures, found on first use and kept."""
-        path = self.work / f"sensitivity.{self._measured_on}.json"
+        """The network's sensitivities on generated pictures."""
+        return self._sensitivity("sensitivity", ProbeSettings())
+
+    def sensitivity_on(self, photos: int) -> SensitivityMap:
+        """The same on so many calibration images; one random direction of each."""
+        probe = ProbeSettings(self.images, photos, cotangents=1)
+        return self._sensitivity(f"sensitivity-on-{photos}", probe)
+
+    def _sensitivity(self, name: str, probe: ProbeSettings) -> SensitivityMap:
+        """Found on first use and kept."""
+        path = self.work / f"{name}.{self._measured_on}.json"
         if not path.is_file():
             found = probe_checkpoint(
                 self.checkpoint,
                 None,
                 self.base,
-                ProbeSettings(),
+                probe,
                 device=self.device,
                 dtype=torch.float32,
             )
             write_sensitivity(path, found)
         return read_sensitivity(path)
 
-    def _build(self, output: Path, settings: BuildSettings) -> None:
+    def _build(self, output: Path, settings: BuildSettings, photos: int) -> None:
         if settings.uses_sensitivity:
-            found = self.sensitivity
+            found = self.sensitivity_on(photos) if photos else self.sensitivity
             build(self.checkpoint, output, settings, self.base, sensitivity=found, force=True)
         elif not settings.uses_calibration:
             build(self.checkpoint, output, settings, self.base, force=True)

@@ -14,6 +14,8 @@ CODEBOOK_TARGET = "W4A8"
 """Of comfy-kitchen's codebook layers."""
 PEER_TARGETS = (WEIGHT_ONLY_TARGET, CODEBOOK_TARGET)
 
+CALIBRATION_PHOTOS = 32
+
 COMFY_LAYERS = {
     "W4A4": ("convrot_w4a4", "rotated W4A4"),
     CODEBOOK_TARGET: ("w4a8_int8", "codebook W4A8, groups of 16"),
@@ -35,6 +37,7 @@ class Row:
         overrides: settings that differ from the recipe's.
         sdnq: settings of that peer; empty for others.
         comfy: settings of the peer comfy-kitchen; empty for others.
+        photos: how many calibration images sensitivities come from; 0 for generated pictures.
         against: names of the rows that this one is paired with, in the same target.
     """
 
@@ -48,6 +51,7 @@ class Row:
     sdnq: Mapping[str, Any] = field(default_factory=dict)
     against: tuple[str, ...] = ()
     comfy: Mapping[str, Any] = field(default_factory=dict)
+    photos: int = 0
 
     @property
     def peer_settings(self) -> Mapping[str, Any]:
@@ -63,7 +67,8 @@ class Row:
         """What the network depends on, as JSON values; labels and pairings are not part of it."""
         everything = asdict(self)
         found = {key: everything[key] for key in ("target", "recipe", "overrides", "sdnq")}
-        return found | ({"comfy": everything["comfy"]} if self.comfy else {})
+        # Left out where unused, so that rows measured before these were there are found again.
+        return found | {key: everything[key] for key in ("comfy", "photos") if everything[key]}
 
 
 def is_narrow(target: str) -> bool:
@@ -152,6 +157,16 @@ def recipe_rows(target: str, ranks: Ranks, *, second: bool) -> list[Row]:
         overrides=twice,
         against=(full, f"q-dit4sr-residual{at}"),
     )
+    if not second:
+        add(
+            "standard-photos",
+            f"standard, probed with {CALIBRATION_PHOTOS} photos",
+            "ours",
+            recipe="standard",
+            overrides=twice,
+            photos=CALIBRATION_PHOTOS,
+            against=(full, f"standard{at}"),
+        )
     add(
         "standard-operations",
         "standard, no more bit operations either",

@@ -32,6 +32,12 @@ def export(
     bits: Annotated[
         str, typer.Option(help="Of weights: 8, 4, or auto, as near the pack's as there is.")
     ] = "auto",
+    activation_bits: Annotated[
+        str,
+        typer.Option(
+            help="Of inputs of layers with 4-bit weights: 4, 8, or auto, the nearer to the pack's."
+        ),
+    ] = "auto",
     checkpoint: Annotated[
         Path | None,
         typer.Option(help="The pack's source, to code its weights instead of the pack's."),
@@ -43,11 +49,15 @@ def export(
 ) -> None:
     """Write a pack's network as one file with ComfyUI's quantized layers.
 
-    These have no factors, and one step for each row, so weights are coded anew; how far they are
-    from the source's or the pack's is printed.
+    These have no factors, so weights are coded anew; how far they are from the source's or the
+    pack's is printed.
     """
     with exit_on_error(debug=debug):
-        for option, value, known in (("format", format_name, FORMATS), ("bits", bits, BITS)):
+        for option, value, known in (
+            ("format", format_name, FORMATS),
+            ("bits", bits, BITS),
+            ("activation-bits", activation_bits, BITS),
+        ):
             if value not in known:
                 raise UsageError(f"--{option} {value}: one of {', '.join(known)}")
         if out.suffix != ".safetensors" or out.is_dir() or not out.absolute().parent.is_dir():
@@ -66,7 +76,14 @@ def export(
         if source is not None:
             check_is_source(source, opened.manifest)
         with BarProgress(enabled=not json_output) as progress:
-            exported = export_comfy(opened, out, bits=bits, source=source, progress=progress)
+            exported = export_comfy(
+                opened,
+                out,
+                bits=bits,
+                activation_bits=activation_bits,
+                source=source,
+                progress=progress,
+            )
         size = out.stat().st_size
         mean = mean_decibels([layer.error_db for layer in exported])
         own = mean_decibels([layer.pack_error_db for layer in exported])

@@ -13,7 +13,13 @@ import torch
 from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
-from artifacts.comfy.layouts import INT8, W4A4, block_of, quantize
+from artifacts.comfy.codebook import (
+    W4A8,
+    CodebookWeight,
+    block_for_codebook,
+    quantize_to_codebook,
+)
+from artifacts.comfy.layouts import INT8, W4A4, ComfyWeight, block_of, quantize
 from artifacts.files.safetensors_io import Entry, write_safetensors
 from artifacts.files.whole_file import replacing
 from artifacts.pack.modulation import tabled_tensors
@@ -22,9 +28,12 @@ from planner.build.progress import Progress, Silent
 from schemas.errors import UsageError
 
 METADATA = "_quantization_metadata"
-LAYOUTS = {"auto": None, "8": INT8, "4": W4A4}
-"""Option -> layout of every layer; by the pack's bits where it is None."""
+WEIGHT_BITS = ("auto", "8", "4")
+ACTIVATION_BITS = ("auto", "8", "4")
 FOUR_BITS = 4
+NEARER_TO_EIGHT = 6
+FOUR_BIT_LAYOUTS = {"8": W4A8, "4": W4A4}
+"""Activation bits -> layout of weights of 4 bits."""
 
 
 @dataclass(frozen=True)
@@ -49,6 +58,7 @@ def export_comfy(
     output: Path,
     *,
     bits: str = "auto",
+    activation_bits: str = "auto",
     source: Checkpoint | None = None,
     progress: Progress | None = None,
 ) -> list[ExportedLayer]:
@@ -57,7 +67,9 @@ def export_comfy(
     Args:
         pack: what is exported.
         output: a ``.safetensors`` file.
-        bits: a key of `LAYOUTS`; ``auto`` is 4 bits where the pack has no more and the width fits.
+        bits: one of `WEIGHT_BITS`; ``auto`` is 4 where the pack has no more and the width fits.
+        activation_bits: one of `ACTIVATION_BITS`, of layers whose weights get 4; ``auto`` is the
+            nearer to the pack's mean.
         source: the checkpoint that the pack was made from, to code its weights.
         progress: is told of layers.
 
@@ -73,6 +85,9 @@ def export_comfy(
             f"{pack.path} has a table in place of {len(tabled)} tensors",
             hint="give --checkpoint with the pack's source",
         )
+    if activation_bits == "auto":
+        activation_bits = "4" if pack.manifest.reached.activation_bits < NEARER_TO_EIGHT else "8"
+    four_bits = FOUR_BIT_LAYOUTS[activation_bits]
     tensors: dict[str, Tensor] = {}
     markers: dict[str, object] = {}
     exported = []
@@ -80,7 +95,8 @@ def export_comfy(
         layer = pack.layer(name)
         own = layer.decode(torch.float32)
         weight = own if source is None else source.tensor(f"{name}.weight").float()
-        layout = _layout(LAYOUTS[bits], layer.weight_bits, weight.shape[1])
+        few = bits == "4" or (bits == "auto" and layer.weight_bits <= FOUR_BITS)
+        layout = _layout(four_bits if few else INT8, weight.shape[1])
         if layer.bias is not None:
             bias = layer.bias if source is None else source.tensor(f"{name}.bias")
             tensors[f"{name}.bias"] = bias.bfloat16()
@@ -88,9 +104,8 @@ def export_comfy(
             tensors[f"{name}.weight"] = weight.bfloat16()
             decoded = weight.bfloat16().float()
         else:
-            coded = quantize(weight, layout)
-            tensors[f"{name}.weight"] = coded.codes
-            tensors[f"{name}.weight_scale"] = coded.scale
+            coded = _coded(weight, layout)
+            tensors |= {f"{name}.{part}": tensor for part, tensor in coded.tensors.items()}
             markers[name] = coded.marker
             text = json.dumps(coded.marker).encode()
             tensors[f"{name}.comfy_quant"] = torch.tensor(list(text), dtype=torch.uint8)
@@ -118,13 +133,17 @@ def mean_decibels(values: Sequence[float | None]) -> float | None:
     return sum(known) / len(known) if known else None
 
 
-def _layout(asked: str | None, weight_bits: int, columns: int) -> str | None:
-    """Which layout holds a layer; None for none."""
-    wanted = asked or (W4A4 if weight_bits <= FOUR_BITS else INT8)
+def _layout(wanted: str, columns: int) -> str | None:
+    """Which layout holds a layer of this width, rather the one that is wanted; None for none."""
     for layout in (wanted, INT8):
-        if block_of(columns, layout) is not None:
+        block = block_for_codebook(columns) if layout == W4A8 else block_of(columns, layout)
+        if block is not None:
             return layout
     return None
+
+
+def _coded(weight: Tensor, layout: str) -> ComfyWeight | CodebookWeight:
+    return quantize_to_codebook(weight) if layout == W4A8 else quantize(weight, layout)
 
 
 def _decibels(reference: Tensor, other: Tensor) -> float | None:

@@ -4,7 +4,7 @@ import sys
 from contextlib import redirect_stdout
 
 from benchmarks import full_size_build, full_size_run
-from benchmarks.full_size_run import ONE_UPSCALE, PARTS, QPLAN, STEPS, VAE, Size, measure
+from benchmarks.full_size_run import ONE_LOAD, ONE_UPSCALE, PARTS, QPLAN, STEPS, VAE, Size, measure
 from tests.artifacts.make_pack import TINY
 from tests.planner.run_qplan import run_qplan
 
@@ -27,11 +27,11 @@ def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
             result = run_qplan(*command[3:])
             assert result.exit_code == 0, result.output
         else:
-            assert command[2] == ONE_UPSCALE
-            ran.append("upscale")
+            program = command[2]
+            ran.append({ONE_LOAD: "load", ONE_UPSCALE: "upscale"}[program])
             monkeypatch.setattr(sys, "argv", ["-c", *command[3:]])
             with redirect_stdout(stdout):
-                exec(ONE_UPSCALE, {})
+                exec(program, {})
         return {"wall_s": 1.0}
 
     for module in (full_size_build, full_size_run):
@@ -41,6 +41,7 @@ def test_its_commands_run_one_after_the_other(tmp_path, monkeypatch):
     assert tuple(ran) == PARTS
     assert result["build"]["pack_bytes"] > 0
     assert all(result[part]["machine"]["threads"] for part in PARTS)
+    assert result["load"]["load_processor_s"] > 0
     (times,) = result["upscale"]["stages"].values()
     assert times["passes"] % STEPS == 0
     assert times["whole"]["median"] > 0

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from benchmarks.quality import __main__ as command
-from benchmarks.quality import layers, measure
+from benchmarks.quality import layers, measure, packs
 from benchmarks.quality.compare import Comparison
 from benchmarks.quality.measure import Sampling, make_bench
 from benchmarks.quality.packs import PackMaker
@@ -202,3 +202,23 @@ def test_the_documented_command_says_nothing_of_the_machine():
     given = ["--work", "/somewhere/else", "--out", "docs/results", "--threads=1", "--report"]
     arguments = command.parse(given)
     assert command_line(arguments) == "python -m benchmarks.quality --out docs/results"
+
+
+class ProbeError(Exception):
+    """Stands for a probe: what it was asked for is all that matters here."""
+
+
+def test_photos_are_what_the_row_of_photos_is_probed_with(tmp_path, monkeypatch):
+    def probe(_checkpoint, _variant, _base, settings, **_where):
+        raise ProbeError(settings)
+
+    monkeypatch.setattr(packs, "probe_checkpoint", probe)
+    maker = PackMaker(SAMPLING.model, tmp_path, steps=2, guidance=1.0)
+    for asked, folder, pictures in (
+        (row("W4A4", "standard-photos"), maker.images, 32),
+        (row("W4A4", "standard"), None, 2),
+    ):
+        with pytest.raises(ProbeError) as found, maker.pack(asked):
+            pass
+        settings = found.value.args[0]
+        assert (settings.folder, settings.pictures) == (folder, pictures)

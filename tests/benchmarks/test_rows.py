@@ -92,3 +92,10 @@ def test_every_block_linear_has_a_kind():
     assert block_of("transformer_blocks.13.ff.net.2") == 13
     with pytest.raises(ValueError, match="proj_out"):
         kind_of("proj_out")
+
+
+def test_photos_are_part_of_what_a_row_depends_on_and_nothing_where_there_are_none(rows):
+    named = {row.full_name: row for row in rows}
+    with_photos, without = named["W4A4/standard-photos"], named["W4A4/standard"]
+    assert with_photos.settings() == without.settings() | {"photos": 32}
+    assert "photos" not in without.settings()

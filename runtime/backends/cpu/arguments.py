@@ -14,6 +14,20 @@ NO_ACTIVATION, GELU = range(2)
 """`Activation` of `native/gemm.h`."""
 
 
+class ReorderArguments(ctypes.Structure):
+    """`native/reorder.h`."""
+
+    _fields_: ClassVar = [
+        ("planes", c_void_p),
+        ("ordered", c_void_p),
+        ("sums", c_void_p),
+        ("rows", c_int64),
+        ("columns", c_int64),
+        ("bits", c_int32),
+        ("threads", c_int32),
+    ]
+
+
 class PrepareArguments(ctypes.Structure):
     """`native/prepare.h`."""
 

@@ -9,33 +9,53 @@ the kernels take them apart in the first-level cache, once for all tokens of a t
 import torch
 from torch import Tensor
 
+from runtime.backends.cpu.arguments import ReorderArguments
+from runtime.backends.cpu.kernels import Kernels, address, threads
+
 LARGEST_HALF_BYTE = 4
 """Most bits of a weight's codes that lie two in a byte."""
 
 
-def in_kernel_order(signed: Tensor, weight_bits: int, panel: int) -> Tensor:
-    """Codes as the kernels read them.
+def in_kernel_order(
+    packed: Tensor, weight_bits: int, channels: int, inputs: int, kernels: Kernels
+) -> tuple[Tensor, Tensor]:
+    """A pack's codes as the kernels read them, and their sums.
 
     Args:
-        signed: int8 [channels, inputs], ``code - 2^(weight_bits - 1)``; channels a multiple of
-            ``panel``, inputs of 4.
+        packed: uint8, as `artifacts.codec.bitpack` packs [channels, inputs].
         weight_bits: of the codes.
-        panel: channels of a panel, an even number.
+        channels: of the weight, filled up to whole panels with codes that weigh nothing.
+        inputs: likewise, to whole quads.
+        kernels: whose order it is.
 
     Returns:
-        int8 [panels, quads, panel, 4]; up to four bits uint8 [panels, quads, panel / 2, 4], the
-        codes themselves.
+        ``code - 2^(weight_bits - 1)`` as int8 [panels, quads, panel, 4], or up to four bits the
+        codes themselves as uint8 [panels, quads, panel / 2, 4]; and the sums of ``code -
+        2^(weight_bits - 1)`` over the inputs, int32 [panels * panel].
     """
-    by_quad = signed.view(-1, panel, signed.shape[1] // 4, 4).transpose(1, 2)
-    if weight_bits > LARGEST_HALF_BYTE:
-        return by_quad.contiguous()
-    codes = (by_quad + 2 ** (weight_bits - 1)).to(torch.uint8)
-    low, high = codes.chunk(2, dim=2)
-    return (low | high << 4).contiguous()
+    panels, quads = -(-channels // kernels.panel), -(-inputs // 4)
+    is_half = weight_bits <= LARGEST_HALF_BYTE
+    stored = kernels.panel // 2 if is_half else kernels.panel
+    dtype = torch.uint8 if is_half else torch.int8
+    ordered = torch.empty(panels, quads, stored, 4, dtype=dtype)
+    sums = torch.empty(panels * kernels.panel, dtype=torch.int32)
+    packed = packed.contiguous()
+    kernels.reorder(
+        ReorderArguments(
+            planes=address(packed),
+            ordered=address(ordered),
+            sums=address(sums),
+            rows=channels,
+            columns=inputs,
+            bits=weight_bits,
+            threads=threads(),
+        )
+    )
+    return ordered, sums
 
 
 def from_kernel_order(packed: Tensor, weight_bits: int) -> Tensor:
-    """`in_kernel_order` undone: int8 [channels, inputs]."""
+    """`in_kernel_order` undone: int8 [channels, inputs], as far as panels and quads go."""
     by_quad = packed
     if weight_bits <= LARGEST_HALF_BYTE:
         codes = torch.cat([packed & 15, packed >> 4], dim=2)

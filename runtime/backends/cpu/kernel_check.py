@@ -2,6 +2,7 @@
 
 import torch
 
+from artifacts.codec.bitpack import pack_codes
 from runtime.backends.cpu.arguments import DOUBLED_PRODUCTS, NO_ACTIVATION, GemmArguments
 from runtime.backends.cpu.code_order import in_kernel_order
 from runtime.backends.cpu.kernels import Kernels, address, threads
@@ -18,8 +19,8 @@ def inexact_pair(kernels: Kernels) -> str | None:
         middle = 2 ** (weight_bits - 1)
         weight = torch.randint(-middle, middle, (panel, inputs), generator=generator)
         weight[0], weight[1] = middle - 1, -middle  # every sum as large as can be
-        packed = in_kernel_order(weight.to(torch.int8), weight_bits, panel)
-        sums = weight.sum(1).int()
+        stored = pack_codes((weight + middle).to(torch.uint8), weight_bits)
+        packed, sums = in_kernel_order(stored, weight_bits, panel, inputs, kernels)
         for bits in range(1, 9):
             codes = torch.randint(2**bits, (_TOKENS, inputs), generator=generator)
             codes[0], codes[1] = 2**bits - 1, 0

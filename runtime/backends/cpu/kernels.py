@@ -23,6 +23,7 @@ from runtime.backends.cpu.arguments import (
     DownArguments,
     GemmArguments,
     PrepareArguments,
+    ReorderArguments,
 )
 from runtime.processor import processor_features
 from schemas.errors import UsageError
@@ -51,6 +52,10 @@ class Kernels:
     def prepare(self, arguments: PrepareArguments) -> int:
         """Rotate and quantize rows; returns a row whose scale is not finite, or -1."""
         return int(self.library.qdit4sr_prepare(ctypes.byref(arguments)))
+
+    def reorder(self, arguments: ReorderArguments) -> None:
+        """Bring a pack's codes into the product's order."""
+        self.library.qdit4sr_reorder(ctypes.byref(arguments))
 
     def gemm(self, arguments: GemmArguments) -> None:
         """Multiply codes, and finish the layer."""
@@ -165,6 +170,7 @@ def load_variant(variant: str) -> Kernels | str:
             return "needs other instructions"
         kernels = Kernels(variant, int(library.qdit4sr_panel()), library)
         library.qdit4sr_prepare.restype = ctypes.c_int64
+        library.qdit4sr_reorder.restype = None
     except (OSError, AttributeError) as cause:  # another system's library, or an older one
         return f"does not load ({cause})"
     from runtime.backends.cpu.kernel_check import inexact_pair  # noqa: PLC0415

@@ -66,14 +66,10 @@ class PackedWeight:
             raise ValueError(f"{self.in_features} inputs: 32-bit sums hold {_MAX_INPUTS}")
         self.weight_bits = weight.weight_bits
         self._kernels = kernels
-        panel = kernels.panel
-        # The difference wraps around to the byte that int8 has for it.
-        signed = (weight.unpacked_codes() - 2 ** (weight.weight_bits - 1)).view(torch.int8)
-        missing = -self.out_features % panel
-        if missing or self.in_features % 4:
-            signed = F.pad(signed, (0, -self.in_features % 4, 0, missing))
-        self._packed = in_kernel_order(signed, self.weight_bits, panel)
-        self._sums = signed.sum(1, dtype=torch.int32)
+        self._packed, self._sums = in_kernel_order(
+            weight.codes, self.weight_bits, self.out_features, self.in_features, kernels
+        )
+        missing = -self.out_features % kernels.panel
         self._scale = F.pad(weight.scale, (0, missing))
         bias = torch.zeros(self.out_features) if weight.bias is None else weight.bias.float()
         self._bias = F.pad(bias, (0, missing))

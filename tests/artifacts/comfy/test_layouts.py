@@ -6,7 +6,8 @@ The golden was computed with comfy-kitchen 0.2.40 of the weight `WEIGHT`.
 import pytest
 import torch
 
-from artifacts.comfy.layouts import INT8, W4A4, block_of, quantize, rotated
+from artifacts.comfy.layouts import INT8, W4A4, block_of, quantize
+from artifacts.comfy.rotation import rotated
 
 WEIGHT = torch.sin(torch.arange(2 * 64).reshape(2, 64) * 0.37) * torch.tensor([[1.0], [3.0]])
 GOLDEN = {

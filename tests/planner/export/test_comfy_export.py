@@ -7,7 +7,8 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import load_file
 
-from artifacts.comfy.layouts import ComfyWeight
+from artifacts.comfy.codebook import W4A8, CodebookWeight
+from artifacts.comfy.layouts import W4A4, ComfyWeight
 from artifacts.pack.reader import open_pack
 from planner.export.comfy import METADATA
 from tests.artifacts.make_pack import make_pack
@@ -32,10 +33,33 @@ def markers_of(file):
         return json.loads(opened.metadata()[METADATA])["layers"]
 
 
-@pytest.mark.parametrize(("bits", "least_db"), [("8", 30), ("auto", 10)])
-def test_every_layer_decodes_to_the_pack_within_the_printed_error(pack, tmp_path, bits, least_db):
+def decoded_from(tensors, name, marker):
+    """What the file's tensors of a layer mean, [out, in]."""
+    of = {
+        key.removeprefix(f"{name}."): value
+        for key, value in tensors.items()
+        if key.startswith(f"{name}.weight")
+    }
+    block = marker["convrot_groupsize"]
+    if marker["format"] == W4A8:
+        parts = ("weight", "weight_s_rel", "weight_s_channel", "weight_codebook")
+        return CodebookWeight(*(of[part] for part in parts), block).decode()
+    return ComfyWeight(marker["format"], of["weight"], of["weight_scale"], block).decode()
+
+
+@pytest.mark.parametrize(
+    ("options", "least_db"),
+    [
+        (("--bits", "8"), 30),
+        (("--bits", "auto"), 10),
+        (("--activation-bits", "8"), 15),
+    ],
+)
+def test_every_layer_decodes_to_the_pack_within_the_printed_error(
+    pack, tmp_path, options, least_db
+):
     file = tmp_path / "a.safetensors"
-    found = exported(pack, "-o", file, "--bits", bits)
+    found = exported(pack, "-o", file, *options)
     tensors, markers, opened = load_file(file), markers_of(file), open_pack(pack)
     assert found["bytes"] == file.stat().st_size
     assert set(found["layers"]) == set(opened.layer_names)
@@ -49,13 +73,7 @@ def test_every_layer_decodes_to_the_pack_within_the_printed_error(pack, tmp_path
         marker = json.loads(tensors[f"{name}.comfy_quant"].numpy().tobytes())
         assert marker == markers[name]
         assert marker["format"] == facts["layout"]
-        coded = ComfyWeight(
-            facts["layout"],
-            tensors[f"{name}.weight"],
-            tensors[f"{name}.weight_scale"],
-            marker["convrot_groupsize"],
-        )
-        decoded = coded.decode()
+        decoded = decoded_from(tensors, name, marker)
         error = 20 * float((weight.norm() / (weight - decoded).norm()).log10())
         assert error == pytest.approx(facts["error_db"], abs=0.01)
         assert error > least_db
@@ -82,6 +100,27 @@ def test_weights_of_the_source_are_coded_where_it_is_given(tmp_path):
     assert any("norm1.linear" in name for name in names)
 
 
+@pytest.mark.parametrize(
+    ("target", "options", "layout"),
+    [
+        ("W4A4", (), W4A4),
+        ("W4A8", (), W4A8),
+        ("W4A8", ("--activation-bits", "4"), W4A4),
+    ],
+)
+def test_layers_of_four_bits_take_the_layout_nearer_to_the_packs_activations(
+    tmp_path, target, options, layout
+):
+    setup, pack = make_setup(tmp_path), tmp_path / "m.qpack"
+    asked = ("--recipe", "quarot", "--target", target, "--base", setup.base)
+    result = run_qplan("build", setup.checkpoint, "-o", pack, *asked)
+    assert result.exit_code == 0, result.stderr
+    found = exported(pack, "-o", tmp_path / "a.safetensors", *options)
+    layouts = {facts["layout"] for facts in found["layers"].values()}
+    assert layout in layouts
+    assert not {W4A4, W4A8} - {layout} & layouts
+
+
 def test_words_and_a_table_of_layers(pack, tmp_path):
     result = run_qplan("export", pack, "-o", tmp_path / "a.safetensors", "--layers")
     assert result.exit_code == 0, result.stderr
@@ -96,6 +135,7 @@ def test_words_and_a_table_of_layers(pack, tmp_path):
         (("-o", "absent/a.safetensors"), "a .safetensors file"),
         (("-o", "a.safetensors", "--format", "gguf"), "--format gguf"),
         (("-o", "a.safetensors", "--bits", "3"), "--bits 3"),
+        (("-o", "a.safetensors", "--activation-bits", "6"), "--activation-bits 6"),
         (("-o", "old.safetensors"), "exists"),
     ],
 )

@@ -10,6 +10,7 @@
 #include "half_bytes.h"
 #include "parallel.h"
 #include "prepare.h"
+#include "reorder.h"
 
 namespace {
 
@@ -110,6 +111,26 @@ void layer(int64_t tokens, int64_t inputs, int64_t outputs, int a_bits, int w_bi
   qdit4sr_gemm(&g);
 }
 
+void reorder(int64_t rows, int64_t columns, int bits) {
+  int64_t bytes = 0;
+  for (const int width : {8, 4, 2, 1})
+    if (bits & width) bytes += rows * divided_up(columns * width, 32) * 4;
+  std::vector<uint8_t> planes(bytes);
+  for (uint8_t& byte : planes) byte = (uint8_t)(next() >> 24);
+  const int64_t panels = divided_up(rows, kPanel);
+  std::vector<uint8_t> ordered(panels * divided_up(columns, 4) * stored_quad_bytes(bits));
+  std::vector<int32_t> sums(panels * kPanel);
+  ReorderArguments a{};
+  a.planes = planes.data();
+  a.ordered = ordered.data();
+  a.sums = sums.data();
+  a.rows = rows;
+  a.columns = columns;
+  a.bits = bits;
+  a.threads = 2;
+  qdit4sr_reorder(&a);
+}
+
 template <typename Element>
 void attention(int64_t queries, int64_t keys, int64_t size) {
   const int64_t batch = 2, heads = 3, filled = divided_up(keys, kPanel) * kPanel;
@@ -140,6 +161,8 @@ void attention(int64_t queries, int64_t keys, int64_t size) {
 }  // namespace
 
 int main() {
+  for (int bits = 1; bits <= 8; ++bits)
+    for (const int64_t columns : {1, 7, 32, 45}) reorder(2 * kPanel - 3, columns, bits);
   for (int bits = 0; bits <= 8; ++bits) {
     for (const bool narrow : {false, true}) {
       prepare(17, 96, 96, 12, bits, narrow);

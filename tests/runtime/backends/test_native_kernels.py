@@ -17,6 +17,11 @@ from artifacts.codec.hadamard import Rotation
 from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.cpu import kernel_check, kernels
 from runtime.backends.cpu.attention import attend, attention_kernels
+from runtime.backends.cpu.code_order import (
+    LARGEST_HALF_BYTE,
+    from_kernel_order,
+    in_kernel_order,
+)
 from runtime.backends.cpu.kernels import (
     SWITCH,
     VARIANTS,
@@ -64,6 +69,38 @@ def plain_weight(codes, bits):
 def doubled_products(native, codes, bits, weight, weight_bits):
     packed = PackedWeight(plain_weight(weight, weight_bits), native)
     return packed.apply(Codes(codes, torch.ones(len(codes)), bits), None, torch.int32)
+
+
+def ordered_reference(codes, bits, panel):
+    """Codes uint8 [channels, inputs] as `in_kernel_order` has them, and their sums."""
+    middle = 2 ** (bits - 1)
+    missing = (0, -codes.shape[1] % 4, 0, -codes.shape[0] % panel)
+    filled = F.pad(codes.int(), missing, value=middle)
+    by_quad = filled.view(-1, panel, filled.shape[1] // 4, 4).transpose(1, 2)
+    sums = (filled - middle).sum(1, dtype=torch.int32)
+    if bits > LARGEST_HALF_BYTE:
+        return (by_quad - middle).to(torch.int8), sums
+    low, high = by_quad.chunk(2, dim=2)
+    return (low | high << 4).to(torch.uint8), sums
+
+
+@every_variant
+@settings(deadline=None, max_examples=60)
+@given(
+    bits=st.integers(1, 8),
+    inputs=st.integers(1, 150),
+    channels=st.integers(1, 70),
+    seed=st.integers(0, 2**16),
+)
+def test_codes_come_into_the_kernels_order(native, bits, inputs, channels, seed):
+    generator = torch.Generator().manual_seed(seed)
+    codes = torch.randint(2**bits, (channels, inputs), generator=generator).to(torch.uint8)
+    ordered, sums = in_kernel_order(pack_codes(codes, bits), bits, channels, inputs, native)
+    wanted, wanted_sums = ordered_reference(codes, bits, native.panel)
+    assert torch.equal(ordered, wanted)
+    assert torch.equal(sums, wanted_sums)
+    back = from_kernel_order(ordered, bits)[:channels, :inputs]
+    assert torch.equal(back.int() + 2 ** (bits - 1), codes.int())
 
 
 @every_variant
