@@ -63,7 +63,9 @@ def table(contents: Sequence[Content]) -> list[str]:
         cells.append(", ".join(f"{seed:.2f}" for seed in seeds))
         cells.append(str(same[0].get("images", "-")))
         minutes = sum(content["built_seconds"] for content in same) / len(same) / 60
-        cells.append(f"{minutes:.1f}")
+        # Of a run that was interrupted the last part is known.
+        resumed = any(content.get("resumed") for content in same)
+        cells.append(f"{'over ' if resumed else ''}{minutes:.1f}")
         lines.append(f"| {' | '.join(cells)} |")
     return lines
 

@@ -17,6 +17,7 @@ from benchmarks.quality.measure import Bench, Sampling, make_bench, measure
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.rows import Row, recipe_rows
 from benchmarks.quality.store import Content, RowStore, key_of
+from planner.build.work_folder import WorkFolder
 from planner.calibrate.settings import CalibrationSettings
 from planner.learned.learn import Learned
 from planner.learned.pack import learn_pack
@@ -86,7 +87,9 @@ class LearnedRows:
                 facts["built_seconds"] = round(time.monotonic() - began, 1)
                 values = measure(self.bench, quantized.network, quantized.bits_at, _quiet)
             else:
-                with self._learned(pack, method, plan, facts) as (network, bits_at):
+                work = WorkFolder(self.arguments.work / f"{method}.{key}.unfinished")
+                facts["resumed"] = work.has_plan
+                with self._learned(pack, method, plan, work, facts) as (network, bits_at):
                     facts["built_seconds"] = round(time.monotonic() - began, 1)
                     values = measure(self.bench, network, bits_at, _quiet)
         content = {
@@ -99,11 +102,19 @@ class LearnedRows:
 
     @contextmanager
     def _learned(
-        self, pack: Pack, method: str, plan: LearningPlan, facts: dict[str, Any]
+        self,
+        pack: Pack,
+        method: str,
+        plan: LearningPlan,
+        work: WorkFolder,
+        facts: dict[str, Any],
     ) -> Iterator[tuple[DiT4SR, BitsAt]]:
-        """What ``pack`` learns to be, and its bits: read from a pack where one can hold it."""
+        """What ``pack`` learns to be, and its bits: read from a pack where one can hold it.
+
+        What an interrupted run had learned is gone on with, and in ``work`` until it is measured.
+        """
         settings = CalibrationSettings(crop_px=CALIBRATION_PX)
-        run = LearningRun(self.maker.images, settings, self.device, report=to_stderr)
+        run = LearningRun(self.maker.images, settings, self.device, work, to_stderr)
         if plan.simulated is None:
             output = self.arguments.work / f"learned-{pack.path.name}"
             try:
@@ -120,6 +131,7 @@ class LearnedRows:
             _tell(facts, simulated.learned, simulated.calibration.images)
             with simulated.student.frozen():
                 yield simulated.student.network, simulated.student.bits_at  # type: ignore[misc]
+        work.remove()
 
     def _plan(self, method: str, seed: int) -> LearningPlan:
         """A method's plan; without learning block by block the whole gets all the steps."""
