@@ -22,8 +22,8 @@ MEAN_SIZE = 32
 """Half a bit a weight for steps of 16 bits: less than factors of the usual ranks take."""
 POPULATION = 8
 PARENTS = 4
-MUTATION = 0.15
-"""Chance of every layer's size to be drawn anew."""
+MUTATION = 0.05
+"""Share of the layers whose size is drawn anew, at least one: a child stays near its parents."""
 STATE_FILE = "groups.json"
 
 
@@ -87,21 +87,20 @@ class GroupSearch:
                 name: min(sizes, key=lambda size: (abs(size - MEAN_SIZE), -size))
                 for name, sizes in self._sizes.items()
             }
-            drawn = [
-                {name: draw.choice(sizes) for name, sizes in self._sizes.items()}
-                for _ in range(POPULATION - 1)
-            ]
-            return [self._within_budget(groups, draw) for groups in (uniform, *drawn)]
+            drawn = [self._mutated(uniform, draw) for _ in range(POPULATION - 1)]
+            return [self._within_budget(uniform, draw), *drawn]
         parents = population[:PARENTS]
         return [self._child(parents, draw) for _ in range(POPULATION - PARENTS)]
 
     def _child(self, parents: list[Candidate], draw: random.Random) -> Groups:
         first, second = draw.choice(parents).groups, draw.choice(parents).groups
         child = {name: draw.choice((first, second))[name] for name in self._sizes}
-        for name, sizes in self._sizes.items():
-            if draw.random() < MUTATION:
-                child[name] = draw.choice(sizes)
-        return self._within_budget(child, draw)
+        return self._mutated(child, draw)
+
+    def _mutated(self, groups: Groups, draw: random.Random) -> Groups:
+        changed = draw.sample(sorted(groups), max(1, round(MUTATION * len(groups))))
+        drawn = {name: draw.choice(self._sizes[name]) for name in changed}
+        return self._within_budget({**groups, **drawn}, draw)
 
     def _within_budget(self, groups: Groups, draw: random.Random) -> Groups:
         """Layers drawn at random get larger groups until all steps together are few enough."""

@@ -45,7 +45,7 @@ LEARNED_RECIPES: dict[str, LearnedRecipe] = {
     "q-dit": LearnedRecipe(
         "Q-DiT: sizes of groups that share a step, layer by layer, by an evolutionary search",
         "rtn",
-        {"order": "none", "parts": (), "groups": 12, "whole_steps": 0},
+        {"order": "none", "parts": (), "groups": 24, "whole_steps": 0},
     ),
     "passionsr": LearnedRecipe(
         "PassionSR: an equivalent scale of channels learned block by block, then bounds of weights"
