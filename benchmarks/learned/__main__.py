@@ -59,6 +59,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
         "--budget", type=int, help="steps in which every layer learns, instead of these two"
     )
     parser.add_argument("--batch", type=int, default=LearningPlan.batch, help="pictures per step")
+    parser.add_argument(
+        "--finished", action="store_true", help="show what is measured, and measure nothing"
+    )
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     parser.add_argument("--threads", type=int, help="of torch")
     return parser.parse_args(argv)
@@ -76,7 +79,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 2
     try:
         rows = LearnedRows(arguments)
-        contents = [
+        measured = [
             rows.row(target, method, seed)
             for target in arguments.targets.split(",")
             for method in methods
@@ -88,6 +91,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("interrupted; the same command goes on", file=sys.stderr)
         return INTERRUPTED_EXIT_CODE
+    contents = [content for content in measured if content is not None]
     print("\n".join(table(contents)))
     if arguments.out:
         arguments.out.mkdir(parents=True, exist_ok=True)

@@ -60,8 +60,11 @@ class LearnedRows:
         )
         self.store = RowStore(work / "rows")
 
-    def row(self, target: str, method: str, seed: int) -> Content:
-        """One row: a recipe's pack, or what a method makes of its base's."""
+    def row(self, target: str, method: str, seed: int) -> Content | None:
+        """One row: a recipe's pack, or what a method makes of its base's.
+
+        None where only finished ones are asked for and it is not.
+        """
         learns = method in LEARNED_RECIPES
         plan = self._plan(method, seed) if learns else None
         name = f"{target}/{method}" + (f"~{seed}" if seed else "")
@@ -74,7 +77,7 @@ class LearnedRows:
             }
         )
         known = self.store.load(name, key)
-        if known is not None:
+        if known is not None or self.arguments.finished:
             return known
         to_stderr(f"{name}: building")
         began = time.monotonic()

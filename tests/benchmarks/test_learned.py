@@ -43,8 +43,10 @@ def test_a_method_learns_from_a_recipes_pack_and_is_read_the_second_time(tmp_pat
     assert [row["row"]["method"] for row in rows] == ["ptq4dit", "efficientdm"]
     assert [row["simulated"] for row in rows] == [None, "timestep-bounds"]
     assert all(row["images"] == 32 for row in rows)
-    assert main(arguments) == 0
+    assert main([*arguments, "--finished"]) == 0
     assert capsys.readouterr().out == first
+    assert main([*SMALL, "--methods", "q-dit", *arguments[-2:], "--finished"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 @pytest.mark.parametrize("method", LEARNED_RECIPES)
