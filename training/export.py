@@ -23,7 +23,7 @@ SAMPLING = SamplingDefaults(
     guidance=1.0,
     shift=SHIFT,
     tile_latent=48,
-    overlap_latent=16,
+    overlap_latent=8,
     min_side_px=128,
     color_fix="none",
 )

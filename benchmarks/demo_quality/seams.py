@@ -16,7 +16,7 @@ from runtime.sampling.tiling import tile_starts
 from training.evaluation_set import Case, evaluation_set, spread
 
 SIDE_PX = 448
-TILE, OVERLAP = 48, 16
+TILE, OVERLAP = 48, 8
 """The bundled model's own, in latent pixels."""
 
 
@@ -37,10 +37,15 @@ def seam_cases(photos: Path, kind: str, count: int) -> Seams:
     """``count`` crops of as many photos, spread over all that are large enough."""
     cases = evaluation_set(photos, kind, per_photo=1, side=SIDE_PX)
     chosen = spread(cases, count)
-    length = SIDE_PX // LATENT_PX
-    starts = tile_starts(length, TILE, OVERLAP)
-    borders = {*starts, *(start + TILE for start in starts)} - {0, length}
-    return Seams(chosen, [LATENT_PX * border for border in sorted(borders)])
+    return Seams(chosen, tile_borders(SIDE_PX, TILE, OVERLAP))
+
+
+def tile_borders(side_px: int, tile: int, overlap: int) -> list[int]:
+    """Where tiles begin or end inside a side, in pixels; ``tile`` and ``overlap`` are latent."""
+    length = side_px // LATENT_PX
+    starts = tile_starts(length, tile, overlap)
+    borders = {*starts, *(start + tile for start in starts)} - {0, length}
+    return [LATENT_PX * border for border in sorted(borders)]
 
 
 def measure(

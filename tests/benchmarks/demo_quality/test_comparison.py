@@ -147,5 +147,5 @@ def test_tables_replace_tables_and_leave_words_alone(tmp_path):
 def test_seams_are_looked_for_where_tiles_begin_and_end(monkeypatch):
     monkeypatch.setattr(seams, "evaluation_set", lambda *_a, **_k: list(range(30)))
     found = seams.seam_cases(None, "blind", 8)
-    assert found.borders == [128, 192, 256, 320]
+    assert found.borders == [160, 192, 256, 352]
     assert len(found.cases) == 8
