@@ -56,6 +56,7 @@ Features = Annotated[int, Field(ge=1, le=2**24)]
 Construction = Literal["sylvester", "paley12", "paley20", "block", "none"]
 ScaleRule = Literal["gaussian", "absmax", "blend"]
 WeightScaleRule = Literal["gaussian", "absmax", "mse"]
+TokenStep = Annotated[float, Field(ge=1e-3, le=1e3)]
 FactorBits = Annotated[int, Field(ge=8, le=16, multiple_of=8)]
 SoftmaxBits = Annotated[int, Field(ge=8, le=16, multiple_of=8)]  # a Literal would take 8.0
 ColorFix = Literal["adain", "wavelet", "none"]
@@ -269,6 +270,8 @@ class LayerRecord(StrictModel):
         factor_bits: of the factors' numbers: 16 for bfloat16; 8 for integers, each pair of vectors
             with a scale. Not written where it is 16, as in packs older than the field.
         smoothing: whether inputs are divided by a stored vector, channel by channel, first.
+        token_step: factor on the step that ``activation_scale`` gives a token. Not written where it
+            is 1, as in packs older than the field.
         error_db: signal-to-noise ratio of the decoded weight, in dB; null when unknown.
         global_energy, local_energy: share of the rotated weight's energy in either factor branch.
         error_share: what it adds to the error that was predicted when bits were decided by
@@ -284,6 +287,7 @@ class LayerRecord(StrictModel):
     local_block: Annotated[tuple[Features, Features], Field(strict=False)] | None = None
     factor_bits: FactorBits = UNQUANTIZED
     smoothing: bool = False
+    token_step: TokenStep = 1.0
     error_db: float | None = None
     global_energy: Share | None = None
     local_energy: Share | None = None
@@ -297,6 +301,8 @@ class LayerRecord(StrictModel):
             del values["factor_bits"]
         if self.error_share is None:
             del values["error_share"]
+        if self.token_step == 1:
+            del values["token_step"]
         return values
 
     @property
@@ -323,9 +329,11 @@ class LayerRecord(StrictModel):
                 f"rotation is that of size {self.rotation}, but in_features is {self.in_features}"
             )
         parts = self.global_rank or self.local_block is not None or self.smoothing
+        parts = parts or self.token_step != 1
         if not self.is_quantized and (parts or self.rotation != "none"):
             raise ValueError(
-                "a layer kept in 16 bits has neither factors nor a rotation nor a smoothing"
+                "a layer kept in 16 bits has neither factors nor a rotation nor a smoothing nor a"
+                " step of tokens"
             )
         return self
 
@@ -363,7 +371,8 @@ def oldest_version(
     """The oldest version of the format that has all of this: 1, or 2.
 
     Version 2 brought tables of modulations, 8-bit factors, the scale rules ``blend`` and ``mse``,
-    shares of the predicted error, and samplers that begin with less than noise alone.
+    shares of the predicted error, layers' own steps of tokens, and samplers that begin with less
+    than noise alone.
     """
     is_new = (
         modulation is not None
@@ -371,7 +380,9 @@ def oldest_version(
         or quantizer.activation_scale == "blend"
         or quantizer.weight_scale == "mse"
         or any(
-            layer.factor_bits != UNQUANTIZED or layer.error_share is not None
+            layer.factor_bits != UNQUANTIZED
+            or layer.error_share is not None
+            or layer.token_step != 1
             for layer in layers.values()
         )
     )

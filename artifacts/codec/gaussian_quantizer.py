@@ -82,9 +82,9 @@ class StepRule:
     of_peak: float
 
 
-@lru_cache(maxsize=64)
-def step_rule(rule: ScaleRule, bits: int) -> StepRule:
-    """The step of a row by one of the manifest's rules.
+@lru_cache(maxsize=1024)
+def step_rule(rule: ScaleRule, bits: int, factor: float = 1.0) -> StepRule:
+    """The step of a row by one of the manifest's rules, times ``factor``, a layer's own.
 
     ``gaussian`` is the best step for a normal distribution of the row's mean square (Eq. 2, 3).
     ``absmax`` puts the outermost level on the row's largest magnitude. ``blend``, ours, is halfway
@@ -94,7 +94,7 @@ def step_rule(rule: ScaleRule, bits: int) -> StepRule:
     Raises:
         ValueError: ``bits`` is not within 1 ... 8.
     """
-    gaussian, absmax = gaussian_level(bits).step, 2 / (2**bits - 1)
+    gaussian, absmax = factor * gaussian_level(bits).step, factor * 2 / (2**bits - 1)
     if rule == "gaussian":
         return StepRule(gaussian, 0.0)
     if rule == "absmax":
@@ -102,13 +102,13 @@ def step_rule(rule: ScaleRule, bits: int) -> StepRule:
     return StepRule(gaussian / 2, absmax / 2)
 
 
-def row_scales(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> Tensor:
+def row_scales(x: Tensor, bits: int, rule: ScaleRule = "gaussian", factor: float = 1.0) -> Tensor:
     """The step of every row of ``x`` [..., n], in its dtype [...]; see `step_rule`.
 
     Raises:
         ValueError: ``bits`` is not within 1 ... 8.
     """
-    step = step_rule(rule, bits)
+    step = step_rule(rule, bits, factor)
     scale = x.new_zeros(x.shape[:-1])
     if step.of_rms:
         scale += x.square().mean(-1).sqrt_() * step.of_rms
@@ -117,7 +117,9 @@ def row_scales(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> Tensor:
     return scale
 
 
-def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[Tensor, Tensor]:
+def quantize_rows(
+    x: Tensor, bits: int, rule: ScaleRule = "gaussian", factor: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """Quantize every row of ``x`` [..., n] with a scale of its own, found by ``rule``.
 
     A row of zeros (by ``gaussian`` also: so small that its mean square is zero) has scale 0.
@@ -126,6 +128,7 @@ def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[T
         x: values; computed in float32, or in float64 for float64 input.
         bits: 1 ... 8.
         rule: how the scale is found; see `step_rule`.
+        factor: on every scale.
 
     Returns:
         Codes uint8 [..., n] and scales float32 [...].
@@ -134,7 +137,7 @@ def quantize_rows(x: Tensor, bits: int, rule: ScaleRule = "gaussian") -> tuple[T
         ValueError: a value is not finite or too large for float32, or ``bits`` is out of range.
     """
     values = x if x.dtype == torch.float64 else x.float()
-    scale = row_scales(values, bits, rule).float()
+    scale = row_scales(values, bits, rule, factor).float()
     if not bool(torch.isfinite(scale).all()):
         raise ValueError("a value is not finite, or too large for a float32 scale")
     return encode_rows(values, scale, bits), scale

@@ -38,6 +38,7 @@ class QuantizedWeight:
         out_features, in_features: shape of the weight.
         weight_bits: bits of a code, 1 ... 8.
         rotation: of the inputs, by size ``in``.
+        token_step: factor on the step that the pack's rule gives a token of the layer's input.
         signs: float32 [in] of +1 and -1, applied before the rotation; None for all +1. Layers of
             one size share them, so they are no row of the table.
 
@@ -61,6 +62,7 @@ class QuantizedWeight:
     bias: Tensor | None = None
     signs: Tensor | None = None
     smoothing: Tensor | None = None
+    token_step: float = 1.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.weight_bits <= 8:
@@ -144,6 +146,7 @@ class QuantizedWeight:
             local_block=self.local_block,
             factor_bits=self.factor_bits,
             smoothing=self.smoothing is not None,
+            token_step=self.token_step,
             error_db=error_db,
             global_energy=global_energy,
             local_energy=local_energy,
@@ -211,5 +214,6 @@ class QuantizedWeight:
             weight_bits=record.weight_bits,
             rotation=rotation,
             signs=signs,
+            token_step=record.token_step,
             **parts,
         )

@@ -35,6 +35,12 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--model", type=Path, default=MODEL, help="default: %(default)s")
     parser.add_argument("--work", type=Path, default=Path("out/quality"), help="for finished rows")
     parser.add_argument("--out", type=Path, help="folder for the page; printed only without")
+    parser.add_argument(
+        "--learned",
+        type=Path,
+        default=Path("docs/results"),
+        help="folder of what `benchmarks.learned --out` wrote; default: %(default)s",
+    )
     parser.add_argument("--tables", default="1,2,3,4", help="default: %(default)s")
     parser.add_argument("--no-figures", action="store_true")
     parser.add_argument("--crops", type=int, default=16, help="default: %(default)s, at most 34")

@@ -7,11 +7,13 @@ from dataclasses import replace
 
 from torch import Tensor
 
+from benchmarks.learned.report import table as learned_table
 from benchmarks.paper.components import Outputs, Removal
 from benchmarks.paper.plots import FILES, grouped
-from benchmarks.paper.tables import MISSING, MISSING_METRICS, PaperTable
+from benchmarks.paper.tables import MISSING_METRICS, PaperTable
 from benchmarks.quality.report import Measured, error_table, picture_table, versions
 from benchmarks.quality.spectrum import OCTAVES
+from benchmarks.quality.store import Content
 
 CAPTIONS = (
     "Fig. 2, right: energy of the outputs of `ff.net.2` by principal component",
@@ -37,15 +39,22 @@ def introduction(network: str, command: str, sampling: Mapping[str, object]) -> 
         " unquantized network from the same noise, whole and by octave of spatial frequency;"
         " [more](quality.md).",
         "",
-        f"Missing: the methods {', '.join(MISSING)} (they learn what they quantize with; no recipe"
-        f" here does) and the metrics {', '.join(MISSING_METRICS)} (`qrun eval` takes them where"
-        " their weights are).",
+        f"Missing: the metrics {', '.join(MISSING_METRICS)} (`qrun eval` takes them where their"
+        " weights are).",
         "",
     ]
 
 
-def table(paper: PaperTable, measured: Mapping[str, Measured]) -> list[str]:
-    """One table of the rows that were measured; rows that were not are named."""
+def table(
+    paper: PaperTable, measured: Mapping[str, Measured], learned: Sequence[Content] = ()
+) -> list[str]:
+    """One table of the rows that were measured; rows that were not are named.
+
+    Args:
+        paper: the table.
+        measured: rows of `benchmarks.quality` by name.
+        learned: rows of `benchmarks.learned`.
+    """
     lines = [f"## Table {paper.number}: {paper.title}", ""]
     for target in dict.fromkeys(row.target for row in paper.rows):
         rows = [row for row in paper.rows if row.target == target]
@@ -57,6 +66,11 @@ def table(paper: PaperTable, measured: Mapping[str, Measured]) -> list[str]:
         lines += [f"{target}:", "", *error_table(found), ""] if found else []
         if any("truth_psnr_db" in entry.metrics for entry in found):
             lines += [*picture_table(found, {}), ""]
+        of_target = [content for content in learned if content["row"]["target"] == target]
+        theirs = [content for content in of_target if content["row"]["method"] in paper.learned]
+        lines += [*learned_table(theirs), ""] if theirs else []
+        known = {content["row"]["method"] for content in theirs}
+        absent += [label for method, label in paper.learned.items() if method not in known]
         lines += [f"Not measured at {target}: {', '.join(absent)}.", ""] if absent else []
     return [*lines, paper.note, ""]
 

@@ -4,6 +4,7 @@ import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
+from benchmarks.learned.report import file_name, read_rows
 from benchmarks.paper import components, document, plots
 from benchmarks.paper.__main__ import CROP_PX, REMOVED
 from benchmarks.paper.mixed_precision import PaperPackMaker
@@ -54,9 +55,10 @@ def run(arguments: argparse.Namespace, chosen: Sequence[PaperTable]) -> str:
     rows = _distinct(chosen, arguments.limit)
     measured = {entry.row.full_name: entry for entry in analyse(rows, comparison.run(rows), {})}
     command = command_line(arguments, "benchmarks.paper")
+    learned = read_rows(arguments.learned / file_name(arguments.model), sampling.key_parts())
     lines = document.introduction(arguments.model.name, command, sampling.key_parts())
     for table in chosen:
-        lines += document.table(table, measured)
+        lines += document.table(table, measured, learned)
     if not arguments.no_figures:
         lines += _figures(arguments, bench, maker)
     return "\n".join(lines)

@@ -1,6 +1,7 @@
 """The paper's tables as rows of `benchmarks.quality`."""
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 
 from benchmarks.quality.rows import Row, recipe_rows
 from runtime.bench.workload import Ranks
@@ -15,16 +16,16 @@ MP = "mp"
 """Name of the row whose weight bits go by every layer's own end-to-end error."""
 UNIFORM = "q-dit4sr-no-vasmp"
 
-MISSING = (
-    "Q-Diffusion",
-    "EfficientDM",
-    "PTQ4DiT",
-    "Q-DiT",
-    "PassionSR",
-    "FlatQuant",
-    "QueST",
-)
-"""Compared methods of the paper that are no recipes here: they learn what they quantize with."""
+LEARNED = {
+    "q-diffusion": "Q-Diffusion",
+    "efficientdm": "EfficientDM",
+    "ptq4dit": "PTQ4DiT",
+    "q-dit": "Q-DiT",
+    "passionsr": "PassionSR",
+    "flatquant": "FlatQuant",
+    "quest": "QuEST",
+}
+"""Compared methods that learn, as methods of `benchmarks.learned`, which measures them."""
 MISSING_METRICS = ("LPIPS", "MUSIQ", "MANIQA", "CLIPIQA", "LIQE")
 """Metrics of the paper that need weights from elsewhere; `qrun eval` takes them where they are."""
 
@@ -38,12 +39,14 @@ class PaperTable:
         title: what it compares.
         rows: in the order of the table.
         note: how it differs from the paper's; one line.
+        learned: methods of `benchmarks.learned` that belong to it.
     """
 
     number: int
     title: str
     rows: tuple[Row, ...]
     note: str
+    learned: Mapping[str, str] = field(default_factory=dict)
 
 
 def tables() -> list[PaperTable]:
@@ -53,7 +56,10 @@ def tables() -> list[PaperTable]:
             1,
             "Methods",
             tuple(row for target in TARGETS for row in _methods(target)),
-            f"Missing are {', '.join(MISSING)}, and the metrics {', '.join(MISSING_METRICS)}.",
+            "Methods that learn are their ideas in this project's setting, of"
+            " `python -m benchmarks.learned`, which says what each took. Missing are the metrics"
+            f" {', '.join(MISSING_METRICS)}.",
+            LEARNED,
         ),
         PaperTable(
             2,

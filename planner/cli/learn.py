@@ -35,7 +35,10 @@ class PlanOptions:
     panel: ClassVar[str] = "Learning"
 
     method: Annotated[
-        str, typer.Option(help="qartsr, qartsr-forward, qartsr-whole or efficientdm.")
+        str,
+        typer.Option(
+            help="qartsr, qartsr-forward, qartsr-whole, q-diffusion, ptq4dit or passionsr."
+        ),
     ] = "qartsr"
     order: Annotated[str | None, typer.Option(help="Of the blocks: reversed, forward or none.")] = (
         None
@@ -46,7 +49,10 @@ class PlanOptions:
     ] = None
     parts: Annotated[
         str | None,
-        typer.Option(help="What is learned: steps, factors, rounding, smoothing, with commas."),
+        typer.Option(
+            help="What is learned: steps, factors, rounding, smoothing, weights, adaround,"
+            " bounds; with commas."
+        ),
     ] = None
     update_rank: Annotated[
         int | None, typer.Option(help="Rank of the update inside the rounding.")
@@ -61,7 +67,7 @@ class PlanOptions:
         Raises:
             UsageError: there is no such method, or a value is out of range.
         """
-        from planner.learned.plan import LEARNED_RECIPES
+        from planner.learned.recipes import LEARNED_RECIPES
 
         if self.method not in LEARNED_RECIPES:
             raise UsageError(
@@ -109,7 +115,8 @@ def learn(
         from planner.build.work_folder import claimed
         from planner.calibrate.device import choose_device
         from planner.inspect.inspection import summary
-        from planner.learned.pack import LearningRun, learn_pack
+        from planner.learned.pack import learn_pack
+        from planner.learned.session import LearningRun
 
         with cleared_when_refused(out):
             check_output(out, force=force)

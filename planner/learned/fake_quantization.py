@@ -9,9 +9,6 @@ divide and multiply (LSQ; Esser et al. 2020, arXiv 1902.08153).
 import torch
 from torch import Tensor
 
-from artifacts.codec.gaussian_quantizer import row_scales
-from schemas.manifest import ScaleRule
-
 
 def fake_quantize(values: Tensor, scale: Tensor, bits: int) -> Tensor:
     """``values`` [..., n] through the quantizer of ``bits`` bits with steps ``scale`` [...].
@@ -26,11 +23,6 @@ def fake_quantize(values: Tensor, scale: Tensor, bits: int) -> Tensor:
     clipped = divided.clamp(0.5 - half, half - 0.5)
     levels = (divided.detach() + half).floor().clamp(0, 2 * half - 1) - half + 0.5
     return (clipped + (levels - clipped).detach()) * steps
-
-
-def fake_quantize_tokens(values: Tensor, bits: int, rule: ScaleRule) -> Tensor:
-    """Tokens ``values`` [..., n] with the step that ``rule`` gives each of them."""
-    return fake_quantize(values, row_scales(values, bits, rule), bits)
 
 
 def rounded_to(values: Tensor, rounded: Tensor) -> Tensor:

@@ -6,19 +6,29 @@ squared error over its own energy.
 """
 
 import math
+import re
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from planner.learned.linear import Trainable
+from planner.learned.adaround import beta_at
+from planner.learned.block_samples import (
+    BlockSample,
+    block_output,
+    block_sample,
+    tensors_of,
+)
+from planner.learned.groups import Groups, GroupSearch
+from planner.learned.linear import LearnedLinear, LearnedPart, Trainable
 from planner.learned.plan import LearningPlan
 from planner.learned.stages import Stage, stages
-from planner.learned.student import Student, output_of
+from planner.learned.student import Student
 from planner.learned.trajectories import Evaluations, Trajectories, guided_velocity
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Prompts
@@ -26,8 +36,24 @@ from runtime.pipeline import Prompts
 STATE_FILE = "learning.pt"
 SAVE_EVERY = 25
 LARGEST_GRADIENT = 1.0
-RATE_OF_PART = {"steps": 1.0, "factors": 1.0, "rounding": 4.0, "smoothing": 1.0}
-"""On the plan's rate. An update starts at 0 and has to reach a good part of a step."""
+RATE_OF_PART: dict[LearnedPart, float] = {
+    "steps": 1.0,
+    "factors": 1.0,
+    "rounding": 4.0,
+    "smoothing": 1.0,
+    "weights": 4.0,
+    "adaround": 25.0,
+    "bounds": 10.0,
+    "timestep-bounds": 10.0,
+    "transform": 2.5,
+}
+"""On the plan's rate. An update starts at 0 and has to reach a good part of a step; AdaRound's
+variable crosses 0 from as far away as 2.4; a bound is one number a layer."""
+ROUNDING_WEIGHT = 0.1
+"""Of AdaRound's regulariser beside a loss that is relative."""
+BOUNDS: tuple[LearnedPart, ...] = ("bounds", "timestep-bounds")
+SEARCHED_STEPS = 4
+"""Steps of the sampling loop at which groups are compared, at most."""
 
 
 @dataclass(frozen=True)
@@ -76,6 +102,8 @@ class Learner:
     def run(self, pictures: Trajectories, kept_apart: Trajectories) -> Learned:
         """Learn from ``pictures``, and judge by those ``kept_apart``."""
         before = self.fidelity_db(kept_apart)
+        if self.plan.groups:
+            self._choose_groups(pictures)
         state = self._read_state()
         losses: dict[str, float] = state["losses"]
         plan = stages(self.plan, len(self.student.groups))
@@ -95,12 +123,38 @@ class Learner:
     def fidelity_db(self, pictures: Trajectories) -> float:
         """How near the quantized velocities are to the unquantized, in dB."""
         self.student.activate(range(len(self.student.groups)))
+        error = self._error(list(pictures.all(self.plan.batch)))
+        return -10 * math.log10(error) if error else math.inf
+
+    @torch.no_grad()
+    def _error(self, every: Sequence[Evaluations]) -> float:
+        """Squared error of the quantized velocities over the energy of the unquantized."""
         signal = noise = 0.0
-        for inputs in pictures.all(self.plan.batch):
-            difference = self._velocity(self.student.network, inputs) - inputs.velocity
-            signal += float(inputs.velocity.double().square().sum())
-            noise += float(difference.double().square().sum())
-        return 10 * math.log10(signal / noise) if noise else math.inf
+        with self.student.frozen():
+            for inputs in every:
+                difference = self._velocity(self.student.network, inputs) - inputs.velocity
+                signal += float(inputs.velocity.double().square().sum())
+                noise += float(difference.double().square().sum())
+        return noise / signal
+
+    def _choose_groups(self, pictures: Trajectories) -> None:
+        """Search the sizes of groups that leave the least error, and set them."""
+        count = min(SEARCHED_STEPS, len(pictures.timesteps))
+        chosen = torch.arange(min(self.plan.batch, len(pictures)))
+        steps = torch.linspace(0, len(pictures.timesteps) - 1, count).round().int().tolist()
+        inputs = [pictures.at(step, chosen) for step in steps]
+
+        def error(groups: Groups) -> float:
+            self.student.set_groups(groups)
+            return self._error(inputs)
+
+        shapes = {
+            layer.name: (layer.weight.shape[0], layer.weight.shape[1])
+            for layer in self.student.layers
+        }
+        work = None if self._state_file is None else self._state_file.parent
+        search = GroupSearch(shapes, error, self.plan.seed, work=work, report=self._report)
+        self.student.set_groups(search.run(self.plan.groups))
 
     def _stage(
         self,
@@ -110,7 +164,16 @@ class Learner:
         resumed: dict[str, Any] | None,
         losses: dict[str, float],
     ) -> float:
-        trainables = self._learning(stage)
+        layers = self._learning(stage)
+        trainables = [t for layer in layers for t in self._trainables(stage, layer)]
+        if not trainables:  # a block without such layers
+            return 0.0
+        for layer in self.student.layers:
+            for trainable in layer.trainables():
+                trainable.tensor.requires_grad_(False)
+            layer.train(layer in layers and "adaround" in stage.parts)
+        for trainable in trainables:
+            trainable.tensor.requires_grad_(True)
         optimizer = torch.optim.Adam(
             [{"params": [t.tensor], "lr": self._rate(t)} for t in trainables]
         )
@@ -119,6 +182,7 @@ class Learner:
             optimizer.load_state_dict(resumed["optimizer"])
             first, total = resumed["step"], resumed["total"]
         self.student.activate(stage.active)
+        samples = self._samples(stage, number, pictures)
         began = time.monotonic()
         for step in range(first, stage.steps):
             factor = 0.5 * (1 + math.cos(math.pi * step / stage.steps))
@@ -127,7 +191,12 @@ class Learner:
             generator = torch.Generator().manual_seed(
                 self.plan.seed + 1_000_003 * number + 1009 * step
             )
-            loss = self._loss(stage, pictures.draw(self.plan.batch, generator))
+            if samples:
+                index = int(torch.randint(len(samples), (), generator=generator))
+                loss = self._block_loss(stage, samples[index])
+            else:
+                loss = self._loss(stage, pictures.draw(self.plan.batch, generator))
+            loss = loss + self._undecided(layers, step / stage.steps)
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             tensors = [t.tensor for t in trainables]
@@ -141,30 +210,79 @@ class Learner:
                 self._report(
                     f"{stage.name}: {step + 1} of {stage.steps} steps, {seconds:.0f} s left"
                 )
+        for layer in layers:
+            layer.eval()
         self._save(number + 1, 0, 0.0, None, {**losses, stage.name: total / stage.steps})
         return total / stage.steps
 
-    def _learning(self, stage: Stage) -> list[Trainable]:
+    def _learning(self, stage: Stage) -> list[LearnedLinear]:
         groups = [self.student.groups[index] for index in sorted(stage.learning)]
-        return [t for group in groups for layer in group for t in layer.trainables()]
+        return [layer for group in groups for layer in group]
+
+    def _trainables(self, stage: Stage, layer: LearnedLinear) -> list[Trainable]:
+        """What learns in a stage; bounds of tokens do so in every layer."""
+        chosen = re.search(stage.layers, layer.name) is not None
+        return [
+            trainable
+            for trainable in layer.trainables()
+            if trainable.part in stage.parts and (chosen or trainable.part in BOUNDS)
+        ]
+
+    def _undecided(self, layers: Sequence[LearnedLinear], progress: float) -> Tensor | float:
+        """AdaRound's regulariser, of the layers whose rounding learns."""
+        beta = beta_at(progress)
+        learning = [x.rounding for x in layers if x.training and x.rounding is not None]
+        if beta is None or not learning:
+            return 0.0
+        return ROUNDING_WEIGHT * torch.stack([r.undecided(beta) for r in learning]).mean()
 
     def _rate(self, trainable: Trainable) -> float:
         return self.plan.rate * RATE_OF_PART[trainable.part] * trainable.unit
+
+    def _samples(self, stage: Stage, number: int, pictures: Trajectories) -> list[BlockSample]:
+        """What a block learns from that is judged by its output alone; none in other stages."""
+        if stage.block is None or stage.by_result:
+            return []
+        network, found = self.student.network, []
+        for index in range(self.plan.block_draws):
+            generator = torch.Generator().manual_seed(
+                self.plan.seed + 1_000_003 * number + 1009 * index + 1
+            )
+            step = index * len(pictures.timesteps) // self.plan.block_draws
+            chosen = torch.randint(len(pictures), (self.plan.batch,), generator=generator)
+            inputs = pictures.at(step, chosen)
+            sample = block_sample(
+                network.recomputable[stage.block],
+                partial(self._velocity, network, inputs),
+                self.teacher.recomputable[stage.block],
+                partial(self._velocity, self.teacher, inputs),
+            )
+            found.append(sample)
+        return found
+
+    def _block_loss(self, stage: Stage, sample: BlockSample) -> Tensor:
+        assert stage.block is not None
+        block = self.student.network.recomputable[stage.block]
+        found = tensors_of(block(*sample.arguments, **sample.keywords))
+        return mean_relative_error(found, sample.wanted)
 
     def _loss(self, stage: Stage, inputs: Evaluations) -> Tensor:
         if stage.block is None:
             velocity = self._velocity(self.student.network, inputs)
             return relative_error(velocity, inputs.velocity)
-        network = self.student.network
-        with output_of(network.recomputable[stage.block]) as found:
-            velocity = self._velocity(network, inputs)
-        with torch.no_grad(), output_of(self.teacher.recomputable[stage.block]) as wanted:
-            self._velocity(self.teacher, inputs)
-        errors = [relative_error(a, b) for a, b in zip(found[0], wanted[0], strict=True)]
-        loss = torch.stack(errors).mean()
-        if stage.by_result:
-            loss = loss + self.plan.result_weight * relative_error(velocity, inputs.velocity)
-        return loss
+        network, block = self.student.network, stage.block
+        found, result = block_output(
+            network.recomputable[block], lambda: self._velocity(network, inputs), whole=True
+        )
+        with torch.no_grad():
+            wanted, _ = block_output(
+                self.teacher.recomputable[block],
+                lambda: self._velocity(self.teacher, inputs),
+                whole=False,
+            )
+        assert result is not None
+        error = relative_error(result, inputs.velocity)
+        return mean_relative_error(found, wanted) + self.plan.result_weight * error
 
     def _velocity(self, network: LatentNetwork, inputs: Evaluations) -> Tensor:
         bits = self.student.bits_at(inputs.timestep)
@@ -215,3 +333,9 @@ def relative_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Squared error over the energy of what is wanted, a scalar."""
     energy = wanted.square().sum().clamp_min(torch.finfo(torch.float32).tiny)
     return (found - wanted).square().sum() / energy
+
+
+def mean_relative_error(found: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """The mean of `relative_error` over several tensors."""
+    errors = [relative_error(one, other) for one, other in zip(found, wanted, strict=True)]
+    return torch.stack(errors).mean()

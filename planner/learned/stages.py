@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from planner.learned.linear import LearnedPart
 from planner.learned.plan import LearningPlan
 
 
@@ -16,6 +17,8 @@ class Stage:
         learning: of those that learn.
         block: whose output is compared; None for the result alone.
         by_result: whether the result is compared too.
+        parts: what is learned.
+        layers: regular expression, found in the names of the layers that learn.
     """
 
     name: str
@@ -24,25 +27,37 @@ class Stage:
     learning: frozenset[int]
     block: int | None
     by_result: bool
+    parts: tuple[LearnedPart, ...]
+    layers: str
 
 
 def stages(plan: LearningPlan, blocks: int) -> list[Stage]:
     """The stages of ``plan`` for a network of so many blocks, in order; none without steps."""
     everything = frozenset(range(blocks))
     found: list[Stage] = []
+
+    def of_block(name: str, block: int, active: frozenset[int], learning: frozenset[int]) -> None:
+        by_result = plan.order == "reversed"
+        steps, parts, layers = plan.block_steps, plan.parts, plan.layers
+        found.append(Stage(name, steps, active, learning, block, by_result, parts, layers))
+
     if plan.order == "reversed":
         for block in reversed(range(blocks)):
             rest = frozenset(range(block, blocks))
-            name = f"block {block} and later"
-            found.append(Stage(name, plan.block_steps, rest, rest, block, by_result=True))
+            of_block(f"block {block} and later", block, rest, rest)
     elif plan.order == "forward":
         for block in range(blocks):
-            before = frozenset(range(block + 1))
-            alone = frozenset([block])
-            found.append(
-                Stage(f"block {block}", plan.block_steps, before, alone, block, by_result=False)
-            )
+            of_block(f"block {block}", block, frozenset(range(block + 1)), frozenset([block]))
     found.append(
-        Stage("all blocks", plan.whole_steps, everything, everything, None, by_result=True)
+        Stage(
+            "all blocks",
+            plan.whole_steps,
+            everything,
+            everything,
+            None,
+            by_result=True,
+            parts=plan.whole_parts or plan.parts,
+            layers=plan.whole_layers,
+        )
     )
     return [stage for stage in found if stage.steps]

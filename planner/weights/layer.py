@@ -153,6 +153,7 @@ def quantize_layer(
         codes=pack_codes(codes, bits).cpu(),
         scale=scale.cpu(),
         rotation=rotation,
+        token_step=1.0,
         **{part: None if t is None else t.cpu() for part, t in factors.parts().items()},
         bias=None if bias is None else bias.to(torch.bfloat16),
         signs=signs,

@@ -17,7 +17,7 @@ def input_key(weight: QuantizedWeight, activation_scale: ScaleRule) -> Hashable:
     read into the same tensors.
     """
     vectors = (_digest(weight.signs), _digest(weight.smoothing))
-    return (weight.rotation, *vectors, activation_scale)
+    return (weight.rotation, *vectors, activation_scale, weight.token_step)
 
 
 def _digest(vector: Tensor | None) -> bytes | None:

@@ -90,7 +90,7 @@ class ReferenceLinear(QuantizableLinear):
         self.name = weight.name
         self.weight_bits = weight.weight_bits
         self.rotation = weight.rotation
-        self.activation_scale = activation_scale
+        self.activation_scale, self.token_step = activation_scale, weight.token_step
         self._input_key = input_key(weight, activation_scale)
         # uint8, whatever the bits: a pack's bit planes are for storage, not for arithmetic.
         constants = {
@@ -118,7 +118,7 @@ class ReferenceLinear(QuantizableLinear):
         if bits == UNQUANTIZED:
             return PreparedInput(z, None, None, bits, x.dtype)
         try:
-            codes, scale = quantize_rows(z, bits, self.activation_scale)
+            codes, scale = quantize_rows(z, bits, self.activation_scale, self.token_step)
         except ValueError as cause:
             raise ValueError(f"layer {self.name}: {cause}") from cause
         return PreparedInput(z, codes, scale, bits, x.dtype)

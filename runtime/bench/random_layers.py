@@ -64,5 +64,6 @@ def random_layer(
         rotation=rotation,
         signs=None if rotation.is_identity else random_signs(in_features, 0),
         bias=(WEIGHT_SIZE * normal(out_features)).bfloat16(),
+        token_step=1.0,
         **{part: factor.bfloat16() for part, factor in factors.items()},
     )

@@ -9,9 +9,10 @@ from benchmarks.paper.components import decompose, error_by_component, gather, o
 from benchmarks.paper.document import table
 from benchmarks.paper.mixed_precision import end_to_end_errors, mixed_precision_grid
 from benchmarks.paper.plots import grouped
-from benchmarks.paper.tables import MISSING, MP, RANKS, tables
+from benchmarks.paper.tables import LEARNED, MP, RANKS, tables
 from benchmarks.quality.measure import Sampling, make_bench
 from benchmarks.quality.packs import PackMaker
+from planner.learned.recipes import LEARNED_RECIPES
 
 SAMPLING = Sampling(
     command.MODEL, crops=1, crop_px=128, seeds=1, steps=1, guidance=1.0, pictures=False
@@ -37,7 +38,19 @@ def test_rows_of_one_name_are_one_network():
 def test_what_was_not_measured_and_is_missing_is_named():
     text = "\n".join(table(tables()[0], {}))
     assert "Not measured at W4A4: RTN, QuaRot" in text
-    assert all(name in text for name in MISSING)
+    assert all(name in text for name in LEARNED.values())
+
+
+def test_methods_that_learn_are_read_from_where_they_were_measured():
+    row = {"target": "W4A4", "method": "flatquant", "seed": 0}
+    values = {"latent_db": [[12.0, 14.0], [16.0, 18.0]]}
+    content = {"row": row, "values": values, "built_seconds": 120.0, "images": 32}
+    text = "\n".join(table(tables()[0], {}, [content]))
+    assert "| W4A4 | flatquant | 15.00 [13.00, 17.00] | 15.00 | 32 | 2.0 |" in text
+    at_w4a6, at_w4a4 = (line for line in text.splitlines() if line.startswith("Not measured at"))
+    assert "FlatQuant" in at_w4a6
+    assert "FlatQuant" not in at_w4a4
+    assert set(LEARNED) <= set(LEARNED_RECIPES)
 
 
 def test_mixed_precision_gives_bits_to_layers_that_err_alone(bench, tmp_path):

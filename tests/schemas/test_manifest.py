@@ -104,6 +104,7 @@ def test_a_source_name_says_nothing_about_a_machine(manifest_bytes, name):
         lambda content: content["quantizer"].update(activation_scale="blend"),
         lambda content: content["quantizer"].update(weight_scale="mse"),
         lambda content: next(iter(content["layers"].values())).update(factor_bits=8),
+        lambda content: next(iter(content["layers"].values())).update(token_step=0.5),
     ],
 )
 def test_what_version_2_brought_is_refused_in_a_pack_of_version_1(manifest_bytes, change):

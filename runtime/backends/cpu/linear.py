@@ -70,7 +70,7 @@ class CpuLinear(QuantizableLinear):
         super().__init__()
         self.name = weight.name
         self.in_features, self.out_features = weight.in_features, weight.out_features
-        self.activation_scale = activation_scale
+        self.activation_scale, self.token_step = activation_scale, weight.token_step
         self._input_key = input_key(weight, activation_scale)
         self._rotation = CpuRotation.for_layer(weight.rotation, weight.signs, weight.smoothing)
         self._codes = Int8Weight(weight.unpacked_codes(), weight.weight_bits, weight.scale)
@@ -137,7 +137,7 @@ class CpuLinear(QuantizableLinear):
         As `artifacts.codec.gaussian_quantizer.quantize_rows`.
         """
         z = self._rotation(x, scratch(x.numel()))
-        step = step_rule(self.activation_scale, bits)
+        step = step_rule(self.activation_scale, bits, self.token_step)
         scale.zero_()
         if step.of_rms:
             norm = torch.linalg.vector_norm(z, dim=1, keepdim=True)

@@ -50,6 +50,7 @@ class NativePreparation:
     ) -> None:
         self._name, self._rotation = weight.name, weight.rotation
         self._rule, self._kernels = activation_scale, kernels
+        self._token_step = weight.token_step
         self._gain = torch.full((weight.in_features,), 1 / math.sqrt(weight.rotation.block_size))
         if weight.signs is not None:
             self._gain *= weight.signs
@@ -107,7 +108,9 @@ class NativePreparation:
         self, x: Tensor, bits: int, rotated: Tensor, codes: Tensor | None, scale: Tensor | None
     ) -> PrepareArguments:
         quantized = bits != UNQUANTIZED
-        step = step_rule(self._rule, bits) if quantized else StepRule(0.0, 0.0)
+        step = StepRule(0.0, 0.0)
+        if quantized:
+            step = step_rule(self._rule, bits, self._token_step)
         return PrepareArguments(
             input=address(x),
             input_stride=x.stride(0),

@@ -30,6 +30,7 @@ def prepare_tokens(
     bits: int,
     rule: ScaleRule,
     *,
+    token_step: float = 1.0,
     fault: int,
     keep_rotated: bool,
     config: Config | None = None,
@@ -41,6 +42,7 @@ def prepare_tokens(
         plan: smoothing, signs and rotation.
         bits: of a code, 1 ... 8.
         rule: how a token's scale is found.
+        token_step: the layer's factor on it.
         fault: what to leave in the device's `watch_flag` where a scale is not finite.
         keep_rotated: also return the rotated tokens.
         config: tile sizes; None for the table's.
@@ -63,7 +65,7 @@ def prepare_tokens(
         config = config_for(level, "prepare", rows.total, size, size)
     tile = plan.padded_rows * plan.padded_columns
     tokens_per_program = max(1, config["elements"] // tile)
-    step = step_rule(rule, bits)
+    step = step_rule(rule, bits, token_step)
     prepare_kernel[(triton.cdiv(rows.total, tokens_per_program),)](
         rows.values,
         plan.gain,

@@ -105,7 +105,7 @@ class TritonLinear(QuantizableLinear):
         self.name = weight.name
         self.out_features, self.in_features = weight.out_features, weight.in_features
         self.weight_bits = weight.weight_bits
-        self.activation_scale = activation_scale
+        self.activation_scale, self.token_step = activation_scale, weight.token_step
         self.residency = residency
         self._fault = number_of(weight.name)
         self._handle = compiled_ops.register(self)
@@ -185,6 +185,7 @@ class TritonLinear(QuantizableLinear):
             self._plan_on(x.device),
             bits,
             self.activation_scale,
+            token_step=self.token_step,
             fault=self._fault,
             keep_rotated=self.residency == "packed",
         )

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from artifacts.codec.gaussian_quantizer import dequantize_rows, encode_rows, quantize_rows
-from planner.learned.fake_quantization import fake_quantize, fake_quantize_tokens, rounded_to
+from planner.learned.fake_quantization import fake_quantize, rounded_to
+from planner.learned.tokens import TokenQuantizer
 
 
 def rows(*shape, seed=0):
@@ -23,9 +24,7 @@ def test_tokens_find_their_step_as_the_codec_does(rule):
     values = rows(3, 7, 24)
     codes, scale = quantize_rows(values, 4, rule)
     expected = dequantize_rows(codes, scale, 4)
-    torch.testing.assert_close(
-        fake_quantize_tokens(values, 4, rule), expected, rtol=1e-6, atol=1e-6
-    )
+    torch.testing.assert_close(TokenQuantizer(rule)(values, 4), expected, rtol=1e-6, atol=1e-6)
 
 
 def test_values_have_a_gradient_within_the_levels_and_none_beyond():

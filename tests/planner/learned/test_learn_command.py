@@ -29,6 +29,7 @@ def packs(tmp_path_factory, setup):
     for name, options in {
         "smoothed": ("--recipe", "svdquant", "--global-rank", 2, "--target", "W3A4"),
         "rotated": ("--recipe", "quarot", "--global-rank", 2, "--target", "W3A4"),
+        "plain": ("--recipe", "rtn", "--target", "W3A4"),
     }.items():
         used = shared if name == "smoothed" else shared[:2]
         result = run_qplan(
@@ -47,9 +48,9 @@ def learn(setup, pack, out, *options):
     )
 
 
-@pytest.mark.parametrize("method", ["qartsr", "qartsr-forward", "efficientdm"])
+@pytest.mark.parametrize("method", ["qartsr", "ptq4dit", "passionsr"])
 def test_a_pack_learns_and_stays_a_pack(setup, packs, tmp_path, method):
-    name = "rotated" if method == "efficientdm" else "smoothed"
+    name = "smoothed" if method == "qartsr" else "plain"
     out = tmp_path / "out.qpack"
     result = learn(setup, packs / f"{name}.qpack", out, "--method", method, *STEPS, "--json")
     assert result.exit_code == 0, result.output
@@ -58,10 +59,13 @@ def test_a_pack_learns_and_stays_a_pack(setup, packs, tmp_path, method):
     verify_pack(out)
     before, after = open_pack(packs / f"{name}.qpack"), open_pack(out, verify_hashes=True)
     assert after.bit_grid == before.bit_grid
-    assert after.manifest.transformer_bytes == before.manifest.transformer_bytes
+    if method == "qartsr":  # the others add smoothing
+        assert after.manifest.transformer_bytes == before.manifest.transformer_bytes
     assert after.manifest.recipe.name == method
     assert after.manifest.recipe.settings[f"{LEARNED_PREFIX}batch"] == 2
     assert after.manifest.calibration.images == 4
+    learned_bounds = any(record.token_step != 1 for record in after.manifest.layers.values())
+    assert learned_bounds == (method == "passionsr")
     assert not work_folder(out).exists()
 
 
@@ -96,6 +100,11 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(setup, packs, tmp_path, mo
 def test_what_cannot_learn_is_refused(setup, packs, tmp_path):
     pack, out = packs / "smoothed.qpack", tmp_path / "out.qpack"
     assert_fails(learn(setup, pack, out, "--method", "magic"), 2, "magic", "qartsr")
+    assert_fails(
+        learn(setup, pack, out, "--method", "flatquant"), 2, "transform", "benchmarks.learned"
+    )
+    assert_fails(learn(setup, pack, out, "--parts", "timestep-bounds"), 2, "timestep-bounds")
+    assert_fails(learn(setup, pack, out, "--parts", "adaround,factors"), 2, "adaround")
     assert_fails(learn(setup, pack, out, "--parts", "luck"), 2, "luck")
     assert_fails(learn(setup, pack, out, "--calib-images", 1), 2, "two images")
     assert_fails(learn(setup, packs / "rotated.qpack", out, "--parts", "smoothing"), 2, "smoothing")

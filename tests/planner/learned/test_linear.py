@@ -3,7 +3,10 @@
 import pytest
 import torch
 
-from planner.learned.linear import LEARNED_PARTS, LearnedLinear
+from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
+from planner.learned.linear import FOLDED_PARTS, LEARNED_PARTS, LearnedLinear
+from planner.learned.plan import DEFAULT_PARTS
+from planner.learned.timed_bits import TimedBits
 from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.weights.layer import quantize_layer
@@ -24,7 +27,11 @@ def make_weight():
     return 0.05 * torch.randn(OUT, IN, generator=generator), torch.randn(OUT, generator=generator)
 
 
-def make(kind, bits=4, parts=LEARNED_PARTS):
+ROUNDED = ("adaround", "steps", "bounds")
+"""What AdaRound goes with."""
+
+
+def make(kind, bits=4, parts=DEFAULT_PARTS):
     weight, bias = make_weight()
     channels = ChannelStatistics(
         maximum=tuple(1.0 + index % 7 for index in range(IN)),
@@ -33,7 +40,7 @@ def make(kind, bits=4, parts=LEARNED_PARTS):
     settings = BuildSettings(parse_target("W4A4"), **KINDS[kind])
     start = quantize_layer("a.b", weight, bias.bfloat16(), bits, settings, channels).weight
     layer = LearnedLinear(
-        start, weight, bias.bfloat16(), "gaussian", parts=parts, update_rank=4, seed=1
+        start, weight, bias.bfloat16(), "gaussian", parts=parts, update_rank=4, seed=1, steps=3
     )
     return start, layer
 
@@ -44,8 +51,9 @@ def inputs():
 
 @pytest.mark.parametrize("activation_bits", [2, 4, 8, 16])
 @pytest.mark.parametrize("kind", KINDS)
-def test_it_begins_as_the_reference_computes_the_pack(kind, activation_bits):
-    start, layer = make(kind)
+@pytest.mark.parametrize("part", ["steps", "weights", "adaround", "timestep-bounds", "transform"])
+def test_it_begins_as_the_reference_computes_the_pack(kind, activation_bits, part):
+    start, layer = make(kind, parts=(part,))
     expected = ReferenceLinear(start, "gaussian")(inputs(), activation_bits)
     torch.testing.assert_close(layer(inputs(), activation_bits), expected, rtol=1e-4, atol=1e-4)
 
@@ -58,9 +66,10 @@ def test_inactive_it_is_the_layer_that_it_was():
     assert torch.equal(layer(inputs(), 4), expected)
 
 
+@pytest.mark.parametrize("parts", [DEFAULT_PARTS, ROUNDED, ("weights",)])
 @pytest.mark.parametrize("kind", ["rotated", "no-factors", "smoothed"])
-def test_without_having_learned_it_is_the_pack_to_the_bit(kind):
-    start, layer = make(kind)
+def test_without_having_learned_it_is_the_pack_to_the_bit(kind, parts):
+    start, layer = make(kind, parts=parts)
     folded = layer.folded()
     for part, tensor in start.parts().items():
         other = folded.parts()[part]
@@ -78,9 +87,10 @@ def disturb(layer):
 
 
 @pytest.mark.parametrize("bits", [2, 4])
+@pytest.mark.parametrize("parts", [DEFAULT_PARTS, ROUNDED, ("weights",)])
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_it_learned_is_what_the_pack_computes(kind, bits):
-    _, layer = make(kind, bits)
+def test_what_it_learned_is_what_the_pack_computes(kind, bits, parts):
+    _, layer = make(kind, bits, parts)
     disturb(layer)
     with torch.no_grad():
         simulated = layer(inputs(), 4)
@@ -94,6 +104,7 @@ def test_what_it_learned_is_what_the_pack_computes(kind, bits):
 @pytest.mark.parametrize("part", LEARNED_PARTS)
 def test_each_part_gets_a_gradient_when_it_learns_and_only_then(part):
     _, layer = make("smoothed", parts=(part,))
+    layer.train()
     (layer(inputs(), 4).square().sum()).backward()
     trainables = list(layer.trainables())
     assert {t.part for t in trainables} == {part}
@@ -101,3 +112,43 @@ def test_each_part_gets_a_gradient_when_it_learns_and_only_then(part):
     assert any(bool(t.tensor.grad.abs().sum() > 0) for t in trainables)
     others = set(layer.parameters()) - {t.tensor for t in trainables}
     assert not any(p.requires_grad for p in others)
+
+
+def test_frozen_it_computes_the_same():
+    _, layer = make("smoothed")
+    expected = layer(inputs(), 4)
+    layer.frozen = layer.quantized().detach()
+    assert torch.equal(layer(inputs(), 4), expected)
+
+
+def test_a_bound_of_a_timestep_is_of_that_timestep_alone():
+    _, layer = make("no-factors", parts=("timestep-bounds",))
+    before = [layer(inputs(), TimedBits(4, step)) for step in range(3)]
+    with torch.no_grad():
+        layer.tokens.log_bound[1] = -0.5
+    after = [layer(inputs(), TimedBits(4, step)) for step in range(3)]
+    assert [torch.equal(a, b) for a, b in zip(before, after, strict=True)] == [True, False, True]
+
+
+def test_groups_are_rows_of_their_own():
+    start, layer = make("no-factors")
+    layer.group = 8
+    expected = start.rotation.apply(layer.weight, start.signs).reshape(-1, 8)
+    codes, scale = quantize_rows(expected, 4, "absmax")
+    rows = dequantize_rows(codes, scale, 4).reshape(OUT, IN)
+    torch.testing.assert_close(layer.quantized(), rows, rtol=1e-5, atol=1e-6)
+
+
+def test_a_map_of_inputs_undoes_itself_where_nothing_is_rounded():
+    _, layer = make("rotated", bits=8, parts=("transform",))
+    with torch.no_grad():
+        before = layer(inputs(), 16)
+        disturb(layer)
+        assert float((layer(inputs(), 16) - before).norm() / before.norm()) < 0.02
+
+
+@pytest.mark.parametrize("part", [part for part in LEARNED_PARTS if part not in FOLDED_PARTS])
+def test_what_no_pack_holds_is_not_folded(part):
+    _, layer = make("rotated", parts=("steps", part))
+    with pytest.raises(ValueError, match=part):
+        layer.folded()

@@ -2,7 +2,8 @@
 
 import pytest
 
-from planner.learned.plan import LEARNED_RECIPES, LearningPlan
+from planner.learned.plan import LearningPlan
+from planner.learned.recipes import LEARNED_RECIPES
 from planner.learned.stages import stages
 from planner.recipes import RECIPES
 from schemas.errors import UsageError

@@ -146,6 +146,20 @@ def test_codes_are_the_references(make, size, rule):
 
 
 @every_preparation
+@pytest.mark.parametrize("rule", ["gaussian", "absmax", "blend"])
+def test_a_layers_own_step_of_tokens_is_the_references(make, rule):
+    weight = replace(random_weight("layer", 8, 96, block=None), token_step=0.6)
+    fast, slow = both(make, weight, rule)
+    x = normal(64, 96)
+    a, b = fast.prepare(x, 4), slow.prepare(x, 4)
+    assert float((a.codes != b.codes).double().mean()) < 1e-3
+    torch.testing.assert_close(a.scale, b.scale, rtol=1e-5, atol=0)
+    plain = ReferenceLinear(replace(weight, token_step=1.0), rule)
+    torch.testing.assert_close(b.scale, 0.6 * plain.prepare(x, 4).scale, rtol=1e-5, atol=0)
+    assert fast.share_key(4) != make(replace(weight, token_step=1.0), rule).share_key(4)
+
+
+@every_preparation
 @pytest.mark.parametrize("size", [1e-41, 1e-38, 1e30])
 def test_tiny_and_huge_rows_have_the_references_codes(make, size):
     """A scale below 10^-38 has no finite reciprocal in float32."""

@@ -86,6 +86,20 @@ def test_packed_layer_equals_the_reference(weight_bits, bits):
     assert relative_error(found, expected) < RELATIVE[torch.float32]
 
 
+ONE_CODE = 3e-3
+"""A value on the border of two levels may fall to either: one of 18 x 96 by a step of 4 bits."""
+
+
+@pytest.mark.parametrize("residency", ["int8", "packed"])
+def test_a_layers_own_step_of_tokens(residency):
+    weight = replace(random_weight("layer", 40, 96), token_step=0.6)
+    x = random_input(18, 96, seed=1)
+    found, expected = on_kernels(weight, residency)(x, 4), on_the_reference(weight)(x, 4)
+    assert relative_error(found, expected) < ONE_CODE
+    plain = on_the_reference(replace(weight, token_step=1.0))(x, 4)
+    assert relative_error(plain, expected) > 0.02
+
+
 @pytest.mark.parametrize("dtype", RELATIVE)
 @pytest.mark.parametrize("residency", ["int8", "packed"])
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""What learning wins, method by method."""
