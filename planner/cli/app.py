@@ -15,6 +15,7 @@ from planner.cli.inspect import INSPECT_EXAMPLE, VERIFY_EXAMPLE, inspect, verify
 from planner.cli.learn import LEARN_EXAMPLE, learn
 from planner.cli.probe import PROBE_EXAMPLE, probe
 from planner.cli.push import PUSH_EXAMPLE, push
+from planner.cli.recipes import RECIPES_EXAMPLE, recipes
 from planner.cli.regrid import REGRID_EXAMPLE, regrid
 from planner.cli.report import REPORT_EXAMPLE, report
 
@@ -32,6 +33,7 @@ def qplan(*, version: Version = False) -> None:
 
 app.command(epilog=ESTIMATE_EXAMPLE)(estimate)
 app.command(epilog=BUILD_EXAMPLE)(build)
+app.command(epilog=RECIPES_EXAMPLE)(recipes)
 app.command(epilog=CALIBRATE_EXAMPLE)(calibrate)
 app.command(epilog=PROBE_EXAMPLE)(probe)
 app.command(epilog=LEARN_EXAMPLE)(learn)

@@ -67,7 +67,7 @@ class MethodOptions:
         typer.Option(
             help="standard (default where the network can be probed in sensible time), q-dit4sr"
             " (elsewhere), q-dit4sr-residual, rtn, quarot, svdquant, or"
-            " q-dit4sr-no-{signs,hsvd,vasmp,vatmp}."
+            " q-dit4sr-no-{signs,hsvd,vasmp,vatmp}; `qplan recipes` says what each is."
         ),
     ] = None
 
