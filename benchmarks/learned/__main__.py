@@ -18,6 +18,7 @@ import torch
 
 from benchmarks.learned.report import file_name, table, to_json
 from benchmarks.learned.rows import LearnedRows
+from planner.calibrate.settings import IMAGES
 from planner.learned.plan import LearningPlan
 from planner.learned.recipes import LEARNED_RECIPES
 from planner.recipes import RECIPES
@@ -57,6 +58,9 @@ def parse(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--whole-steps", type=int, default=LearningPlan.whole_steps)
     parser.add_argument(
         "--budget", type=int, help="steps in which every layer learns, instead of these two"
+    )
+    parser.add_argument(
+        "--pictures", type=int, default=IMAGES, help="to learn from; default: %(default)s"
     )
     parser.add_argument("--batch", type=int, default=LearningPlan.batch, help="pictures per step")
     parser.add_argument(

@@ -18,7 +18,7 @@ from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.rows import Row, recipe_rows
 from benchmarks.quality.store import Content, RowStore, key_of
 from planner.build.work_folder import WorkFolder
-from planner.calibrate.settings import CalibrationSettings
+from planner.calibrate.settings import IMAGES, CalibrationSettings
 from planner.learned.learn import Learned
 from planner.learned.pack import learn_pack
 from planner.learned.plan import LearningPlan
@@ -69,13 +69,14 @@ class LearnedRows:
         plan = self._plan(method, seed) if learns else None
         name = f"{target}/{method}" + (f"~{seed}" if seed else "")
         row = self._row(target, method)
-        key = key_of(
-            {
-                "row": row.settings(),
-                "plan": None if plan is None else asdict(plan),
-                "sampling": self.bench.sampling.key_parts(),
-            }
-        )
+        parts = {
+            "row": row.settings(),
+            "plan": None if plan is None else asdict(plan),
+            "sampling": self.bench.sampling.key_parts(),
+        }
+        if learns and self.arguments.pictures != IMAGES:
+            parts["pictures"] = self.arguments.pictures
+        key = key_of(parts)
         known = self.store.load(name, key)
         if known is not None or self.arguments.finished:
             return known
@@ -116,7 +117,7 @@ class LearnedRows:
 
         What an interrupted run had learned is gone on with, and in ``work`` until it is measured.
         """
-        settings = CalibrationSettings(crop_px=CALIBRATION_PX)
+        settings = CalibrationSettings(self.arguments.pictures, CALIBRATION_PX)
         run = LearningRun(self.maker.images, settings, self.device, work, to_stderr)
         if plan.simulated is None:
             output = self.arguments.work / f"learned-{pack.path.name}"

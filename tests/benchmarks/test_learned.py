@@ -11,6 +11,7 @@ from planner.learned.recipes import LEARNED_RECIPES
 from planner.recipes import RECIPES
 
 SMALL = ("--crops", "1", "--block-steps", "0", "--whole-steps", "1", "--targets", "W4A4")
+SMALL += ("--pictures", "2")
 
 
 def content(method, seed, values):
@@ -42,7 +43,7 @@ def test_a_method_learns_from_a_recipes_pack_and_is_read_the_second_time(tmp_pat
     rows = json.loads((tmp_path / "out" / "learned.json").read_text())["rows"]
     assert [row["row"]["method"] for row in rows] == ["ptq4dit", "efficientdm"]
     assert [row["simulated"] for row in rows] == [None, "timestep-bounds"]
-    assert all(row["images"] == 32 for row in rows)
+    assert all(row["images"] == 2 for row in rows)
     assert main([*arguments, "--finished"]) == 0
     assert capsys.readouterr().out == first
     assert main([*SMALL, "--methods", "q-dit", *arguments[-2:], "--finished"]) == 0

@@ -12,7 +12,7 @@ import pytest
     [
         ("runtime", "qrun up", ["upscale"]),
         ("runtime", "qrun upscale --for", ["--force", "--format"]),
-        ("planner", "qplan re", ["regrid", "report"]),
+        ("planner", "qplan re", ["recipes", "regrid", "report"]),
         ("planner", "qplan report --cal", ["--calibration"]),
     ],
 )
