@@ -50,24 +50,20 @@ def estimate_cost(pipeline: Pipeline, images: ChosenImages) -> Cost:
 
 def probe_cost(pipeline: Pipeline, pictures: int, crop_px: int, cotangents: int) -> Cost:
     """Predict a probe likewise."""
-    cost = _cost(pipeline, pictures, crop_px)
-    passes = probe_passes(cotangents)
-    return replace(
-        cost,
-        what="probe",
-        passes=passes,
-        operations=passes * cost.operations,
-        seconds=passes * cost.seconds,
-    )
+    return _repeated(_cost(pipeline, pictures, crop_px), "probe", probe_passes(cotangents))
 
 
 def moments_cost(pipeline: Pipeline, pictures: int, crop_px: int, groups: int) -> Cost:
     """Predict the measuring of second moments, in so many groups of layers."""
     cost = _cost(pipeline, pictures, crop_px)
-    passes = moments_passes(groups)
+    return _repeated(cost, "second moments", moments_passes(groups))
+
+
+def _repeated(cost: Cost, what: str, passes: int) -> Cost:
+    """``cost`` so many times over."""
     return replace(
         cost,
-        what="second moments",
+        what=what,
         passes=passes,
         operations=passes * cost.operations,
         seconds=passes * cost.seconds,

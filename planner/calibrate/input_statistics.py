@@ -3,13 +3,14 @@
 Works on any module that takes its input first: an ``nn.Linear`` or a quantized layer.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from types import TracebackType
-from typing import Self
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from planner.calibrate.layer_watch import TrajectoryWatch
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,7 +28,7 @@ class LayerInputs:
     channel_mean_squares: list[Tensor]
 
 
-class InputStatistics:
+class InputStatistics(TrajectoryWatch):
     """Watches the inputs of some layers over one sampling trajectory; a context manager.
 
     Args:
@@ -43,35 +44,22 @@ class InputStatistics:
     def __init__(
         self, network: nn.Module, names: Sequence[str], steps: int, *, channels: bool = False
     ) -> None:
+        super().__init__()
         self._layers = [network.get_submodule(name) for name in names]
         self._names = list(names)
         self._steps = steps
         self._channels = channels
-        self._step = -1
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._sums = torch.zeros(len(names), steps, dtype=torch.float64)
         self._counts = torch.zeros(len(names), steps, dtype=torch.float64)
         self._maximum: list[Tensor] = [torch.zeros(())] * len(names)
         self._channel_sums: list[Tensor] = [torch.zeros(())] * len(names)
         self._tokens = [0] * len(names)
 
-    def __enter__(self) -> Self:
+    def _register(self) -> Iterator[RemovableHandle]:
         for index, layer in enumerate(self._layers):
-            hook = layer.register_forward_pre_hook(
+            yield layer.register_forward_pre_hook(
                 lambda _module, arguments, index=index: self._add(index, arguments[0])
             )
-            self._hooks.append(hook)
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
 
     def next_step(self) -> None:
         """Say that the calls from here on belong to the next step.
@@ -79,7 +67,7 @@ class InputStatistics:
         Raises:
             ValueError: the trajectory has more steps than was said.
         """
-        self._step += 1
+        super().next_step()
         if self._step >= self._steps:
             raise ValueError(f"more than {self._steps} steps")
 

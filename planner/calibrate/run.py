@@ -19,10 +19,9 @@ from artifacts.files.sealed_tensors import read_sealed, write_sealed
 from planner.build.progress import Progress
 from planner.calibrate.images import ChosenImages
 from planner.calibrate.input_statistics import InputStatistics, LayerInputs
+from planner.calibrate.layer_watch import sample_watched
 from runtime.images.image_io import read_image
 from runtime.pipeline import Pipeline
-from runtime.sampling.sampler import initial_noise
-from runtime.upscale import encode_image
 from schemas.calibration import CalibrationImage, ChannelStatistics
 from schemas.errors import PackError
 
@@ -98,23 +97,9 @@ def _run(
 ) -> LayerInputs:
     """One image's trajectory."""
     crop = read_crop(path, record)
-    settings = pipeline.sampling
-    control = encode_image(pipeline, crop, settings).control
-    watch = InputStatistics(pipeline.network, layers, settings.steps, channels=channels)
-
-    def unquantized(_timestep: float) -> None:
-        watch.next_step()
-
-    with watch:
-        pipeline.sample(
-            pipeline.network,
-            control.to(pipeline.dtype),
-            pipeline.prompts,
-            settings,
-            noise=initial_noise(tuple(control.shape), seed),
-            patch_size=pipeline.patch_size,
-            bits_at=unquantized,
-        )
+    steps = pipeline.sampling.steps
+    watch = InputStatistics(pipeline.network, layers, steps, channels=channels)
+    sample_watched(pipeline, watch, crop, seed)
     return watch.result()
 
 

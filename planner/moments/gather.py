@@ -25,6 +25,7 @@ from planner.build.inventory import take_inventory
 from planner.build.network_probe import shared_inputs
 from planner.build.progress import Progress, Silent
 from planner.calibrate.cost import moments_cost
+from planner.calibrate.layer_watch import sample_watched
 from planner.calibrate.pipelines import (
     base_digest,
     default_crop_px,
@@ -36,8 +37,6 @@ from planner.moments.watch import InputMoments
 from planner.probe.run import ProbeSettings, check_size, probe_pictures
 from planner.settings import BuildSettings
 from runtime.pipeline import Pipeline
-from runtime.sampling.sampler import initial_noise
-from runtime.upscale import encode_image
 from schemas.sensitivity import SensitivityMap
 
 MOST_BYTES = 4 * 2**30
@@ -170,26 +169,10 @@ def _step_weights(
     return found
 
 
-@torch.inference_mode()
 def _picture_moments(
     pipeline: Pipeline, weights: Mapping[str, Sequence[float]], rgb: Tensor, seed: int
 ) -> dict[str, Tensor]:
     """One picture's sums, on the CPU."""
-    settings = pipeline.sampling
-    control = encode_image(pipeline, rgb, settings).control
     watch = InputMoments(pipeline.network, weights)
-
-    def unquantized(_timestep: float) -> None:
-        watch.next_step()
-
-    with watch:
-        pipeline.sample(
-            pipeline.network,
-            control.to(pipeline.dtype),
-            pipeline.prompts,
-            settings,
-            noise=initial_noise(tuple(control.shape), seed),
-            patch_size=pipeline.patch_size,
-            bits_at=unquantized,
-        )
+    sample_watched(pipeline, watch, rgb, seed)
     return {name: total.cpu() for name, total in watch.sums.items()}

@@ -1,14 +1,15 @@
 """Second moments of the inputs of a running network's layers, summed up as it runs."""
 
-from collections.abc import Mapping, Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
-import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from planner.calibrate.layer_watch import TrajectoryWatch
 
 
-class InputMoments:
+class InputMoments(TrajectoryWatch):
     """Watches some layers over one sampling trajectory; a context manager.
 
     Works on any module that takes its input first.
@@ -26,30 +27,14 @@ class InputMoments:
     """
 
     def __init__(self, network: nn.Module, weights: Mapping[str, Sequence[float]]) -> None:
+        super().__init__()
         self._layers = {name: network.get_submodule(name) for name in weights}
         self._weights = weights
-        self._step = -1
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self.sums: dict[str, Tensor] = {}
 
-    def __enter__(self) -> Self:
+    def _register(self) -> Iterator[RemovableHandle]:
         for name, layer in self._layers.items():
-            self._hooks.append(layer.register_forward_pre_hook(self._watch(name)))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-
-    def next_step(self) -> None:
-        """Say that the calls from here on belong to the next step."""
-        self._step += 1
+            yield layer.register_forward_pre_hook(self._watch(name))
 
     def _watch(self, name: str) -> Any:
         def hook(_module: nn.Module, arguments: tuple[Any, ...]) -> None:

@@ -13,18 +13,20 @@ quantization is, three things follow to first order, each a squared norm:
   ``|A R|²`` has the expectation ``|A|²``, and only ``A R`` [out, k] is held.
 """
 
-from collections.abc import Sequence
-from types import TracebackType
-from typing import Any, Self
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils.hooks import RemovableHandle
+
+from planner.calibrate.layer_watch import LayerWatch
 
 SKETCH_COLUMNS = 32
 """k. The sketch of a gradient of rank 1, the worst case, deviates by sqrt(2 / k) of its norm."""
 
 
-class LayerGradients:
+class LayerGradients(LayerWatch):
     """Watches linear layers over the steps of a derivative; a context manager.
 
     Args:
@@ -45,32 +47,21 @@ class LayerGradients:
     def __init__(
         self, network: nn.Module, names: Sequence[str], *, steps: int, cotangents: int, seed: int
     ) -> None:
+        super().__init__()
         self._layers = [network.get_submodule(name) for name in names]
         self._sizes = [layer.get_parameter("weight").numel() for layer in self._layers]
         self._seed = seed
         self._step = 0
         self._cotangent = 0
-        self._hooks: list[torch.utils.hooks.RemovableHandle] = []
         self._sketches: dict[tuple[int, torch.device], Tensor] = {}
         shape = (len(names), steps, cotangents)
         self.output = torch.zeros(shape, dtype=torch.float64)
         self.activation = torch.zeros(shape, dtype=torch.float64)
         self._weight: list[list[Tensor | None]] = [[None] * cotangents for _ in names]
 
-    def __enter__(self) -> Self:
+    def _register(self) -> Iterator[RemovableHandle]:
         for index, layer in enumerate(self._layers):
-            self._hooks.append(layer.register_forward_hook(self._watch(index)))
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        value: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
+            yield layer.register_forward_hook(self._watch(index))
 
     def at(self, step: int, cotangent: int) -> None:
         """Say which step and cotangent the gradients from here on belong to."""
