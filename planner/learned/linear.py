@@ -3,11 +3,12 @@
     weight = Q(H(W s) - U V - local + step (F1 F2 + D)) + U V + local,    input H(x / s)
 
 with H the layer's rotation. ``Q`` rounds with a step per row, to the nearest level or as AdaRound
-learns. Learned are, each or not, the parts of `LEARNED_PARTS`. Steps and smoothing are learned as
-logarithms, updates in units of a step. What `FOLDED_PARTS` names becomes codes, steps, factors,
-smoothing and a factor on the steps of tokens (QArtSR, arXiv 2503.05584: its phi is 1 / s, its L1 L2
-is U V). A pack has no place for the others: bounds of every timestep, Kronecker maps of inputs,
-groups. A network with those is simulated.
+learns; where a pack's codes are not the nearest (GPTQ), weights begin on their levels. Learned are,
+each or not, the parts of `LEARNED_PARTS`. Steps and smoothing are learned as logarithms, updates in
+units of a step. What `FOLDED_PARTS` names becomes codes, steps, factors, smoothing and a factor on
+the steps of tokens (QArtSR, arXiv 2503.05584: its phi is 1 / s, its L1 L2 is U V). A pack has no
+place for the others: bounds of every timestep, Kronecker maps of inputs, groups. A network with
+those is simulated.
 """
 
 from collections.abc import Collection, Hashable, Iterator
@@ -103,6 +104,7 @@ class LearnedLinear(QuantizableLinear):
         self.signs: Tensor | None
         self.local: Tensor | None
         self.frozen: Tensor | None
+        self.nudge: Tensor | None
         local = start.local_factors
         for name, constant in {
             "weight": weight.float(),
@@ -112,6 +114,7 @@ class LearnedLinear(QuantizableLinear):
             "first_smoothing": start.smoothing,
             "local": None if local is None else local_product(local),
             "frozen": None,
+            "nudge": None,
         }.items():
             self.register_buffer(name, constant, persistent=False)
         rows, columns = weight.shape
@@ -155,6 +158,7 @@ class LearnedLinear(QuantizableLinear):
         self.tokens = TokenQuantizer(
             activation_scale, _bounds(parts), steps, factor=start.token_step
         )
+        self.nudge = self._to_codes(start)
         self.rounding: AdaRound | None = None
         self.transform: KroneckerMap | None = None
         if "transform" in parts:
@@ -299,7 +303,23 @@ class LearnedLinear(QuantizableLinear):
             residual = residual + self._step()[:, None] * (self.update_up @ self.update_down)
         if self.update is not None:
             residual = residual + self._step()[:, None] * self.update
+        if self.nudge is not None:
+            residual = residual + self._step()[:, None] * self.nudge
         return residual
+
+    @torch.no_grad()
+    def _to_codes(self, start: QuantizedWeight) -> Tensor | None:
+        """What the residual lacks to round to the pack's codes, [out, in], in units of a step.
+
+        None where it lacks nothing. GPTQ leaves many weights on levels that are not their nearest.
+        """
+        residual, codes = self._residual(), start.unpacked_codes()
+        elsewhere = encode_rows(residual, start.scale, start.weight_bits) != codes
+        if not bool(elsewhere.any()):
+            return None
+        divisor = torch.where(start.scale > 0, start.scale, torch.inf)[:, None]
+        level = codes.float() - (2**start.weight_bits - 1) / 2
+        return torch.where(elsewhere, level - residual / divisor, 0)
 
 
 def _bounds(parts: Collection[LearnedPart]) -> Bounds:

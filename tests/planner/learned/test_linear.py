@@ -1,8 +1,11 @@
 """A layer that learns begins as a pack has it, and ends as a pack can have it."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
+from artifacts.codec.bitpack import pack_codes
 from artifacts.codec.gaussian_quantizer import dequantize_rows, quantize_rows
 from planner.learned.linear import FOLDED_PARTS, LEARNED_PARTS, LearnedLinear
 from planner.learned.plan import DEFAULT_PARTS
@@ -76,6 +79,22 @@ def test_without_having_learned_it_is_the_pack_to_the_bit(kind, parts):
         assert (tensor is None) == (other is None), part
         if tensor is not None:
             assert torch.equal(tensor, other), part
+
+
+@pytest.mark.parametrize("parts", [DEFAULT_PARTS, ROUNDED])
+def test_codes_that_are_not_the_nearest_are_where_it_begins(parts):
+    plain, _ = make("rotated")
+    moved = plain.unpacked_codes().clone()
+    moved[::3, ::2] = (moved[::3, ::2] + 1).clamp(max=15)
+    start = replace(plain, codes=pack_codes(moved, 4))
+    weight, bias = make_weight()
+    layer = LearnedLinear(
+        start, weight, bias.bfloat16(), "gaussian", parts=parts, update_rank=4, seed=1
+    )
+    expected = ReferenceLinear(start, "gaussian")(inputs(), 4)
+    torch.testing.assert_close(layer(inputs(), 4), expected, rtol=1e-4, atol=1e-4)
+    assert torch.equal(layer.folded().codes, start.codes)
+    assert make("rotated")[1].nudge is None
 
 
 def disturb(layer):
