@@ -1,14 +1,17 @@
 """A table of modulations from the checkpoint to the picture, through the real commands."""
 
 import json
+import re
 import shutil
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
 import pyvips
 from typer.testing import CliRunner
 
+import qdit4sr
 from planner.cli.app import app as qplan
 from runtime.cli.app import app as qrun
 from runtime.evaluation.methods import ModelOptions, pack_methods
@@ -140,3 +143,19 @@ def test_eval_reads_the_source(shared, photo):
 
 def never(**options):
     raise AssertionError("loaded")
+
+
+def test_what_the_readme_does_from_python_works_with_such_a_pack(
+    shared, photo, tmp_path, monkeypatch
+):
+    _, _, table, _ = shared
+    text = (Path(__file__).parents[2] / "README.md").read_text()
+    (block,) = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    monkeypatch.chdir(tmp_path)
+    Path("artifacts/demo").mkdir(parents=True)
+    shutil.copy(photo, "artifacts/demo/photo.png")
+    monkeypatch.setattr(qdit4sr, "build", lambda _source, out, **_: shutil.copytree(table, out))
+    names = {}
+    exec(block, names)
+    assert names["image"].size == (32, 24)
+    assert Path("photo_x4.png").is_file()
