@@ -87,7 +87,7 @@ def probe_passes(cotangents: int) -> int:
     return 3 + 2 * cotangents
 
 
-def probe_operations(
+def forward_operations(
     architecture: Architecture,
     sampling: SamplingDefaults,
     *,
@@ -95,9 +95,10 @@ def probe_operations(
     vae_factor: int,
     pictures: int,
     crop_px: int,
-    cotangents: int,
 ) -> float:
-    """Floating-point operations of a probe, before there is a pipeline to run it.
+    """Floating-point operations of one pass forwards a step, before there is a pipeline to run it.
+
+    Times `probe_passes` they are a probe's, times `moments_passes` those of second moments.
 
     Args:
         architecture: the network.
@@ -106,27 +107,11 @@ def probe_operations(
         vae_factor: image pixels that one latent pixel spans along a side.
         pictures: how many.
         crop_px: side of a low-resolution picture, at most what fills one tile.
-        cotangents: random directions per picture.
     """
     settings = UpscaleSettings.from_manifest(sampling)
-    operations = _trajectory_operations(architecture, settings, text_tokens, vae_factor, crop_px)
-    return pictures * probe_passes(cotangents) * operations
-
-
-def moments_operations(
-    architecture: Architecture,
-    sampling: SamplingDefaults,
-    *,
-    text_tokens: int,
-    vae_factor: int,
-    pictures: int,
-    crop_px: int,
-    groups: int,
-) -> float:
-    """The same of second moments, measured in so many groups of layers."""
-    settings = UpscaleSettings.from_manifest(sampling)
-    operations = _trajectory_operations(architecture, settings, text_tokens, vae_factor, crop_px)
-    return pictures * moments_passes(groups) * operations
+    return pictures * _trajectory_operations(
+        architecture, settings, text_tokens, vae_factor, crop_px
+    )
 
 
 def _cost(pipeline: Pipeline, images: int, crop_px: int) -> Cost:

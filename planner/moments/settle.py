@@ -12,7 +12,7 @@ import torch
 
 from artifacts.checkpoint.reader import Checkpoint
 from planner.build.base_model import BaseModel
-from planner.calibrate.cost import moments_operations
+from planner.calibrate.cost import forward_operations, moments_passes
 from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
 from planner.probe.default_recipe import MOST_OPERATIONS
@@ -73,12 +73,12 @@ def _operations(
 ) -> float:
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
-    return moments_operations(
+    groups = len(group_layers(architecture, moment_owners(checkpoint, settings)))
+    return moments_passes(groups) * forward_operations(
         architecture,
         base.sampling,
         text_tokens=len((base.prompts or {})["positive.embeds"]),
         vae_factor=vae_factor(base),
         pictures=probe.pictures,
         crop_px=probe.crop_px or default_crop_px(base),
-        groups=len(group_layers(architecture, moment_owners(checkpoint, settings))),
     )

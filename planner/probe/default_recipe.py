@@ -13,7 +13,7 @@ import torch
 
 from artifacts.family import Architecture
 from planner.build.base_model import BaseModel
-from planner.calibrate.cost import probe_operations
+from planner.calibrate.cost import forward_operations, probe_passes
 from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.probe.run import ProbeSettings, check_size
 from planner.recipe_choice import FROM_FILE, RecipeChoice, fallback, recipe_without_base
@@ -51,14 +51,13 @@ def default_recipe(
         check_size(architecture, base.sampling.min_side_px, factor, crop_px)
     except UsageError as cause:
         return fallback(f"cannot probe: {cause}")
-    operations = probe_operations(
+    operations = probe_passes(probe.cotangents) * forward_operations(
         architecture,
         base.sampling,
         text_tokens=len(base.prompts["positive.embeds"]),
         vae_factor=factor,
         pictures=probe.pictures,
         crop_px=crop_px,
-        cotangents=probe.cotangents,
     )
     most = MOST_OPERATIONS.get(device.type, inf)
     if operations > most:
