@@ -15,6 +15,7 @@ COLUMNS = {
     "octave_coarse_db": "coarse",
     "octave_middle_db": "middle",
     "octave_fine_db": "fine",
+    "fsim_change": "FSIM less the unquantized",
 }
 
 
@@ -77,4 +78,5 @@ def _interval(same: Sequence[Content], metric: str) -> str:
         for index in range(len(same[0]["values"][metric]))
     ]
     found: Interval = mean_interval(per_image(images))
-    return f"{found.mean:.2f} [{found.low:.2f}, {found.high:.2f}]"
+    digits = "+.4f" if metric == "fsim_change" else ".2f"
+    return f"{found.mean:{digits}} [{found.low:{digits}}, {found.high:{digits}}]"

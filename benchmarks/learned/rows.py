@@ -6,14 +6,16 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from artifacts.pack.reader import Pack, open_pack
+from benchmarks.learned.structure import Structure, changes
 from benchmarks.quality.compare import device_label, to_stderr
-from benchmarks.quality.measure import Bench, Sampling, make_bench, measure
+from benchmarks.quality.measure import Bench, Sampling, make_bench, measure, measure_baselines
 from benchmarks.quality.packs import PackMaker
 from benchmarks.quality.rows import Row, recipe_rows
 from benchmarks.quality.store import Content, RowStore, key_of
@@ -54,7 +56,9 @@ class LearnedRows:
             pictures=False,
         )
         self.ranks = Ranks(*map(int, arguments.ranks.split("+")))
-        self.bench: Bench = make_bench(sampling, work, _quiet, self.device)
+        self.bench: Bench = replace(
+            make_bench(sampling, work, _quiet, self.device), metrics=Structure()
+        )
         self.maker = PackMaker(
             sampling.model, work, steps=sampling.steps, guidance=1.0, device=self.device
         )
@@ -98,11 +102,16 @@ class LearnedRows:
                     values = measure(self.bench, network, bits_at, _quiet)
         content = {
             "row": {"target": target, "method": method, "seed": seed},
-            "values": values,
+            "values": values | {"fsim_change": changes(values["truth_fsim"], self._unquantized)},
             "device": device_label(self.device),
             **facts,
         }
         return self.store.save(name, key, content)
+
+    @cached_property
+    def _unquantized(self) -> list[list[float]]:
+        """FSIM of the unquantized network's pictures to the truth."""
+        return measure_baselines(self.bench)["full-precision"]["truth_fsim"]
 
     @contextmanager
     def _learned(
@@ -138,18 +147,18 @@ class LearnedRows:
         work.remove()
 
     def _plan(self, method: str, seed: int) -> LearningPlan:
-        """A method's plan; without learning block by block the whole gets all the steps."""
+        """A method's plan; what learns only block by block, or only the whole, gets all steps."""
         arguments = self.arguments
         blocks = len(self.bench.pipeline.network.recomputable)  # type: ignore[attr-defined]
         plan = LEARNED_RECIPES[method].learning(seed=seed, batch=arguments.batch)
         if arguments.budget is not None:
             return budgeted(plan, arguments.budget, blocks)
-        whole: int = arguments.whole_steps
-        if plan.order == "none":
-            whole += blocks * arguments.block_steps
+        each, whole = arguments.block_steps, arguments.whole_steps
         if not plan.whole_steps:  # a method that learns block by block alone, or searches
-            whole = 0
-        return replace(plan, block_steps=arguments.block_steps, whole_steps=whole)
+            each, whole = each + whole // blocks, 0
+        elif plan.order == "none":
+            whole += blocks * each
+        return replace(plan, block_steps=each, whole_steps=whole)
 
     def _row(self, target: str, method: str) -> Row:
         """The row of `benchmarks.quality` that a method is, or starts from."""
@@ -176,6 +185,8 @@ def budgeted(plan: LearningPlan, budget: int, blocks: int) -> LearningPlan:
     """
     if plan.order == "none":
         return replace(plan, whole_steps=budget if plan.parts else 0)
+    if plan.order == "reversed" and not plan.whole_steps:
+        return replace(plan, block_steps=budget // blocks)
     if plan.order == "reversed":
         steps = max(1, budget // 2 // blocks)
         return replace(plan, block_steps=steps, whole_steps=max(1, budget - blocks * steps))

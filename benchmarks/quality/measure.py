@@ -10,6 +10,7 @@ import hashlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -79,6 +80,16 @@ class Sampling:
         }
 
 
+class Metrics(Protocol):
+    """Of pictures, [1, 3, H, W] in 0 ... 1."""
+
+    def to_reference(self, picture: Tensor, reference: Tensor) -> dict[str, float]:
+        """How near a picture is to the unquantized network's."""
+
+    def to_truth(self, picture: Tensor, truth: Tensor) -> dict[str, float]:
+        """How near a picture is to the truth."""
+
+
 class PictureMetrics:
     """FSIM, GMSD and PIQE of pyiqa (extra ``eval``)."""
 
@@ -127,7 +138,7 @@ class Bench:
     cases: list[Case]
     encoded: list[EncodedImage]
     references: list[list[Tensor]]
-    metrics: PictureMetrics | None
+    metrics: Metrics | None
     _pictures: dict[tuple[int, int], Tensor] = field(default_factory=dict)
 
     def sample(self, network: DiT4SR, bits_at: BitsAt, case: int, seed: int) -> Tensor:

@@ -23,6 +23,19 @@ LEARNED_RECIPES: dict[str, LearnedRecipe] = {
     "qartsr-whole": LearnedRecipe(
         "qartsr without learning blocks one by one", "svdquant", {"order": "none"}
     ),
+    "qartsr-blocks": LearnedRecipe(
+        "qartsr without learning all blocks together afterwards", "svdquant", {"whole_steps": 0}
+    ),
+    "qartsr-no-rounding": LearnedRecipe(
+        "qartsr without the low-rank update inside the rounding",
+        "svdquant",
+        {"parts": ("steps", "factors", "smoothing")},
+    ),
+    "qartsr-no-smoothing": LearnedRecipe(
+        "qartsr whose smoothing does not learn",
+        "svdquant",
+        {"parts": ("steps", "factors", "rounding")},
+    ),
     "q-diffusion": LearnedRecipe(
         "Q-Diffusion: AdaRound block by block on all timesteps, then bounds of activations",
         "rtn",

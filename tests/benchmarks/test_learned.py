@@ -3,10 +3,12 @@
 import json
 
 import pytest
+import torch
 
 from benchmarks.learned.__main__ import COMPARED, MODEL, main, parse
 from benchmarks.learned.report import read_rows, table, to_json
 from benchmarks.learned.rows import budgeted
+from benchmarks.learned.structure import Structure, changes
 from planner.learned.recipes import LEARNED_RECIPES
 from planner.recipes import RECIPES
 
@@ -44,6 +46,8 @@ def test_a_method_learns_from_a_recipes_pack_and_is_read_the_second_time(tmp_pat
     assert [row["row"]["method"] for row in rows] == ["ptq4dit", "efficientdm"]
     assert [row["simulated"] for row in rows] == [None, "timestep-bounds"]
     assert all(row["images"] == 2 for row in rows)
+    for row in rows:  # at 4 bits pictures change, and not beyond recognition
+        assert 0 < abs(row["values"]["fsim_change"][0][0]) < 0.2
     assert main([*arguments, "--finished"]) == 0
     assert capsys.readouterr().out == first
     assert main([*SMALL, "--methods", "q-dit", *arguments[-2:], "--finished"]) == 0
@@ -56,6 +60,18 @@ def test_a_budget_is_the_same_for_every_method_that_learns(method):
     of_layer = {"none": 0, "forward": 1, "reversed": 8}[plan.order]
     blocks = of_layer * plan.block_steps
     assert blocks + plan.whole_steps == (96 if plan.parts else 0)
+
+
+def test_changes_are_of_the_same_case_and_noise():
+    assert changes([[0.5, 0.75]], [[0.25, 1.0]]) == [[0.25, -0.25]]
+
+
+def test_structure_of_the_truth_itself_is_whole_and_falls_with_blur():
+    picture = torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    blurred = torch.nn.functional.avg_pool2d(picture, 5, 1, 2)
+    found = [Structure().to_truth(p, picture)["truth_fsim"] for p in (picture, blurred)]
+    assert found[0] == pytest.approx(1)
+    assert found[1] < 0.9
 
 
 def test_all_are_methods():
