@@ -334,9 +334,11 @@ def test_the_report_says_what_became_of_every_variant(switch, monkeypatch):
 
 def test_processors_with_amx_keep_onednns_products_and_prepare_inputs(switch, monkeypatch):
     switch(None)
+    features = dict(kernels.processor_features())
+    monkeypatch.setattr(kernels, "processor_features", lambda: features | {"amx_int8": False})
     fastest = native_kernels().kernels
     kernels._chosen.cache_clear()
-    monkeypatch.setattr(kernels, "processor_features", lambda: {"amx_int8": True})
+    monkeypatch.setattr(kernels, "processor_features", lambda: features | {"amx_int8": True})
     choice = native_kernels()
     assert choice.kernels is None
     assert choice.preparing is fastest
@@ -383,9 +385,10 @@ def test_every_choice_runs_one_layer_alone(variant):
         "layer = backend.make_layer(random_weight('layer', 24, 96), record);"
         "print(layer(torch.ones(3, 96), 4).shape, type(layer).__name__)"
     )
+    path = os.pathsep.join([str(Path.cwd()), os.environ.get("PYTHONPATH", "")])
     run = subprocess.run(
         [sys.executable, "-c", code],
-        env={**os.environ, SWITCH: variant, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+        env={**os.environ, SWITCH: variant, "OMP_NUM_THREADS": "1", "PYTHONPATH": path},
         capture_output=True,
         text=True,
         check=True,
