@@ -75,7 +75,7 @@ class LearnedRows:
         row = self._row(target, method)
         parts = {
             "row": row.settings(),
-            "plan": None if plan is None else asdict(plan),
+            "plan": None if plan is None else _settings(plan),
             "sampling": self.bench.sampling.key_parts(),
         }
         if learns and self.arguments.pictures != IMAGES:
@@ -193,6 +193,14 @@ def budgeted(plan: LearningPlan, budget: int, blocks: int) -> LearningPlan:
     if not plan.whole_steps:
         return replace(plan, block_steps=budget)
     return replace(plan, block_steps=budget // 2, whole_steps=budget - budget // 2)
+
+
+def _settings(plan: LearningPlan) -> dict[str, Any]:
+    """A plan as JSON values; `result` is left out as before there was a choice of it."""
+    found = asdict(plan)
+    if plan.result == LearningPlan.result:
+        del found["result"]
+    return found
 
 
 def _tell(facts: dict[str, Any], learned: Learned, images: int) -> None:

@@ -8,14 +8,15 @@ squared error over its own energy.
 import math
 import re
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
 
 from planner.learned.adaround import beta_at
 from planner.learned.block_samples import (
@@ -29,7 +30,7 @@ from planner.learned.linear import LearnedLinear, LearnedPart, Trainable
 from planner.learned.plan import LearningPlan
 from planner.learned.stages import Stage, stages
 from planner.learned.student import Student
-from planner.learned.trajectories import Evaluations, Trajectories, guided_velocity
+from planner.learned.trajectories import Evaluations, Loops, Trajectories, guided_velocity
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Prompts
 
@@ -61,8 +62,8 @@ class Learned:
     """What came of it.
 
     Attributes:
-        before_db, after_db: ``10 log10(|v|² / |v - v_q|²)`` of the velocities of pictures that were
-            kept apart, all steps together.
+        before_db, after_db: ``10 log10(|v|² / |v - v_q|²)`` of the plan's results for pictures that
+            were kept apart: velocities, all steps together, or final latents.
         losses: mean loss of every stage, by name.
     """
 
@@ -121,20 +122,27 @@ class Learner:
 
     @torch.no_grad()
     def fidelity_db(self, pictures: Trajectories) -> float:
-        """How near the quantized velocities are to the unquantized, in dB."""
+        """How near the quantized results are to the unquantized, in dB."""
         self.student.activate(range(len(self.student.groups)))
-        error = self._error(list(pictures.all(self.plan.batch)))
+        if self.plan.result == "latent":
+            loops = pictures.all_loops(self.plan.batch)
+            error = self._error((self._final_latent(one), one.result) for one in loops)
+        else:
+            error = self._velocity_error(pictures.all(self.plan.batch))
         return -10 * math.log10(error) if error else math.inf
 
+    def _velocity_error(self, every: Iterable[Evaluations]) -> float:
+        network = self.student.network
+        return self._error((self._velocity(network, inputs), inputs.velocity) for inputs in every)
+
     @torch.no_grad()
-    def _error(self, every: Sequence[Evaluations]) -> float:
-        """Squared error of the quantized velocities over the energy of the unquantized."""
+    def _error(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> float:
+        """Squared error of all that is found over the energy of all that is wanted."""
         signal = noise = 0.0
         with self.student.frozen():
-            for inputs in every:
-                difference = self._velocity(self.student.network, inputs) - inputs.velocity
-                signal += float(inputs.velocity.double().square().sum())
-                noise += float(difference.double().square().sum())
+            for found, wanted in pairs:
+                signal += float(wanted.double().square().sum())
+                noise += float((found - wanted).double().square().sum())
         return noise / signal
 
     def _choose_groups(self, pictures: Trajectories) -> None:
@@ -146,7 +154,7 @@ class Learner:
 
         def error(groups: Groups) -> float:
             self.student.set_groups(groups)
-            return self._error(inputs)
+            return self._velocity_error(inputs)
 
         shapes = {
             layer.name: (layer.weight.shape[0], layer.weight.shape[1])
@@ -194,6 +202,9 @@ class Learner:
             if samples:
                 index = int(torch.randint(len(samples), (), generator=generator))
                 loss = self._block_loss(stage, samples[index])
+            elif stage.block is None and self.plan.result == "latent":
+                loops = pictures.draw_loops(self.plan.batch, generator)
+                loss = relative_error(self._final_latent(loops), loops.result)
             else:
                 loss = self._loss(stage, pictures.draw(self.plan.batch, generator))
             loss = loss + self._undecided(layers, step / stage.steps)
@@ -283,6 +294,21 @@ class Learner:
         assert result is not None
         error = relative_error(result, inputs.velocity)
         return mean_relative_error(found, wanted) + self.plan.result_weight * error
+
+    def _final_latent(self, loops: Loops) -> Tensor:
+        """What the quantized network's own loop ends in, from the same noise [B, C, h, w].
+
+        Backwards every step is computed again, so that one step's activations are kept.
+        """
+        latent = loops.steps[0].latent
+        for inputs, change in zip(loops.steps, loops.changes, strict=True):
+            velocity = checkpoint(self._velocity_at, latent, inputs, use_reentrant=False)
+            latent = latent + change * velocity
+        return latent
+
+    def _velocity_at(self, latent: Tensor, inputs: Evaluations) -> Tensor:
+        """The quantized network's velocity of another latent at the step of ``inputs``."""
+        return self._velocity(self.student.network, replace(inputs, latent=latent))
 
     def _velocity(self, network: LatentNetwork, inputs: Evaluations) -> Tensor:
         bits = self.student.bits_at(inputs.timestep)

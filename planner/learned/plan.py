@@ -11,6 +11,8 @@ from schemas.errors import UsageError
 
 Order = Literal["reversed", "forward", "none"]
 ORDERS: tuple[Order, ...] = get_args(Order)
+Result = Literal["velocity", "latent"]
+RESULTS: tuple[Result, ...] = get_args(Result)
 DEFAULT_PARTS: tuple[LearnedPart, ...] = ("steps", "factors", "rounding", "smoothing")
 
 
@@ -27,6 +29,9 @@ class LearningPlan:
         block_draws: where a block learns by its own output alone, from how many batches of inputs,
             spread evenly over the sampling loop and kept meanwhile.
         whole_steps: optimizer steps of all blocks together afterwards, on the result alone.
+        result: what that is: the ``velocity`` of one step of the sampling loop, drawn at random, or
+            the final ``latent`` of the whole loop, which costs as many passes as it has steps and
+            counts what errors of one step do to the next.
         parts: what is learned in every layer.
         whole_parts: what is learned of all blocks together, if that is something else.
         layers, whole_layers: regular expressions, found in the names of layers that learn while
@@ -48,6 +53,7 @@ class LearningPlan:
     block_steps: int = 16
     block_draws: int = 16
     whole_steps: int = 64
+    result: Result = "velocity"
     parts: tuple[LearnedPart, ...] = DEFAULT_PARTS
     whole_parts: tuple[LearnedPart, ...] = ()
     layers: str = ""
@@ -65,6 +71,8 @@ class LearningPlan:
             raise UsageError(f"order {self.order!r}", hint="one of: " + ", ".join(ORDERS))
         if self.balance not in BALANCES:
             raise UsageError(f"balance {self.balance!r}", hint="one of: " + ", ".join(BALANCES))
+        if self.result not in RESULTS:
+            raise UsageError(f"result {self.result!r}", hint="one of: " + ", ".join(RESULTS))
         unknown = [part for part in self.all_parts if part not in LEARNED_PARTS]
         if unknown or not (self.parts or self.groups):
             raise UsageError(

@@ -31,6 +31,21 @@ class Evaluations:
     velocity: Tensor
 
 
+@dataclass(frozen=True, eq=False)
+class Loops:
+    """Several pictures' whole sampling loops.
+
+    Attributes:
+        steps: of the loop, as the unquantized network went through it.
+        changes: what sigma changes by in every step.
+        result: final latents of the unquantized network [B, C, h, w].
+    """
+
+    steps: Sequence[Evaluations]
+    changes: Sequence[float]
+    result: Tensor
+
+
 class Trajectories:
     """The sampling loops of some pictures, all of one size.
 
@@ -49,7 +64,7 @@ class Trajectories:
         done: Callable[[int], None] = lambda _count: None,
     ) -> None:
         self._controls = torch.cat(list(controls))
-        latents, velocities = [], []
+        latents, velocities, results = [], [], []
         for index, control in enumerate(controls):
             noise = initial_noise(tuple(control.shape), seed + index)
             image = SampledImage(
@@ -59,10 +74,13 @@ class Trajectories:
             stack = torch.cat(found.latents)  # [steps + 1, C, h, w]
             changes = torch.tensor(found.changes, device=stack.device)[:, None, None, None]
             latents.append(stack[:-1])
+            results.append(stack[-1])
             velocities.append(stack.diff(dim=0) / changes)
             self.timesteps = tuple(found.timesteps.tolist())
+            self._changes = found.changes
             done(index + 1)
         self._latents, self._velocities = torch.stack(latents), torch.stack(velocities)
+        self._results = torch.stack(results)
 
     def __len__(self) -> int:
         return len(self._controls)
@@ -72,6 +90,20 @@ class Trajectories:
         step = int(torch.randint(len(self.timesteps), (), generator=generator))
         chosen = torch.randint(len(self), (batch,), generator=generator)
         return self.at(step, chosen)
+
+    def draw_loops(self, batch: int, generator: torch.Generator) -> Loops:
+        """The whole loops of ``batch`` pictures."""
+        return self.loops(torch.randint(len(self), (batch,), generator=generator))
+
+    def loops(self, chosen: Tensor) -> Loops:
+        """The whole loops of pictures ``chosen`` [B]."""
+        steps = [self.at(step, chosen) for step in range(len(self.timesteps))]
+        return Loops(steps, self._changes, self._results[chosen.to(self._results.device)])
+
+    def all_loops(self, batch: int) -> Iterator[Loops]:
+        """Every picture's whole loop."""
+        for chosen in torch.arange(len(self)).split(batch):
+            yield self.loops(chosen)
 
     def all(self, batch: int) -> Iterator[Evaluations]:
         """Every picture at every step."""
