@@ -13,13 +13,15 @@ from setuptools.command.bdist_wheel import bdist_wheel
 from setuptools.command.build_ext import build_ext
 
 FOLDER = Path("runtime/backends/cpu/native")
+AVX512 = [
+    *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
+    *("-mfma", "-mprefer-vector-width=512"),
+]
 VARIANTS = {
     "avx2": ["-mavx2", "-mfma"],
     "avx_vnni": ["-mavx2", "-mfma", "-mavxvnni"],
-    "avx512_vnni": [
-        *("-mavx512f", "-mavx512bw", "-mavx512dq", "-mavx512vl", "-mavx512vnni"),
-        *("-mfma", "-mprefer-vector-width=512"),
-    ],
+    "avx512_vnni": AVX512,
+    "avx512_bf16": [*AVX512, "-mavx512bf16"],
 }
 FLAGS = ["-std=c++17", "-O3", "-fopenmp", "-fvisibility=hidden", "-Wno-psabi"]
 

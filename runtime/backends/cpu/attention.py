@@ -1,7 +1,7 @@
-"""Softmax attention on the compiled kernels: float32 inside, whatever goes in.
+"""Softmax attention on the compiled kernels.
 
-Taken where it was measured faster than torch's. With bfloat16 inputs that is every processor that
-does not multiply bfloat16 itself: torch's own attention in bfloat16 is slow there.
+Float32 inside, whatever goes in; the variant for processors that multiply bfloat16 (AVX-512) takes
+bfloat16 as it is. Faster than torch's wherever the kernels compute at all; with AMX they do not.
 """
 
 import torch
@@ -11,10 +11,7 @@ from torch.utils._python_dispatch import is_in_torch_dispatch_mode
 from runtime.backends.cpu.arguments import AttentionArguments, AttentionTensor
 from runtime.backends.cpu.kernels import Kernels, address, native_kernels, threads
 from runtime.backends.cpu.scratch import scratch
-from runtime.processor import multiplies_bfloat16
 
-_FASTER = frozenset({"avx2"})
-"""Variants of the kernels whose attention was measured to be faster than torch's."""
 _LARGEST_HEAD = 128
 
 
@@ -31,10 +28,8 @@ def attention_kernels(q: Tensor, k: Tensor, v: Tensor) -> Kernels | None:
     needs_gradient = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
     if needs_gradient or not q.dtype == k.dtype == v.dtype or k.shape != v.shape:
         return None
-    if q.dtype != torch.float32 and (q.dtype != torch.bfloat16 or multiplies_bfloat16()):
-        return None
     kernels = native_kernels().kernels
-    if kernels is None or kernels.variant not in _FASTER:
+    if kernels is None or q.dtype not in (torch.float32, torch.bfloat16):
         return None
     fits = q.shape[-1] <= _LARGEST_HEAD and q.shape[-1] % kernels.panel == 0 and k.shape[2] > 0
     return kernels if fits else None

@@ -28,7 +28,7 @@ from runtime.backends.cpu.arguments import (
 from runtime.processor import processor_features
 from schemas.errors import UsageError
 
-VARIANTS = ("avx512_vnni", "avx_vnni", "avx2")
+VARIANTS = ("avx512_bf16", "avx512_vnni", "avx_vnni", "avx2")
 """The fastest first."""
 WITHOUT = "onednn"
 SWITCH = "QDIT4SR_CPU_KERNELS"

@@ -44,8 +44,10 @@ RUNNING = [one for one in map(load_variant, VARIANTS) if isinstance(one, Kernels
 every_variant = pytest.mark.parametrize("native", RUNNING, ids=[one.variant for one in RUNNING])
 
 # Scores are sums of 64 products, weights come from an exponential good to 2e-7: 100 dB and more.
-# The worth of attention's own bfloat16 elsewhere is 50 dB, which is the least that it must have.
 ATTENTION_DB = 100
+# Of bfloat16, whose results have 8 bits.
+BFLOAT16_DB = 50
+MULTIPLIES_BFLOAT16 = "avx512_bf16"
 
 
 def snr_db(actual, reference):
@@ -219,14 +221,31 @@ def test_attention_is_attention(native, queries, keys, size, sharpness):
 
 
 @every_variant
+@pytest.mark.parametrize("sharpness", [1, 4, 30])
+@pytest.mark.parametrize(
+    ("queries", "keys", "size"), [(1, 1, 32), (13, 300, 64), (97, 129, 64), (7, 31, 128)]
+)
+def test_attention_in_bfloat16_is_as_near_as_torchs(native, queries, keys, size, sharpness):
+    q = (sharpness * normal(2, 3, queries, size)).bfloat16()
+    k, v = (normal(2, 3, keys, size, seed=seed).bfloat16() for seed in (1, 2))
+    expected = F.scaled_dot_product_attention(q.double(), k.double(), v.double())
+    found = snr_db(attend(native, q, k, v), expected)
+    assert found > BFLOAT16_DB
+    assert found >= snr_db(F.scaled_dot_product_attention(q, k, v), expected) - 1
+
+
+@every_variant
 @pytest.mark.parametrize("gain", [1, 4])
 def test_attention_on_what_a_trained_network_attends_with(native, gain, monkeypatch):
     """The bundled model's queries and keys, as they are and with logits four times larger."""
-    found = []
+    found, in_bfloat16 = [], []
 
     def attention(_kernels, q, k, v):
         expected = F.scaled_dot_product_attention(gain * q.double(), k.double(), v.double())
         found.append(snr_db(attend(native, gain * q, k, v), expected))
+        rounded = ((gain * q).bfloat16(), k.bfloat16(), v.bfloat16())
+        of_those = F.scaled_dot_product_attention(*(x.double() for x in rounded))
+        in_bfloat16.append(snr_db(attend(native, *rounded), of_those))
         return expected.float()
 
     monkeypatch.setattr("runtime.network.attention.attention_kernels", lambda q, k, v: native)
@@ -240,6 +259,7 @@ def test_attention_on_what_a_trained_network_attends_with(native, gain, monkeypa
         sample_latent(pipeline, encode_image(pipeline, image, settings).control, settings)
     assert len(found) >= 9
     assert min(found) > ATTENTION_DB
+    assert min(in_bfloat16) > BFLOAT16_DB
 
 
 @every_variant
@@ -250,7 +270,10 @@ def test_attention_takes_any_strides_and_bfloat16(native):
     assert torch.equal(y, attend(native, q.contiguous(), k.contiguous(), v.contiguous()))
     narrow = attend(native, q.bfloat16(), k.bfloat16(), v.bfloat16())
     wide = attend(native, *(x.bfloat16().float() for x in (q, k, v)))
-    assert torch.equal(narrow, wide.bfloat16())
+    if native.variant == MULTIPLIES_BFLOAT16:
+        assert snr_db(narrow, wide) > BFLOAT16_DB
+    else:
+        assert torch.equal(narrow, wide.bfloat16())
 
 
 @every_variant
@@ -266,11 +289,11 @@ def test_attention_is_left_to_torch_where_the_kernels_cannot(monkeypatch):
     fit = normal(1, 2, 5, 64)
     found = Choice(Kernels("avx2", 16, None), {})
     monkeypatch.setattr("runtime.backends.cpu.attention.native_kernels", lambda: found)
-    monkeypatch.setattr("runtime.backends.cpu.attention.multiplies_bfloat16", lambda: True)
-    assert attention_kernels(fit, fit, fit) is found.kernels
-    with_gradient = fit.clone().requires_grad_()
     narrow, odd, none = fit.bfloat16(), normal(1, 2, 5, 24), normal(1, 2, 0, 64)
-    for q, k in ((with_gradient, fit), (narrow, narrow), (odd, odd), (fit, none), (fit, narrow)):
+    for q in (fit, narrow):
+        assert attention_kernels(q, q, q) is found.kernels
+    with_gradient, half = fit.clone().requires_grad_(), fit.half()
+    for q, k in ((with_gradient, fit), (half, half), (odd, odd), (fit, none), (fit, narrow)):
         assert attention_kernels(q, k, k) is None
 
 
@@ -293,17 +316,21 @@ def test_the_switch_names_a_variant_or_none(switch):
     switch(WITHOUT)
     assert str(native_kernels()) == f"no compiled kernels: all left out by {SWITCH}=onednn"
     switch("abacus")
-    with pytest.raises(UsageError, match="one of auto, avx512_vnni"):
+    with pytest.raises(UsageError, match="one of auto, avx512_bf16, avx512_vnni"):
         native_kernels()
 
 
 def test_the_first_variant_that_runs_is_taken(switch, monkeypatch):
     switch(None)
-    answers = {"avx512_vnni": "not built", "avx_vnni": Kernels("avx_vnni", 16, None)}
+    answers = {
+        "avx512_bf16": "not built",
+        "avx512_vnni": "not built",
+        "avx_vnni": Kernels("avx_vnni", 16, None),
+    }
     monkeypatch.setattr(kernels, "load_variant", answers.__getitem__)
     monkeypatch.setattr(kernels, "processor_features", dict)
     assert str(native_kernels()) == "compiled kernels avx_vnni"
-    assert native_kernels().reasons == {"avx512_vnni": "not built"}
+    assert native_kernels().reasons == dict.fromkeys(("avx512_bf16", "avx512_vnni"), "not built")
     switch("avx512_vnni")
     with pytest.raises(UsageError, match="not built"):
         native_kernels()
@@ -312,6 +339,7 @@ def test_the_first_variant_that_runs_is_taken(switch, monkeypatch):
 def test_the_report_says_what_became_of_every_variant(switch, monkeypatch):
     switch(None)
     answers = {
+        "avx512_bf16": "needs other instructions",
         "avx512_vnni": "needs other instructions",
         "avx_vnni": Kernels("avx_vnni", 16, None),
         "avx2": Kernels("avx2", 16, None),
@@ -319,14 +347,15 @@ def test_the_report_says_what_became_of_every_variant(switch, monkeypatch):
     monkeypatch.setattr(kernels, "load_variant", answers.__getitem__)
     monkeypatch.setattr(kernels, "processor_features", dict)
     assert kernels.kernel_report() == [
+        "avx512_bf16: needs other instructions",
         "avx512_vnni: needs other instructions",
         "avx_vnni: in use",
         f"avx2: runs here too; {SWITCH}=avx2 takes it",
     ]
     switch(WITHOUT)
-    assert kernels.kernel_report()[1] == f"avx_vnni: left out by {SWITCH}=onednn"
+    assert kernels.kernel_report()[2] == f"avx_vnni: left out by {SWITCH}=onednn"
     monkeypatch.setattr(kernels, "load_variant", lambda variant: "not built")
-    assert kernels.kernel_report()[2:] == [
+    assert kernels.kernel_report()[3:] == [
         "avx2: not built",
         "install this program again with a C++17 compiler to build them",
     ]

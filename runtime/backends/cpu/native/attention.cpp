@@ -4,9 +4,14 @@
 // For queries q, keys k, values v and scores s = q kᵀ log2(e) / sqrt(d), after every block of keys
 //   m' = max(m, max s),  l' = l 2^(m - m') + sum 2^(s - m'),  o' = o 2^(m - m') + 2^(s - m') v,
 // and in the end o / l. Keys are packed once per head, transposed in panels and scaled.
+//
+// Where the processor multiplies pairs of bfloat16 and queries, keys and values are bfloat16, both
+// products take them as they are, with sums in float32; of what is computed only the weights are rounded
+// (to 8 bits, at most 1 each). Elsewhere everything is widened to float32.
 #include "attention.h"
 
 #include <cmath>
+#include <type_traits>
 
 #include "dot.h"
 #include "parallel.h"
@@ -26,35 +31,66 @@ const Element* head_of(const AttentionArguments& a, const AttentionTensor& t, in
          head % a.heads * t.head_stride;
 }
 
-// A panel of keys: [size][panel], zeros beyond the last key.
+#ifdef __AVX512BF16__
+constexpr bool kPairs = true;
+#else
+constexpr bool kPairs = false;
+#endif
+
+// What is multiplied with: bfloat16 in pairs along the sum, where the processor does that.
 template <typename Element>
-void pack_keys(const AttentionArguments& a, int64_t head, int64_t panel, float* to) {
-  const float factor = 1.44269504f / std::sqrt((float)a.size);
+using Factor = std::conditional_t<kPairs && sizeof(Element) == 2, uint16_t, float>;
+
+inline float scale_of(const AttentionArguments& a) { return 1.44269504f / std::sqrt((float)a.size); }
+
+// A panel of keys, zeros beyond the last: [size][panel] times the scale, or [size / 2][panel][2].
+template <typename Element>
+void pack_keys(const AttentionArguments& a, int64_t head, int64_t panel, Factor<Element>* to) {
+  constexpr bool pairs = sizeof(Factor<Element>) == 2;
+  constexpr int64_t kSide = pairs ? 2 : 1;
+  const float factor = scale_of(a);
   const Element* keys = head_of<Element>(a, a.keys, head);
   for (int64_t i = 0; i < kPanel; ++i) {
     const int64_t token = panel * kPanel + i;
     for (int64_t d = 0; d < a.size; ++d) {
-      to[d * kPanel + i] =
-          token < a.key_tokens ? value_of(keys[token * a.keys.token_stride + d]) * factor : 0;
+      Factor<Element>& place = to[(d / kSide * kPanel + i) * kSide + d % kSide];
+      place = 0;
+      if (token >= a.key_tokens) continue;
+      const Element key = keys[token * a.keys.token_stride + d];
+      if constexpr (pairs) {
+        place = key;
+      } else {
+        place = value_of(key) * factor;
+      }
     }
   }
 }
 
+// A panel of values: [panel][size], or [panel / 2][size][2] with zeros beyond the last.
 template <typename Element>
-void widen_values(const AttentionArguments& a, int64_t head, int64_t panel, float* to) {
+void pack_values(const AttentionArguments& a, int64_t head, int64_t panel, Factor<Element>* to) {
   const Element* values = head_of<Element>(a, a.values, head);
   const int64_t end = smaller_of(a.key_tokens, (panel + 1) * kPanel);
   for (int64_t token = panel * kPanel; token < end; ++token) {
+    const Element* from = values + token * a.values.token_stride;
     for (int64_t d = 0; d < a.size; ++d) {
-      *to++ = value_of(values[token * a.values.token_stride + d]);
+      if constexpr (sizeof(Factor<Element>) == 2) {
+        to[2 * d + token % 2] = from[d];
+        if (token % 2 == 0) to[2 * d + 1] = 0;
+      } else {
+        to[d] = value_of(from[d]);
+      }
     }
+    to += sizeof(Factor<Element>) == 2 ? token % 2 * 2 * a.size : a.size;
   }
 }
 
+template <typename Number>
 struct State {
-  float queries[kRows][kMaxSize];
-  float output[kRows][kMaxSize];
+  Number queries[kRows][kMaxSize];
+  Number weights[kRows][kBlockKeys];
   float scores[kRows][kBlockKeys];
+  float output[kRows][kMaxSize];
   float highest[kRows];
   Floats total[kRows];
 };
@@ -75,13 +111,45 @@ inline void multiply(const float* x, int64_t x_stride, const float* w, int64_t w
   }
 }
 
+#ifdef __AVX512BF16__
+// The same of bfloat16, w [ceil(count / 2)][panel][2], what lies beyond count being zero in x or in w.
+template <int Rows>
+inline void multiply(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t w_stride,
+                     int64_t count, Floats (&y)[Rows][2]) {
+  for (int64_t k = 0; k < count; k += 2) {
+    const __m512bh w0 = (__m512bh)load<__m512i>(w + k * w_stride);
+    const __m512bh w1 = (__m512bh)load<__m512i>(w + k * w_stride + 2 * kLanes);
+#pragma GCC unroll 12
+    for (int r = 0; r < Rows; ++r) {
+      int32_t pair;
+      std::memcpy(&pair, x + r * x_stride + k, sizeof pair);
+      const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
+      y[r][0] = (Floats)_mm512_dpbf16_ps((__m512)y[r][0], value, w0);
+      y[r][1] = (Floats)_mm512_dpbf16_ps((__m512)y[r][1], value, w1);
+    }
+  }
+}
+
+inline void store_weights(uint16_t* to, Floats weights) {
+  const __m256bh rounded = _mm512_cvtneps_pbh((__m512)weights);
+  std::memcpy(to, &rounded, sizeof rounded);
+}
+#endif
+
+inline void store_weights(float* to, Floats weights) { store(to, weights); }
+
 // Scores of one block of `count` keys, and from them the weights 2^(s - m').
-void score_block(State& state, const float* keys, int64_t count, int64_t size) {
+template <typename Number>
+void score_block(State<Number>& state, const Number* keys, int64_t count, int64_t size,
+                 float scale) {
   for (int64_t begin = 0; begin < count; begin += kPanel) {
     Floats scores[kRows][2] = {};
     multiply<kRows>(state.queries[0], kMaxSize, keys + begin * size, kPanel, size, scores);
     for (int r = 0; r < kRows; ++r) {
-      for (int v = 0; v < 2; ++v) store(&state.scores[r][begin + v * kLanes], scores[r][v]);
+      for (int v = 0; v < 2; ++v) {
+        if constexpr (sizeof(Number) == 2) scores[r][v] = scores[r][v] * scale;
+        store(&state.scores[r][begin + v * kLanes], scores[r][v]);
+      }
     }
   }
   const int64_t filled = divided_up(count, kLanes) * kLanes;
@@ -102,40 +170,47 @@ void score_block(State& state, const float* keys, int64_t count, int64_t size) {
     }
     Floats total = state.total[r];
     for (int64_t i = 0; i < filled; i += kLanes) {
-      const Floats weight = exp2_of(load<Floats>(scores + i) - now);
-      store(scores + i, weight);
-      total = total + weight;
+      const Floats weights = exp2_of(load<Floats>(scores + i) - now);
+      store_weights(&state.weights[r][i], weights);
+      total = total + weights;
     }
     state.total[r] = total;
   }
 }
 
 // The block's values by those weights.
-void add_values(State& state, const float* values, int64_t value_stride, int64_t count,
+template <typename Number>
+void add_values(State<Number>& state, const Number* values, int64_t value_stride, int64_t count,
                 int64_t size) {
   for (int64_t d = 0; d < size; d += kPanel) {
     Floats output[kRows][2];
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < 2; ++v) output[r][v] = load<Floats>(&state.output[r][d + v * kLanes]);
     }
-    multiply<kRows>(state.scores[0], kBlockKeys, values + d, value_stride, count, output);
+    multiply<kRows>(state.weights[0], kBlockKeys, values + d * (sizeof(Number) == 2 ? 2 : 1),
+                    value_stride, count, output);
     for (int r = 0; r < kRows; ++r) {
       for (int v = 0; v < 2; ++v) store(&state.output[r][d + v * kLanes], output[r][v]);
     }
   }
 }
 
+inline void take_query(float& to, float x) { to = x; }
+inline void take_query(float& to, uint16_t x) { to = from_bfloat16(x); }
+inline void take_query(uint16_t& to, uint16_t x) { to = x; }
+
 inline void write_value(float* to, float x) { *to = x; }
 inline void write_value(uint16_t* to, float x) { *to = to_bfloat16(broadcast(x))[0]; }
 
 template <typename Element>
 void attend(const AttentionArguments& a, int64_t head, int64_t query, int64_t query_count) {
-  const int64_t panels = divided_up(a.key_tokens, kPanel);
-  const float* keys = a.packed_keys + head * panels * kPanel * a.size;
-  const float* values;
+  using Number = Factor<Element>;
+  const int64_t panels = divided_up(a.key_tokens, kPanel), packed = head * panels * kPanel * a.size;
+  const Number* keys = (const Number*)(void*)a.packed_keys + packed;
+  const Number* values;
   int64_t value_stride = a.size;
   if constexpr (sizeof(Element) == 2) {
-    values = a.packed_values + head * panels * kPanel * a.size;
+    values = (const Number*)(void*)a.packed_values + packed;
   } else {
     values = head_of<float>(a, a.values, head);
     value_stride = a.values.token_stride;
@@ -144,13 +219,14 @@ void attend(const AttentionArguments& a, int64_t head, int64_t query, int64_t qu
   Element* output = const_cast<Element*>(head_of<Element>(a, a.output, head));
 
   constexpr int64_t kTiles = kTaskQueries / kRows;
-  alignas(64) State states[kTiles];
+  alignas(64) State<Number> states[kTiles];
+  const float scale = scale_of(a);
   const int64_t tiles = divided_up(query_count, kRows);
   for (int64_t i = 0; i < tiles * kRows; ++i) {
-    State& state = states[i / kRows];
+    State<Number>& state = states[i / kRows];
     const int64_t r = i % kRows, token = query + smaller_of(i, query_count - 1);
     for (int64_t d = 0; d < a.size; ++d) {
-      state.queries[r][d] = value_of(queries[token * a.queries.token_stride + d]);
+      take_query(state.queries[r][d], queries[token * a.queries.token_stride + d]);
       state.output[r][d] = 0;
     }
     state.highest[r] = -INFINITY;
@@ -159,14 +235,14 @@ void attend(const AttentionArguments& a, int64_t head, int64_t query, int64_t qu
   for (int64_t key = 0; key < a.key_tokens; key += kBlockKeys) {
     const int64_t count = smaller_of(kBlockKeys, a.key_tokens - key);
     for (int64_t t = 0; t < tiles; ++t) {
-      score_block(states[t], keys + key * a.size, count, a.size);
+      score_block(states[t], keys + key * a.size, count, a.size, scale);
     }
     for (int64_t t = 0; t < tiles; ++t) {
       add_values(states[t], values + key * value_stride, value_stride, count, a.size);
     }
   }
   for (int64_t i = 0; i < query_count; ++i) {
-    const State& state = states[i / kRows];
+    const State<Number>& state = states[i / kRows];
     const float share = 1 / sum_of(state.total[i % kRows]);
     for (int64_t d = 0; d < a.size; ++d) {
       write_value(output + (query + i) * a.output.token_stride + d,
@@ -178,10 +254,12 @@ void attend(const AttentionArguments& a, int64_t head, int64_t query, int64_t qu
 template <typename Element>
 void run(const AttentionArguments& a) {
   const int64_t heads = a.batch * a.heads, panels = divided_up(a.key_tokens, kPanel);
+  auto* keys = (Factor<Element>*)(void*)a.packed_keys;
+  auto* values = (Factor<Element>*)(void*)a.packed_values;
   for_each_task(heads * panels, a.threads, [&](int64_t i) {
-    pack_keys<Element>(a, i / panels, i % panels, a.packed_keys + i * kPanel * a.size);
+    pack_keys<Element>(a, i / panels, i % panels, keys + i * kPanel * a.size);
     if constexpr (sizeof(Element) == 2) {
-      widen_values<Element>(a, i / panels, i % panels, a.packed_values + i * kPanel * a.size);
+      pack_values<Element>(a, i / panels, i % panels, values + i * kPanel * a.size);
     }
   });
   const int64_t blocks = divided_up(a.query_tokens, kTaskQueries);

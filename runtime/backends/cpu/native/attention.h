@@ -1,4 +1,4 @@
-// Softmax attention in float32.
+// Softmax attention, in float32 or with products of bfloat16.
 #pragma once
 
 #include <cstdint>

@@ -28,34 +28,45 @@ inline int32_t quad_at(const uint8_t* codes) {
 
 #if defined(__AVX512VNNI__) || defined(__AVXVNNI__)
 
-// VNNI adds four products to a 32-bit sum in one instruction.
+#ifdef __AVX512VNNI__
+using Register = __m512i;
+#define DOT "vpdpbusd"
+#define ANY "v"
+#else
+using Register = __m256i;
+#define DOT "%{vex%} vpdpbusd"
+#define ANY "x"
+#endif
+
+// VNNI adds four products to a 32-bit sum in one instruction. One token's quad with one panel, given
+// as instructions: compilers copy sums to other registers around the intrinsic and broadcast many
+// tokens' quads ahead, and for either there are too few registers, so that sums go through memory.
+inline void add_quad(Register (&sum)[2], const uint8_t* codes, Register w0, Register w1) {
+  struct Quad { uint8_t bytes[4]; };
+  Register quad;
+  asm("vpbroadcastd %3, %2\n\t" DOT " %4, %2, %0\n\t" DOT " %5, %2, %1"
+      : "+" ANY(sum[0]), "+" ANY(sum[1]), "=&" ANY(quad)
+      : "m"(*reinterpret_cast<const Quad*>(codes)), ANY(w0), ANY(w1));
+}
+
+#undef DOT
+#undef ANY
+
 template <int Rows>
 inline void add_tile(const uint8_t* codes, int64_t stride, const int8_t* weight, int64_t quads,
                      int /*depth*/, int32_t (*sums)[kPanel]) {
-#ifdef __AVX512VNNI__
-  using Register = __m512i;
-  const auto dot = [](Register sum, int32_t a, Register w) {
-    return _mm512_dpbusd_epi32(sum, _mm512_set1_epi32(a), w);
-  };
-#else
-  using Register = __m256i;
-  const auto dot = [](Register sum, int32_t a, Register w) {
-    return _mm256_dpbusd_avx_epi32(sum, _mm256_set1_epi32(a), w);
-  };
-#endif
   Register sum[Rows][2];
+#pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
     for (int v = 0; v < 2; ++v) sum[r][v] = load<Register>(&sums[r][v * kLanes]);
   }
   for (int64_t quad = 0; quad < quads; ++quad) {
     const Register w0 = load<Register>(weight + quad * kPanel * 4);
     const Register w1 = load<Register>(weight + quad * kPanel * 4 + kLanes * 4);
-    for (int r = 0; r < Rows; ++r) {
-      const int32_t a = quad_at(codes + r * stride + quad * 4);
-      sum[r][0] = dot(sum[r][0], a, w0);
-      sum[r][1] = dot(sum[r][1], a, w1);
-    }
+#pragma GCC unroll 12
+    for (int r = 0; r < Rows; ++r) add_quad(sum[r], codes + r * stride + quad * 4, w0, w1);
   }
+#pragma GCC unroll 12
   for (int r = 0; r < Rows; ++r) {
     for (int v = 0; v < 2; ++v) store(&sums[r][v * kLanes], sum[r][v]);
   }

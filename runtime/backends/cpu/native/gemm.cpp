@@ -46,10 +46,12 @@ void add_products(const GemmArguments& a, const Task& task, Sums& sums) {
   }
 }
 
-// coordinates [Rows, count] up [count, panel], added to y.
+// coordinates [Rows, count] up [count, panel], added to y. Of its own, so that all registers are for y.
 template <int Rows>
-inline void add_terms(const float* coordinates, int64_t stride, const float* up, int64_t count,
-                      Floats (&y)[Rows][2]) {
+__attribute__((noinline)) void add_terms(const float* coordinates, int64_t stride, const float* up,
+                                         int64_t count, Floats (&to)[Rows][2]) {
+  Floats y[Rows][2];
+  std::memcpy(y, to, sizeof y);
   for (int64_t k = 0; k < count; ++k) {
     const Floats up0 = load<Floats>(up + k * kPanel);
     const Floats up1 = load<Floats>(up + k * kPanel + kLanes);
@@ -60,6 +62,7 @@ inline void add_terms(const float* coordinates, int64_t stride, const float* up,
       y[r][1] = t * up1 + y[r][1];
     }
   }
+  std::memcpy(to, y, sizeof y);
 }
 
 template <typename Element>

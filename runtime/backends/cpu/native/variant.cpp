@@ -2,11 +2,17 @@
 #include "dot.h"
 
 // Called before anything else: nothing in it may need the variant's own instructions.
+#if defined(__AVX512BF16__)
+#define MULTIPLIES_BFLOAT16 __builtin_cpu_supports("avx512bf16")
+#else
+#define MULTIPLIES_BFLOAT16 true
+#endif
 #if defined(__AVX512VNNI__)
 #define RUNS_HERE                                                                \
   (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&    \
    __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl") &&   \
-   __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma"))
+   __builtin_cpu_supports("avx512vnni") && __builtin_cpu_supports("fma") &&      \
+   MULTIPLIES_BFLOAT16)
 #elif defined(__AVXVNNI__)
 #define RUNS_HERE \
   (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_avx_vnni())
