@@ -13,7 +13,7 @@
 #include <cmath>
 #include <type_traits>
 
-#include "dot.h"
+#include "multiply.h"
 #include "parallel.h"
 
 namespace {
@@ -95,41 +95,7 @@ struct State {
   Floats total[kRows];
 };
 
-// y [Rows, panel] += x [Rows, count] w [count, panel], rows of w `stride` apart.
-template <int Rows>
-inline void multiply(const float* x, int64_t x_stride, const float* w, int64_t w_stride,
-                     int64_t count, Floats (&y)[Rows][2]) {
-  for (int64_t k = 0; k < count; ++k) {
-    const Floats w0 = load<Floats>(w + k * w_stride);
-    const Floats w1 = load<Floats>(w + k * w_stride + kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) {
-      const float value = x[r * x_stride + k];
-      y[r][0] = value * w0 + y[r][0];
-      y[r][1] = value * w1 + y[r][1];
-    }
-  }
-}
-
 #ifdef __AVX512BF16__
-// The same of bfloat16, w [ceil(count / 2)][panel][2], what lies beyond count being zero in x or in w.
-template <int Rows>
-inline void multiply(const uint16_t* x, int64_t x_stride, const uint16_t* w, int64_t w_stride,
-                     int64_t count, Floats (&y)[Rows][2]) {
-  for (int64_t k = 0; k < count; k += 2) {
-    const __m512bh w0 = (__m512bh)load<__m512i>(w + k * w_stride);
-    const __m512bh w1 = (__m512bh)load<__m512i>(w + k * w_stride + 2 * kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) {
-      int32_t pair;
-      std::memcpy(&pair, x + r * x_stride + k, sizeof pair);
-      const __m512bh value = (__m512bh)_mm512_set1_epi32(pair);
-      y[r][0] = (Floats)_mm512_dpbf16_ps((__m512)y[r][0], value, w0);
-      y[r][1] = (Floats)_mm512_dpbf16_ps((__m512)y[r][1], value, w1);
-    }
-  }
-}
-
 inline void store_weights(uint16_t* to, Floats weights) {
   const __m256bh rounded = _mm512_cvtneps_pbh((__m512)weights);
   std::memcpy(to, &rounded, sizeof rounded);

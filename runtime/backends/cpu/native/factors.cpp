@@ -3,7 +3,7 @@
 // r + P Q as a dense product would.
 #include "factors.h"
 
-#include "dot.h"
+#include "multiply.h"
 #include "parallel.h"
 
 namespace {
@@ -13,16 +13,7 @@ void down_tile(const DownArguments& a, const DownPiece& piece, int64_t row) {
   const float* z = a.rotated + row * a.size + piece.column;
   const float* down = a.down + piece.weight;
   Floats sum[Rows][2] = {};
-  for (int64_t k = 0; k < piece.columns; ++k) {
-    const Floats down0 = load<Floats>(down + k * kPanel);
-    const Floats down1 = load<Floats>(down + k * kPanel + kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) {
-      const float value = z[r * a.size + k];
-      sum[r][0] = value * down0 + sum[r][0];
-      sum[r][1] = value * down1 + sum[r][1];
-    }
-  }
+  multiply_apart<Rows>(z, a.size, down, kPanel, piece.columns, sum);
   for (int r = 0; r < Rows; ++r) {
     float values[kPanel];
     for (int v = 0; v < 2; ++v) store(values + v * kLanes, sum[r][v]);

@@ -8,6 +8,7 @@
 
 #include "dot.h"
 #include "half_bytes.h"
+#include "multiply.h"
 #include "parallel.h"
 
 namespace {
@@ -44,25 +45,6 @@ void add_products(const GemmArguments& a, const Task& task, Sums& sums) {
       }
     }
   }
-}
-
-// coordinates [Rows, count] up [count, panel], added to y. Of its own, so that all registers are for y.
-template <int Rows>
-__attribute__((noinline)) void add_terms(const float* coordinates, int64_t stride, const float* up,
-                                         int64_t count, Floats (&to)[Rows][2]) {
-  Floats y[Rows][2];
-  std::memcpy(y, to, sizeof y);
-  for (int64_t k = 0; k < count; ++k) {
-    const Floats up0 = load<Floats>(up + k * kPanel);
-    const Floats up1 = load<Floats>(up + k * kPanel + kLanes);
-#pragma GCC unroll 12
-    for (int r = 0; r < Rows; ++r) {
-      const float t = coordinates[r * stride + k];
-      y[r][0] = t * up0 + y[r][0];
-      y[r][1] = t * up1 + y[r][1];
-    }
-  }
-  std::memcpy(to, y, sizeof y);
 }
 
 template <typename Element>
@@ -126,9 +108,9 @@ void finish_tile(const GemmArguments& a, int64_t row, int64_t panel, const int32
   if (a.coordinates != nullptr) {
     const float* coordinates = a.coordinates + row * a.rank;
     const float* up = a.up + panel * (a.global_rank + a.local_count) * kPanel;
-    add_terms<Rows>(coordinates, a.rank, up, a.global_rank, y);
-    add_terms<Rows>(coordinates + a.global_rank + a.local_begin[panel], a.rank,
-                    up + a.global_rank * kPanel, a.local_count, y);
+    multiply_apart<Rows>(coordinates, a.rank, up, kPanel, a.global_rank, y);
+    multiply_apart<Rows>(coordinates + a.global_rank + a.local_begin[panel], a.rank,
+                   up + a.global_rank * kPanel, kPanel, a.local_count, y);
   }
   for (int r = 0; r < Rows; ++r) {
     if (a.activation == kGelu) {
