@@ -13,6 +13,7 @@ from artifacts.files.safetensors_io import TensorSpec, tensor_bytes
 from artifacts.pack.file_names import VAE_FILES, VAE_FOLDER
 from artifacts.pack.reader import Pack
 from planner.build.base_model import BaseModel
+from planner.recipe_choice import CANNOT_MEASURE, MEASURED_ELSEWHERE
 from runtime.images.resizing import SCALE
 from runtime.load import load_vae, network_from_checkpoint, network_from_pack
 from runtime.network.family import LatentNetwork
@@ -97,8 +98,10 @@ def vae_folder(base: BaseModel) -> Path:
     """Where the autoencoder is; also makes sure that there are prompts.
 
     Raises:
-        UsageError: VAE or prompts are missing.
+        UsageError: VAE or prompts are missing, or the network reads no prompts.
     """
+    if base.reads_picture:
+        raise UsageError(f"a calibration {CANNOT_MEASURE}", hint=MEASURED_ELSEWHERE)
     if base.folder is None or base.prompts is None:
         raise UsageError(
             "a calibration runs the whole pipeline and needs VAE and prompts",

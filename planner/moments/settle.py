@@ -17,6 +17,7 @@ from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
 from planner.probe.default_recipe import MOST_OPERATIONS
 from planner.probe.run import ProbeSettings
+from planner.recipe_choice import CANNOT_MEASURE, MEASURED_ELSEWHERE
 from planner.settings import BuildSettings
 from schemas.errors import UsageError
 
@@ -55,6 +56,8 @@ def settle_rounding(
     if base.folder is None or base.prompts is None:
         if not asked:
             return nearest, [NOTHING_TO_RUN]
+        if base.reads_picture:
+            raise UsageError(f"rounding by GPTQ {CANNOT_MEASURE}", hint=MEASURED_ELSEWHERE)
         raise UsageError(
             "rounding by GPTQ runs the network and needs VAE and prompts",
             hint="give --base, or --weight-rounding nearest",

@@ -44,7 +44,7 @@ def default_recipe(
         CheckpointError: the autoencoder's configuration is damaged.
     """
     if base.folder is None or base.prompts is None:
-        return recipe_without_base()
+        return recipe_without_base(reads_picture=base.reads_picture)
     crop_px = probe.crop_px or default_crop_px(base)
     factor = vae_factor(base)
     try:
