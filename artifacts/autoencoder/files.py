@@ -1,7 +1,7 @@
 """A diffusers folder with an autoencoder, checked before anything is allocated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
@@ -16,6 +16,9 @@ from schemas.json_io import read_json_file, validate
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHOWN_NAMES = 3
+_OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Linear layers of attention as diffusers called them until 2023, and still does in files of Stable
+Diffusion 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -78,7 +81,7 @@ def open_autoencoder(
             f" works on {latent_channels}",
             hint="this is the autoencoder of another model",
         )
-    header = read_header(folder / WEIGHTS, error=error)
+    header = _renamed(read_header(folder / WEIGHTS, error=error))
     expected = tensor_shapes(config)
     differing = sorted(set(expected) ^ set(header.tensors))
     if differing:
@@ -93,6 +96,21 @@ def open_autoencoder(
                 f" {list(shape)}"
             )
     return Autoencoder(folder, config, header, error)
+
+
+def _renamed(header: Header) -> Header:
+    """The header with today's names in place of older ones."""
+
+    def current(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        parent, _, layer = module.rpartition(".")
+        if ".attentions." not in name or layer not in _OLDER_NAMES:
+            return name
+        return f"{parent}.{_OLDER_NAMES[layer]}.{last}"
+
+    renamed = {current(name): info for name, info in header.tensors.items()}
+    # Where a file has a layer under both names, both stay, and one of them does not belong there.
+    return replace(header, tensors=renamed) if len(renamed) == len(header.tensors) else header
 
 
 def read_config(file: Path, *, error: type[QPackError]) -> AutoencoderConfig:

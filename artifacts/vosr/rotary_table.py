@@ -19,13 +19,16 @@ _ROUNDING = 2.0**-8
 _BASE = 10000.0
 
 
-def rotary_angles(config: VosrConfig, rows: int, columns: int) -> Tensor:
+def rotary_angles(
+    config: VosrConfig, rows: int, columns: int, device: torch.device | None = None
+) -> Tensor:
     """Angles of a grid of ``rows`` x ``columns`` tokens, float32 [rows * columns, D]."""
     half = config.head_dim // 2
-    frequencies = _BASE ** -(torch.arange(0, half, 2, dtype=torch.float32) / half)
+    frequencies = _BASE ** -(torch.arange(0, half, 2, dtype=torch.float32, device=device) / half)
 
     def along(length: int) -> Tensor:
-        coordinates = torch.arange(length, dtype=torch.float32) / length * config.trained_tokens
+        places = torch.arange(length, dtype=torch.float32, device=device)
+        coordinates = places / length * config.trained_tokens
         return torch.outer(coordinates, frequencies).repeat_interleave(2, dim=1)  # [length, D/2]
 
     shape = (rows, columns, half)

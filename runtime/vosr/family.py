@@ -5,6 +5,7 @@ from torch import Tensor
 
 from artifacts.vosr.config import VosrConfig
 from runtime.network.family import LatentNetwork, NetworkFamily
+from runtime.vosr.image_encoder import load_image_encoder
 from runtime.vosr.network import Vosr
 from runtime.vosr.sampling import sample
 
@@ -57,4 +58,5 @@ FAMILY = NetworkFamily(
     probe_config=probe_config,
     probe_inputs=probe_inputs,
     sample=sample,
+    load_picture_features=load_image_encoder,
 )

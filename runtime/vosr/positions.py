@@ -41,7 +41,8 @@ class RotaryPositions(nn.Module):
         cosines, sines = self.freqs_cos, self.freqs_sin
         trained = (self.config.trained_tokens,) * 2
         if cosines is None or sines is None or grid != trained:
-            angles = rotary_angles(self.config, *grid).to(like.device)
+            # On the device from the start: a CUDA graph can hold no copy from the CPU.
+            angles = rotary_angles(self.config, *grid, like.device)
             cosines, sines = angles.cos(), angles.sin()
         return Rotation(cosines.to(like), sines.to(like))
 
