@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from artifacts.autoencoder.files import open_autoencoder
+from artifacts.autoencoder.qwen import QwenAutoencoderConfig
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.checkpoint.source import check_is_source
@@ -33,6 +34,7 @@ from runtime.prompts.find import check_texts, find_prompts
 from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
 from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule, constant_bits
+from runtime.sampling.qwen_autoencoder import empty_qwen_autoencoder, fold_norm
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
@@ -351,9 +353,13 @@ def load_vae(
             network.
     """
     opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
-    with torch.device("meta"):
-        vae = AutoencoderKL(**opened.config.model_dump())
+    config = opened.config
     state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
+    if isinstance(config, QwenAutoencoderConfig):
+        vae, state = empty_qwen_autoencoder(config), fold_norm(state, config)
+    else:
+        with torch.device("meta"):
+            vae = AutoencoderKL(**config.model_dump())
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)
 

@@ -22,7 +22,7 @@ from runtime.upscale import encode_image, sample_latent, upscale
 from runtime.vosr.image_encoder import load_image_encoder
 from tests.artifacts.vosr.make_vosr import TINY, random_state, write_folder
 from tests.runtime.vosr import plain_forward
-from tests.runtime.vosr.make_base import make_base
+from tests.runtime.vosr.make_base import make_base, make_encoder, make_qwen_vae
 
 CPU = {"device": torch.device("cpu"), "dtype": torch.float32}
 RANKS = ("--global-rank", "2", "--local-rank", "1", "--recipe", "q-dit4sr")
@@ -137,6 +137,21 @@ def test_a_pack_with_its_autoencoder_upscales(models, photo, backend):
     again = photo.with_name("again.png")
     run(qrun, "upscale", wide, "--pack", whole, "--base", base, "-o", again, "--backend", backend)
     assert again.read_bytes() == out.read_bytes()
+
+
+def test_the_larger_networks_autoencoder(photo, tmp_path):
+    """Qwen-Image's, of 16 channels, beside a pack of the transformer alone."""
+    config = TINY.model_copy(update={"ae_type": "qwen"})
+    checkpoint = write_folder(tmp_path / "VOSR_qwen_os", random_state(config), config)
+    sampling = {"steps": 1, "guidance": 1.0, "shift": 1.0, "tile_latent": 8, "overlap_latent": 2}
+    (checkpoint / "sampling.json").write_text(json.dumps({**sampling, "min_side_px": 64}))
+    pack = built(checkpoint, "W4A4", tmp_path / "qwen.qpack")
+    base = make_encoder(tmp_path / "base")
+    make_qwen_vae(base)
+    out = photo.with_name("qwen.png")
+    done = run(qrun, "upscale", photo, "--pack", pack, "--base", base, "-o", out)
+    assert done.exit_code == 0, done.output
+    assert pixels_of(out).shape == (64, 64, 3)
 
 
 def test_features_reach_the_picture(models):
