@@ -19,6 +19,9 @@ from schemas.errors import UsageError
 from schemas.manifest import ModelRecord, SamplingDefaults
 from schemas.strict import StrictModel
 
+IMAGE_ENCODER_FOLDER = "image_encoder"
+"""In a base model's folder, for networks that read features of the picture."""
+
 Shape = tuple[int, ...]
 Config = Any
 """A family's own configuration: a frozen `StrictModel`, of the type `Family.config_type`."""

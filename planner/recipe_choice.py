@@ -6,8 +6,6 @@ from dataclasses import dataclass
 from planner.recipes import DEFAULT_RECIPE, PAPER_RECIPE
 
 FROM_FILE = "--recipe standard --sensitivity FILE takes what `qplan probe` found elsewhere"
-CANNOT_MEASURE = "cannot run a network that reads features of the picture"
-MEASURED_ELSEWHERE = "build from weights alone: --recipe q-dit4sr without --calib"
 OF_STANDARD = ("budget", "sensitivity")
 """Settings and files that go by what `DEFAULT_RECIPE` alone does."""
 OF_PAPER = {
@@ -59,11 +57,10 @@ def recipe_without_base(*, reads_picture: bool = False) -> RecipeChoice:
     """The recipe where there is nothing to run the network with.
 
     Args:
-        reads_picture: whether the network reads features of the picture, which no probe can make.
+        reads_picture: whether the network reads features of the picture instead of prompts.
     """
-    if reads_picture:
-        return fallback(CANNOT_MEASURE)
-    return fallback(f"cannot probe without VAE and prompts; --base has them, {FROM_FILE}")
+    needed = "image encoder" if reads_picture else "prompts"
+    return fallback(f"cannot probe without VAE and {needed}; --base has them, {FROM_FILE}")
 
 
 def fallback(reason: str) -> RecipeChoice:

@@ -21,12 +21,7 @@ from runtime.backends.residency import resident_backend
 from runtime.backends.trial import trial_of
 from runtime.memory import return_freed_memory
 from runtime.network.attention import set_softmax_bits
-from runtime.network.family import (
-    LatentNetwork,
-    PictureFeatures,
-    empty_network,
-    network_family,
-)
+from runtime.network.family import LatentNetwork, empty_network, load_picture_features
 from runtime.network.modulation import TableIndex, install_table
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
@@ -85,7 +80,7 @@ def load_pack(
     hint = _pack_hint(path, pack.architecture)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
     vae = _vae(vae_folders, device, pack.architecture, hint)
-    picture_features = _picture_features(folders, device, pack.architecture)
+    picture_features = load_picture_features(folders, device, pack.architecture)
     # Before the network: text encoders may be larger, and are gone again when it comes.
     prompts, captions = find_prompts(
         pack.prompts(),
@@ -168,7 +163,7 @@ def load_full_precision(
         else read_sampling_defaults(checkpoint.parts_dir, architecture)
     )
     vae = _vae(vae_folders, device, architecture, hint)
-    picture_features = _picture_features(folders, device, architecture)
+    picture_features = load_picture_features(folders, device, architecture)
     prompts, captions = find_prompts(
         None if opened is None else opened.prompts(),
         folders,
@@ -328,14 +323,6 @@ def _vae(
     if folder is None:
         raise UsageError("there is no VAE to encode and decode images with", hint=hint)
     return load_vae(folder, device, latent_channels=architecture.latent_size.channels)
-
-
-def _picture_features(
-    folders: list[Path], device: torch.device, architecture: Architecture
-) -> PictureFeatures | None:
-    """What makes the features that the network reads; None for a network that reads prompts."""
-    load = network_family(architecture.family).load_picture_features
-    return None if load is None else load(folders, architecture.config, device)
 
 
 def load_vae(

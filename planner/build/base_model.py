@@ -15,7 +15,7 @@ from torch import Tensor
 from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE, read_sampling_defaults
-from artifacts.family import Architecture
+from artifacts.family import IMAGE_ENCODER_FOLDER, Architecture
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS, SCHEDULER_FILES, VAE_FOLDER
 from artifacts.pack.writer import PackWriter
@@ -49,6 +49,21 @@ class BaseModel:
     prompts: Mapping[str, Tensor] | None = None
     warnings: list[str] = field(default_factory=list)
     reads_picture: bool = False
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there is all that running the network on pictures takes."""
+        if self.folder is None:
+            return False
+        if self.reads_picture:
+            return (self.folder / IMAGE_ENCODER_FOLDER).is_dir()
+        return self.prompts is not None
+
+    def condition_tokens(self, architecture: Architecture) -> int:
+        """Length of the prompts, or features of a picture; without prompts as published."""
+        if self.prompts is None:
+            return architecture.family.text_tokens
+        return len(self.prompts["positive.embeds"])
 
     def add_to(self, writer: PackWriter) -> None:
         """Put all parts into a pack."""

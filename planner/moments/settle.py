@@ -17,7 +17,6 @@ from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
 from planner.probe.default_recipe import MOST_OPERATIONS
 from planner.probe.run import ProbeSettings
-from planner.recipe_choice import CANNOT_MEASURE, MEASURED_ELSEWHERE
 from planner.settings import BuildSettings
 from schemas.errors import UsageError
 
@@ -53,13 +52,12 @@ def settle_rounding(
     if not settings.uses_moments:
         return settings, []
     nearest = replace(settings, weight_rounding="nearest")
-    if base.folder is None or base.prompts is None:
+    if not base.can_run:
         if not asked:
             return nearest, [NOTHING_TO_RUN]
-        if base.reads_picture:
-            raise UsageError(f"rounding by GPTQ {CANNOT_MEASURE}", hint=MEASURED_ELSEWHERE)
+        needed = "image encoder" if base.reads_picture else "prompts"
         raise UsageError(
-            "rounding by GPTQ runs the network and needs VAE and prompts",
+            f"rounding by GPTQ runs the network and needs VAE and {needed}",
             hint="give --base, or --weight-rounding nearest",
         )
     most = MOST_OPERATIONS.get(device.type, inf)
@@ -80,7 +78,7 @@ def _operations(
     return moments_passes(groups) * forward_operations(
         architecture,
         base.sampling,
-        text_tokens=len((base.prompts or {})["positive.embeds"]),
+        text_tokens=base.condition_tokens(architecture),
         vae_factor=vae_factor(base),
         pictures=probe.pictures,
         crop_px=probe.crop_px or default_crop_px(base),

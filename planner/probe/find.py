@@ -10,9 +10,7 @@ from planner.build.base_model import BaseModel
 from planner.build.progress import Progress
 from planner.probe.run import ProbeSettings, probe_checkpoint
 from planner.probe.sensitivity_file import read_sensitivity
-from planner.recipe_choice import CANNOT_MEASURE, MEASURED_ELSEWHERE
 from planner.settings import BuildSettings
-from schemas.errors import UsageError
 from schemas.sensitivity import SensitivityMap
 
 
@@ -47,7 +45,7 @@ def find_sensitivity(
         None where bits do not depend on it, or there is nothing to run the network with.
 
     Raises:
-        UsageError: the file is damaged, there are no images, or the network reads no prompts.
+        UsageError: the file is damaged, or there are no images.
         ImageError: an image is damaged.
         ResourceError: the disk is full.
     """
@@ -55,9 +53,7 @@ def find_sensitivity(
         return None
     if file is not None:
         return read_sensitivity(file)
-    if base.reads_picture:
-        raise UsageError(f"a probe {CANNOT_MEASURE}", hint=MEASURED_ELSEWHERE)
-    if base.folder is None or base.prompts is None:
+    if not base.can_run:
         return None
     return probe_checkpoint(
         checkpoint,

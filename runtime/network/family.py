@@ -90,6 +90,24 @@ def network_family(family: Family) -> NetworkFamily:
     return found
 
 
+def load_picture_features(
+    folders: Sequence[Path], device: torch.device, architecture: Architecture
+) -> PictureFeatures | None:
+    """What makes the features that a network reads; None for a network that reads prompts.
+
+    Args:
+        folders: may hold the image encoder; the first that has one is taken.
+        device: where the encoder runs.
+        architecture: of the network.
+
+    Raises:
+        CheckpointError: the encoder is damaged, or another network's.
+        UsageError: there is none.
+    """
+    load = network_family(architecture.family).load_picture_features
+    return None if load is None else load(folders, architecture.config, device)
+
+
 def block_family(family: Family) -> BlockFamily:
     """The blocks of ``family``.
 

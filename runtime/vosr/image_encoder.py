@@ -12,12 +12,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from artifacts.family import IMAGE_ENCODER_FOLDER as FOLDER
 from artifacts.vosr.config import ENCODER_PATCH_PX, VosrConfig
 from runtime.pretrained import load_pretrained
 from schemas.errors import CheckpointError, UsageError
 
-FOLDER = "image_encoder"
-"""Of the encoder, in a base model's folder."""
 HINT = f"give --base with a folder that holds vae/ and {FOLDER}/, which is a DINOv2 of transformers"
 PIP_HINT = "pip install 'qdit4sr[vosr]'"
 MODEL_TYPE = "dinov2"

@@ -33,7 +33,7 @@ def pack(checkpoint):
     path = checkpoint.parent / "tiny.qpack"
     done = run_qplan("build", checkpoint, *OPTIONS, "-o", path)
     assert done.exit_code == 0, done.output
-    assert "recipe q-dit4sr: standard cannot run a network that reads features" in done.stderr
+    assert "recipe q-dit4sr: standard cannot probe without VAE and image encoder" in done.stderr
     assert "the pack will hold no VAE, scheduler and image encoder" in done.stderr
     return path
 
@@ -120,25 +120,25 @@ def test_estimate_measures_a_checkpoint(checkpoint):
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (("--recipe", "standard"), "a probe cannot run a network that reads features"),
+        (("--recipe", "standard"), "decides bits by sensitivity, and there is none"),
         (("--recipe", "q-dit4sr", "--prompt", "sharp"), "VOSR reads no prompts"),
-        (("--recipe", "q-dit4sr", "--weight-rounding", "gptq"), "rounding by GPTQ cannot run"),
+        (("--recipe", "q-dit4sr", "--weight-rounding", "gptq"), "needs VAE and image encoder"),
         (("--recipe", "q-dit4sr", "--modulation", "table"), "VOSR has no modulations to table"),
     ],
 )
-def test_what_needs_prompts_is_refused(checkpoint, tmp_path, options, said):
+def test_what_needs_prompts_or_a_base_is_refused(checkpoint, tmp_path, options, said):
     done = run_qplan("build", checkpoint, *OPTIONS, *options, "-o", tmp_path / "x.qpack")
     assert_fails(done, 2, said)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_calibration_is_refused_before_weights_are_quantized(checkpoint, tmp_path):
+def test_a_calibration_without_a_base_is_refused_before_weights_are_quantized(checkpoint, tmp_path):
     (tmp_path / "photos").mkdir()
     done = run_qplan(
         "build", checkpoint, *OPTIONS, "--calib", tmp_path / "photos", "--recipe", "q-dit4sr",
         "-o", tmp_path / "x.qpack",
     )  # fmt: skip
-    assert_fails(done, 2, "cannot run a network that reads features of the picture")
+    assert_fails(done, 2, "needs VAE and image encoder")
 
 
 def test_a_base_without_its_files(checkpoint, tmp_path):

@@ -8,7 +8,8 @@ import pytest
 import torch
 from transformers import Dinov2Model
 
-from runtime.vosr.image_encoder import FOLDER, load_image_encoder, prepare
+from artifacts.family import IMAGE_ENCODER_FOLDER as FOLDER
+from runtime.vosr.image_encoder import load_image_encoder, prepare
 from schemas.errors import CheckpointError, UsageError
 from tests.artifacts.vosr.make_vosr import TINY
 from tests.runtime.vosr.make_base import make_encoder
