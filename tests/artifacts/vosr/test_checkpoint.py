@@ -90,6 +90,11 @@ def test_args_that_the_tensors_contradict(tmp_path):
         open_checkpoint(folder)
 
 
+def test_args_as_the_training_program_writes_numbers(tmp_path):
+    folder = write_folder(tmp_path / "vosr", random_state(), mlp_ratio=4, use_pos=False)
+    assert open_checkpoint(folder).config == TINY
+
+
 def test_args_without_a_size(tmp_path):
     folder = write_folder(tmp_path / "vosr", random_state())
     content = json.loads((folder / "args.json").read_text())

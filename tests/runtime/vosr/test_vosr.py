@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from artifacts.family import Architecture
 from artifacts.vosr.config import VOSR_05B, VOSR_14B
@@ -105,6 +106,30 @@ def test_a_network_without_tables_computes_the_same():
     arguments = (features, torch.zeros(2, 1).double(), torch.full((2,), 1000.0).double())
     got = network(state=state)(noisy, control, *arguments)
     torch.testing.assert_close(got, network()(noisy, control, *arguments), rtol=0, atol=1e-6)
+
+
+class Devices(TorchDispatchMode):
+    """Which devices the results of operations are on."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen = set()
+
+    def __torch_dispatch__(self, function, types, arguments=(), options=None):
+        result = function(*arguments, **options or {})
+        found = result if isinstance(result, (list, tuple)) else [result]
+        self.seen |= {x.device.type for x in found if isinstance(x, torch.Tensor)}
+        return result
+
+
+def test_a_pass_makes_nothing_on_the_cpu():
+    """A CUDA graph can hold no copy from there; the meta device stands in for a GPU."""
+    made = empty_network(Architecture(FAMILY, TINY, "os"))
+    latent = torch.empty(1, 4, 8, 12, device="meta")
+    others = (torch.empty(shape, device="meta") for shape in ((1, 16, 24), (1, 1), (1,)))
+    with Devices() as devices:
+        made(latent, latent, *others)
+    assert devices.seen == {"meta"}
 
 
 def test_inputs_that_do_not_fit():
