@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from torch import Tensor
 
@@ -18,6 +18,9 @@ from artifacts.files.safetensors_io import Header
 from schemas.errors import UsageError
 from schemas.manifest import ModelRecord, SamplingDefaults
 from schemas.strict import StrictModel
+
+IMAGE_ENCODER_FOLDER = "image_encoder"
+"""In a base model's folder, for networks that read features of the picture."""
 
 Shape = tuple[int, ...]
 Config = Any
@@ -100,6 +103,20 @@ NO_MODULATIONS = Modulations({}, frozenset())
 """Of a network that has none."""
 
 
+@dataclass(frozen=True)
+class ConfigFile:
+    """The file of a checkpoint that says the network's configuration.
+
+    Attributes:
+        name: of the file.
+        shared: whether it also holds what other programs want to know, so that keys which the
+            configuration lacks are nothing to speak of.
+    """
+
+    name: str
+    shared: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Family:
     """One architecture.
@@ -109,7 +126,7 @@ class Family:
         title: as people write it.
         variants: published networks of equal shapes and different forward passes; the first is
             taken where nobody says which.
-        config_type: model of the configuration, in the words of its ``config.json``.
+        config_type: model of the configuration, in the words of `config_file`.
         describe: configuration -> its size in a few words.
         licence_note: what whoever passes weights on should know of their licence, one sentence.
         presets: configurations that users may name instead of a checkpoint.
@@ -127,8 +144,9 @@ class Family:
         modulations: configuration -> layers whose results can be tabled; all of them are read.
         rebuilt: tensors that need not be stored.
         latent_size: configuration -> the latents that the network takes.
-        prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part.
-        text_tokens: of a prompt, as the published network is given them.
+        prompt_shapes: configuration, prompt tokens -> shapes of one prompt's embeddings, by part;
+            or of the picture's features, where the network is given these.
+        text_tokens: of a prompt, or features, as the published network is given them.
         vae_factor: image pixels per latent pixel of the published autoencoder, along one side.
         streams: patches of the latent, prompt tokens -> tokens of every stream of a forward pass.
         tokens_through: layer name, tokens of the streams -> tokens through that layer.
@@ -137,6 +155,13 @@ class Family:
             name ``FAMILY``. A name, not an import: files do not need the network.
         hub_name: where the published network is hosted, ``org/name`` on the Hugging Face Hub, or
             an empty string.
+        condition: what the network is given beside latents and timestep: embeddings of prompts,
+            which a pack may hold, or features of the very picture, which every run makes.
+        base_title: of the model whose folder ``--base`` names, as people write it.
+        config_file: of a checkpoint's folder.
+        weight_folders: where in a checkpoint's folder the weights may lie, beside the folder itself
+            and ``transformer``; the first that has some is taken. `config_file` then lies in it, or
+            in the checkpoint's folder.
     """
 
     name: str
@@ -164,6 +189,15 @@ class Family:
     attention_work: Callable[[Config, Mapping[str, int]], AttentionWork]
     runtime: str
     hub_name: str = ""
+    condition: Literal["prompts", "picture"] = "prompts"
+    base_title: str = "base model"
+    config_file: ConfigFile = ConfigFile("config.json")
+    weight_folders: tuple[str, ...] = ()
+
+    @property
+    def reads_picture(self) -> bool:
+        """Whether the network is given features of the picture, and no prompts."""
+        return self.condition == "picture"
 
     def check_variant(self, variant: str) -> str:
         """Return ``variant``.
@@ -286,7 +320,10 @@ class Architecture:
         return ModelRecord(family=self.family.name, variant=self.variant, config=config)
 
 
-_MODULES: dict[str, str] = {"dit4sr": "artifacts.dit4sr.family"}
+_MODULES: dict[str, str] = {
+    "dit4sr": "artifacts.dit4sr.family",
+    "vosr": "artifacts.vosr.family",
+}
 """Family name -> module that holds its record as ``FAMILY``; imported when first asked for."""
 
 

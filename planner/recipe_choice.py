@@ -53,9 +53,14 @@ def asked_recipe(name: str | None, chosen: Collection[str]) -> RecipeChoice | No
     return None
 
 
-def recipe_without_base() -> RecipeChoice:
-    """The recipe where there is nothing to run the network with."""
-    return fallback(f"cannot probe without VAE and prompts; --base has them, {FROM_FILE}")
+def recipe_without_base(*, reads_picture: bool = False) -> RecipeChoice:
+    """The recipe where there is nothing to run the network with.
+
+    Args:
+        reads_picture: whether the network reads features of the picture instead of prompts.
+    """
+    needed = "image encoder" if reads_picture else "prompts"
+    return fallback(f"cannot probe without VAE and {needed}; --base has them, {FROM_FILE}")
 
 
 def fallback(reason: str) -> RecipeChoice:

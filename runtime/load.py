@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
 from artifacts.autoencoder.files import open_autoencoder
+from artifacts.autoencoder.qwen import QwenAutoencoderConfig
 from artifacts.checkpoint.reader import Checkpoint, open_checkpoint
 from artifacts.checkpoint.sampling_defaults import read_sampling_defaults
 from artifacts.checkpoint.source import check_is_source
@@ -20,7 +21,7 @@ from runtime.backends.residency import resident_backend
 from runtime.backends.trial import trial_of
 from runtime.memory import return_freed_memory
 from runtime.network.attention import set_softmax_bits
-from runtime.network.family import LatentNetwork, empty_network
+from runtime.network.family import LatentNetwork, empty_network, load_picture_features
 from runtime.network.modulation import TableIndex, install_table
 from runtime.network.unread import Unread
 from runtime.pipeline import Pipeline
@@ -28,6 +29,7 @@ from runtime.prompts.find import check_texts, find_prompts
 from runtime.prompts.pooled import POOLED_KEPT, with_own_pooled
 from runtime.prompts.texts import PromptTexts
 from runtime.sampling.bit_schedule import BitSchedule, constant_bits
+from runtime.sampling.qwen_autoencoder import empty_qwen_autoencoder, fold_norm
 from runtime.sampling.settings import UpscaleSettings
 from runtime.sampling.table_steps import table_alone
 from schemas.errors import CheckpointError, PackError, UsageError
@@ -54,8 +56,8 @@ def load_pack(
 
     Args:
         path: the pack's directory.
-        base: a folder with VAE and prompts or text encoders, for packs that hold the transformer
-            alone.
+        base: a folder with VAE and prompts or text encoders, or an image encoder, for packs that
+            hold the transformer alone.
         texts: prompts that replace the pack's.
         checkpoint: the pack's source, for modulation layers that the pack leaves out.
         device: where to run.
@@ -75,15 +77,17 @@ def load_pack(
     pack = open_pack(path)
     backend = resident_backend(backend, memory, pack, device, dtype)
     source = _source_of(pack, checkpoint)
+    hint = _pack_hint(path, pack.architecture)
     vae_folders = [pack.vae_dir, None if base is None else base / "vae"]
-    vae = _vae(vae_folders, device, pack.architecture, _pack_hint(path))
+    vae = _vae(vae_folders, device, pack.architecture, hint)
+    picture_features = load_picture_features(folders, device, pack.architecture)
     # Before the network: text encoders may be larger, and are gone again when it comes.
     prompts, captions = find_prompts(
         pack.prompts(),
         folders,
         texts or PromptTexts(),
         pack.architecture,
-        hint=_pack_hint(path),
+        hint=hint,
     )
     table = table_alone(pack.manifest, with_source=source is not None)
     if table is not None:
@@ -101,6 +105,7 @@ def load_pack(
         bits_at=bits_at,
         sampling=UpscaleSettings.from_manifest(pack.manifest.sampling),
         table=table,
+        picture_features=picture_features,
         device=device,
         dtype=dtype,
     )
@@ -124,7 +129,7 @@ def load_full_precision(
     Args:
         path: a diffusers folder or a ``.safetensors`` file.
         pack: lends its parts.
-        base: a folder with VAE and prompts or text encoders.
+        base: a folder with VAE and prompts or text encoders, or an image encoder.
         variant: which published network it is; None for the one that the checkpoint's name says,
             the pack's, or the family's first.
         texts: prompts that replace those.
@@ -149,14 +154,16 @@ def load_full_precision(
         lent = opened.variant
     vae_folders = [None if opened is None else opened.vae_dir]
     vae_folders += [folder / "vae" for folder in folders]
-    hint = "give --base with a Stable Diffusion 3.5 folder, or --pack with a pack"
     architecture = checkpoint.architecture(variant or checkpoint.variant or lent)
+    title = architecture.family.base_title
+    hint = f"give --base with a {title} folder, or --pack with a pack"
     sampling = (
         opened.manifest.sampling
         if opened is not None
         else read_sampling_defaults(checkpoint.parts_dir, architecture)
     )
     vae = _vae(vae_folders, device, architecture, hint)
+    picture_features = load_picture_features(folders, device, architecture)
     prompts, captions = find_prompts(
         None if opened is None else opened.prompts(),
         folders,
@@ -174,6 +181,7 @@ def load_full_precision(
         captions=captions,
         bits_at=lambda timestep: None,
         sampling=UpscaleSettings.from_manifest(sampling),
+        picture_features=picture_features,
         device=device,
         dtype=dtype,
     )
@@ -332,12 +340,17 @@ def load_vae(
             network.
     """
     opened = open_autoencoder(folder, error=CheckpointError, latent_channels=latent_channels)
-    with torch.device("meta"):
-        vae = AutoencoderKL(**opened.config.model_dump())
+    config = opened.config
     state = {name: tensor.to(device, torch.float32) for name, tensor in opened.tensors()}
+    if isinstance(config, QwenAutoencoderConfig):
+        vae, state = empty_qwen_autoencoder(config), fold_norm(state, config)
+    else:
+        with torch.device("meta"):
+            vae = AutoencoderKL(**config.model_dump())
     vae.load_state_dict(state, assign=True)
     return vae.eval().requires_grad_(False)
 
 
-def _pack_hint(path: Path) -> str:
-    return f"{path} holds the transformer alone: give --base with a Stable Diffusion 3.5 folder"
+def _pack_hint(path: Path, architecture: Architecture) -> str:
+    title = architecture.family.base_title
+    return f"{path} holds the transformer alone: give --base with a {title} folder"

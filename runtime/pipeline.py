@@ -9,7 +9,7 @@ from diffusers import AutoencoderKL
 from torch import Tensor
 
 from artifacts.family import Architecture
-from runtime.network.family import LatentNetwork, network_family
+from runtime.network.family import LatentNetwork, PictureFeatures, network_family
 from runtime.network.graphed_network import GraphedNetwork, can_be_graphed
 from runtime.network.projection import ActivationBits
 from runtime.prompts.encoders import TextEmbedding
@@ -73,12 +73,14 @@ class Pipeline:
         architecture: of the network.
         network: in evaluation mode, on ``device``, its floating-point parts in ``dtype``.
         vae: on ``device``, in a dtype of its own.
-        prompts: on ``device``, in ``dtype``.
+        prompts: on ``device``, in ``dtype``; without tokens where the network reads features of the
+            picture.
         captions: embeddings of prompts of single images, by text; anywhere, in any dtype.
         bits_at: the bit grid, looked up by timestep.
         sampling: the defaults of this model.
         device, dtype: where the network computes, and what its inputs are cast to.
         table: the timesteps and prompts that the network has modulations for; None for all.
+        picture_features: makes what a network reads that takes no prompts; None for one that does.
     """
 
     architecture: Architecture = field(repr=False)
@@ -91,6 +93,7 @@ class Pipeline:
     dtype: torch.dtype
     captions: Mapping[str, TextEmbedding] = field(default_factory=dict, repr=False)
     table: ModulationRecord | None = field(default=None, repr=False)
+    picture_features: PictureFeatures | None = field(default=None, repr=False)
 
     def prompts_for(self, caption: str | None) -> Prompts:
         """The prompts of one image, on `device` in `dtype`; None for those of all.
@@ -106,6 +109,19 @@ class Pipeline:
             positive_embeds=embedding.embeds.to(self.device, self.dtype),
             positive_pooled=embedding.pooled.to(self.device, self.dtype),
         )
+
+    def condition_on(self, picture: Tensor) -> Prompts | None:
+        """What the network is given of a picture in place of prompts; None where it takes these.
+
+        Args:
+            picture: enlarged and padded [1, 3, H, W], 0 ... 1.
+        """
+        if self.picture_features is None:
+            return None
+        features = self.picture_features(picture).to(self.device, self.dtype)
+        shapes = self.architecture.family.prompt_shapes(self.architecture.config, len(features))
+        pooled = features.new_zeros(shapes["pooled"])
+        return Prompts(features, pooled, features, pooled)
 
     @cached_property
     def velocity(self) -> Network:

@@ -36,7 +36,7 @@ from runtime.images.pixel_form import PixelForm
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.images.result_style import ResultStyle
 from runtime.memory import with_smaller_tiles
-from runtime.pipeline import Pipeline
+from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.autoencoder import decode, encode
 from runtime.sampling.sampler import TOKENS_AT_ONCE, LatentCallback, StepCallback, initial_noise
 from runtime.sampling.settings import UpscaleSettings
@@ -99,7 +99,8 @@ def upscale_file(
     check_output_size(output, style.scale * header.width, style.scale * header.height)
     image = read_image(source, max_pixels=max_pixels)
     height, width = image.rgb.shape[-2:]
-    if in_strips(height, width, settings):
+    # Features are those of the whole picture, which strips never have together.
+    if pipeline.picture_features is None and in_strips(height, width, settings):
         form = PixelForm.of(output, image, transparent=image.alpha is not None)
         pixels = upscale_in_strips(
             pipeline,
@@ -178,6 +179,7 @@ def upscale(
         encoded.control,
         settings,
         caption=caption,
+        condition=encoded.condition,
         progress=progress,
         on_latent=on_latent,
     )
@@ -238,12 +240,15 @@ class EncodedImage:
         alpha: opacity [1, 1, h, w], or None.
         control: the control latent, float32 [1, C, h / f, w / f] of the padded ``enlarged``, with
             f the autoencoder's factor.
+        condition: what the network is given of the padded ``enlarged`` in place of prompts, or
+            None.
     """
 
     target: tuple[int, int]
     enlarged: Tensor
     alpha: Tensor | None
     control: Tensor
+    condition: Prompts | None = None
 
 
 @torch.inference_mode()
@@ -270,7 +275,8 @@ def encode_image(
     unit = pipeline.vae_factor * pipeline.patch_size
     padded = pad_to_multiple(enlarged, unit, at_least=settings.min_side_px)
     enlarged_alpha = None if alpha is None else resize(alpha, size)
-    return EncodedImage(target, enlarged, enlarged_alpha, encode(pipeline, padded))
+    control = encode(pipeline, padded)
+    return EncodedImage(target, enlarged, enlarged_alpha, control, pipeline.condition_on(padded))
 
 
 @torch.inference_mode()
@@ -280,17 +286,30 @@ def sample_latent(
     settings: UpscaleSettings,
     *,
     caption: str | None = None,
+    condition: Prompts | None = None,
     progress: StepCallback | None = None,
     on_latent: LatentCallback | None = None,
 ) -> Tensor:
     """Sample the latent [1, C, h, w], float32, that belongs to a control latent of that shape.
 
+    Args:
+        pipeline: the model.
+        control: the control latent.
+        settings: checked by `UpscaleSettings.check`.
+        caption: as `upscale_file` takes it.
+        condition: what `Pipeline.condition_on` gave of the picture.
+        progress: called after every sampling step.
+        on_latent: likewise, with the latent, which it may replace.
+
     Raises:
+        ValueError: the network reads features of the picture, and there is no condition.
         ResourceError: memory ran out with the smallest tiles.
         UsageError: the pipeline has no modulations for a step.
     """
     check_table_steps(pipeline.table, settings)
-    prompts = pipeline.prompts_for(caption)
+    if condition is None and pipeline.picture_features is not None:
+        raise ValueError("this network samples with the picture's own features")
+    prompts = pipeline.prompts_for(caption) if condition is None else condition
     # Not every family's loop has to know it.
     watched = {} if on_latent is None else {"on_latent": on_latent}
     # A tile that no side needs would have to be halved in vain before anything shrinks.

@@ -1,13 +1,14 @@
 """A diffusers folder with an autoencoder, checked before anything is allocated."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from torch import Tensor
 
 from artifacts.autoencoder.config import CLASS_NAME, AutoencoderConfig
 from artifacts.autoencoder.layout import tensor_shapes
+from artifacts.autoencoder.qwen import QWEN_CLASS_NAME, QwenAutoencoderConfig, qwen_tensor_shapes
 from artifacts.codec.values import wrong_value
 from artifacts.files.safetensors_io import FLOAT_DTYPES, Header, read_header
 from schemas.errors import QPackError
@@ -16,6 +17,14 @@ from schemas.json_io import read_json_file, validate
 CONFIG = "config.json"
 WEIGHTS = "diffusion_pytorch_model.safetensors"
 SHOWN_NAMES = 3
+AnyConfig = AutoencoderConfig | QwenAutoencoderConfig
+_CONFIGS: dict[str, type[AutoencoderConfig] | type[QwenAutoencoderConfig]] = {
+    CLASS_NAME: AutoencoderConfig,
+    QWEN_CLASS_NAME: QwenAutoencoderConfig,
+}
+_OLDER_NAMES = {"query": "to_q", "key": "to_k", "value": "to_v", "proj_attn": "to_out.0"}
+"""Linear layers of attention as diffusers called them until 2023, and still does in files of Stable
+Diffusion 1 and 2."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +39,7 @@ class Autoencoder:
     """
 
     folder: Path
-    config: AutoencoderConfig
+    config: AnyConfig
     header: Header
     error: type[QPackError]
 
@@ -78,8 +87,12 @@ def open_autoencoder(
             f" works on {latent_channels}",
             hint="this is the autoencoder of another model",
         )
-    header = read_header(folder / WEIGHTS, error=error)
-    expected = tensor_shapes(config)
+    header = _renamed(read_header(folder / WEIGHTS, error=error))
+    expected = (
+        tensor_shapes(config)
+        if isinstance(config, AutoencoderConfig)
+        else qwen_tensor_shapes(config)
+    )
     differing = sorted(set(expected) ^ set(header.tensors))
     if differing:
         what = "lacks" if differing[0] in expected else "does not belong there:"
@@ -95,17 +108,32 @@ def open_autoencoder(
     return Autoencoder(folder, config, header, error)
 
 
-def read_config(file: Path, *, error: type[QPackError]) -> AutoencoderConfig:
+def _renamed(header: Header) -> Header:
+    """The header with today's names in place of older ones."""
+
+    def current(name: str) -> str:
+        module, _, last = name.rpartition(".")
+        parent, _, layer = module.rpartition(".")
+        if ".attentions." not in name or layer not in _OLDER_NAMES:
+            return name
+        return f"{parent}.{_OLDER_NAMES[layer]}.{last}"
+
+    renamed = {current(name): info for name, info in header.tensors.items()}
+    # Where a file has a layer under both names, both stay, and one of them does not belong there.
+    return replace(header, tensors=renamed) if len(renamed) == len(header.tensors) else header
+
+
+def read_config(file: Path, *, error: type[QPackError]) -> AnyConfig:
     """Read a ``config.json``; keys that start with ``_`` are diffusers' own notes.
 
     Raises:
-        QPackError: (as ``error``) it cannot be read, or is no `AutoencoderConfig`.
+        QPackError: (as ``error``) it cannot be read, or is no configuration of a known kind.
     """
     content = read_json_file(file, where=str(file), error=error)
     if not isinstance(content, dict):
         raise error(f"{file}: not a JSON object")
     kind = content.get("_class_name", CLASS_NAME)
-    if kind != CLASS_NAME:
+    if not isinstance(kind, str) or kind not in _CONFIGS:
         raise error(f"{file}: an autoencoder of class {str(kind)[:200]!r}, not {CLASS_NAME}")
     kept = {key: value for key, value in content.items() if not key.startswith("_")}
-    return validate(AutoencoderConfig, kept, where=str(file), error=error)
+    return validate(_CONFIGS[kind], kept, where=str(file), error=error)

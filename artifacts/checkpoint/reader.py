@@ -18,9 +18,10 @@ from artifacts.checkpoint.weight_files import (
     PICKLE_SUFFIXES,
     TRANSFORMER_FOLDER,
     find_weight_files,
+    has_weights,
 )
 from artifacts.checkpoint.wrapping import ignored, is_scalar, not_a_network, unwrap
-from artifacts.family import Architecture, Config, Family
+from artifacts.family import Architecture, Config, Family, families
 from artifacts.files.hashing import sha256_of
 from artifacts.files.safetensors_io import FLOAT_DTYPES, FileIdentity, Header, read_header
 from artifacts.pack.file_names import BIT_GRID, MANIFEST
@@ -29,7 +30,6 @@ from schemas.json_io import read_json_file, validate
 from schemas.manifest import SourceFile
 from schemas.places import absent
 
-CONFIG_FILE = "config.json"
 QUANTIZED_DTYPES = frozenset({"U8", "I8", "F8_E4M3", "F8_E5M2"})
 QUANTIZED_PARTS = (
     "codes",
@@ -158,7 +158,9 @@ class Checkpoint:
 
 
 def open_checkpoint(path: Path) -> Checkpoint:
-    """Open a checkpoint: its folder (``transformer/`` inside or the folder itself) or its file.
+    """Open a checkpoint: its folder, or its file.
+
+    In a folder, weights lie in ``transformer/``, in the folder itself, or where their family says.
 
     Raises:
         CheckpointError: missing, truncated, a pickle, a pointer or web page in its place, a shard
@@ -175,7 +177,7 @@ def _open(path: Path) -> Checkpoint:
     if not path.exists():
         message, hint = absent(path, "file or folder")
         raise CheckpointError(message, hint=hint)
-    folder = _transformer_dir(path) if path.is_dir() else None
+    folder = _weights_dir(path) if path.is_dir() else None
     files = [_bare_file(path)] if folder is None else find_weight_files(folder)
 
     headers = tuple(read_header(file, error=CheckpointError) for file in files)
@@ -186,18 +188,19 @@ def _open(path: Path) -> Checkpoint:
         raise not_a_network(path, (name for header in headers for name in header.tensors))
     shapes = {name: info.shape for header in headers for name, info in header.tensors.items()}
     config, said_by = None, "its tensors"
-    if folder is not None and (folder / CONFIG_FILE).exists():
-        config, unknown = _read_config(folder / CONFIG_FILE, family)
-        said_by = CONFIG_FILE
-        if unknown:
-            remarks.append(f"{CONFIG_FILE}: ignored {_shown(unknown)}")
+    config_file = None if folder is None else _config_file(folder, family)
+    if config_file is not None:
+        config, unknown = _read_config(config_file, family)
+        said_by = config_file.name
+        if unknown and not family.config_file.shared:
+            remarks.append(f"{said_by}: ignored {_shown(unknown)}")
             said_by += f" (without {_shown(unknown)})"
     if config is None:
         config = family.config_from_shapes(path, shapes, headers)
     headers, left_out = _without_counters(headers, family, config)
     _check_architecture(path, headers, family, config, said_by)
     _check_dtypes(headers)
-    parts_dir = None if folder is None else _parts_dir(path, folder)
+    parts_dir = None if folder is None else _parts_dir(path, folder, family)
     return Checkpoint(path, family, config, headers, parts_dir, (*remarks, *left_out))
 
 
@@ -210,19 +213,35 @@ def _unreadable(path: Path, cause: OSError) -> CheckpointError:
     return CheckpointError(f"{path}: cannot be read: {cause.strerror or cause}")
 
 
-def _transformer_dir(path: Path) -> Path:
+def _weights_dir(path: Path) -> Path:
     if (path / MANIFEST).exists() and (path / BIT_GRID).exists():
         raise CheckpointError(
             f"{path}: this is a pack, already quantized", hint="build from its source checkpoint"
         )
     inner = path / TRANSFORMER_FOLDER
-    return inner if inner.is_dir() else path
+    if inner.is_dir():
+        return inner
+    if not has_weights(path):
+        for folder in (path / name for family in families() for name in family.weight_folders):
+            if has_weights(folder):
+                return folder
+    return path
 
 
-def _parts_dir(path: Path, folder: Path) -> Path:
-    """The pipeline's folder, whether the user named it or the ``transformer`` inside."""
+def _config_file(folder: Path, family: Family) -> Path | None:
+    """Where the configuration is: beside the weights, or beside their folder; None for nowhere."""
+    places = [folder]
+    if folder.absolute().name in family.weight_folders:
+        places.append(folder.absolute().parent)
+    files = [place / family.config_file.name for place in places]
+    return next((file for file in files if file.exists()), None)
+
+
+def _parts_dir(path: Path, folder: Path, family: Family) -> Path:
+    """The pipeline's folder, whether the user named it or the weights' folder inside."""
     absolute = path.absolute()
-    return absolute.parent if folder == path and absolute.name == TRANSFORMER_FOLDER else path
+    inner = (TRANSFORMER_FOLDER, *family.weight_folders)
+    return absolute.parent if folder == path and absolute.name in inner else path
 
 
 def _bare_file(path: Path) -> Path:

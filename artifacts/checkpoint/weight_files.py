@@ -12,8 +12,13 @@ from pathlib import Path, PurePosixPath
 from schemas.errors import CheckpointError
 from schemas.json_io import read_json_file
 
-WEIGHT_FILES = ("diffusion_pytorch_model.safetensors", "model.safetensors")
-"""What diffusers and transformers call a model's weights; preferred over any other name."""
+WEIGHT_FILES = (
+    "diffusion_pytorch_model.safetensors",
+    "ema_model.safetensors",
+    "model.safetensors",
+)
+"""What diffusers, trainers that keep an average, and transformers call a model's weights; preferred
+over any other name, in this order."""
 INDEX_SUFFIX = ".index.json"
 TRANSFORMER_FOLDER = "transformer"
 PICKLE_SUFFIXES = frozenset({".ckpt", ".pt", ".pth", ".bin", ".pkl"})
@@ -24,6 +29,13 @@ SEARCHED_FOLDERS = 1000
 
 # diffusers names the index of a variant ``....safetensors.index.fp16.json``.
 _INDEX = re.compile(r".+\.safetensors\.index(\.[A-Za-z0-9_-]+)?\.json")
+
+
+def has_weights(folder: Path) -> bool:
+    """Whether there are ``.safetensors`` files in ``folder``, which need not exist."""
+    return folder.is_dir() and any(
+        file.suffix == ".safetensors" and not file.name.startswith(".") for file in folder.iterdir()
+    )
 
 
 def find_weight_files(folder: Path) -> list[Path]:

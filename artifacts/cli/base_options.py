@@ -12,7 +12,7 @@ Base = Annotated[
     Path | None,
     typer.Option(
         help="Stable Diffusion 3.5 medium, for VAE, scheduler and text encoders: its folder, or a"
-        " single file for the VAE."
+        " single file for the VAE. For VOSR a folder with vae and image_encoder."
     ),
 ]
 ClipL = Annotated[

@@ -51,4 +51,5 @@ FAMILY = Family(
     attention_work=attention_work,
     runtime="runtime.dit4sr.family",
     hub_name="acceptee/DiT4SR",
+    base_title="Stable Diffusion 3.5",
 )

@@ -1,6 +1,6 @@
 """What a pack needs beside the transformer: autoencoder, scheduler, prompts, sampling defaults.
 
-They come from a Stable Diffusion 3.5 medium folder (``--base``), or from the checkpoint's own
+They come from the base model's folder (``--base``), or from the checkpoint's own
 folder when that is a whole pipeline. Without either, the pack holds the transformer alone.
 Everything is found and checked before the first layer is quantized, which may take an hour.
 """
@@ -15,7 +15,7 @@ from torch import Tensor
 from artifacts.autoencoder.files import open_autoencoder
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE, read_sampling_defaults
-from artifacts.family import Architecture
+from artifacts.family import IMAGE_ENCODER_FOLDER, Architecture
 from artifacts.files.safetensors_io import read_header
 from artifacts.pack.file_names import COMPANION_FILES, PROMPTS, SCHEDULER_FILES, VAE_FOLDER
 from artifacts.pack.writer import PackWriter
@@ -41,12 +41,29 @@ class BaseModel:
         folder: where autoencoder and scheduler are; None for a pack of the transformer alone.
         prompts: prompt embeddings under a pack's names, or None.
         warnings: what the user should know, one line each.
+        reads_picture: whether the network reads features of the picture instead of prompts.
     """
 
     sampling: SamplingDefaults
     folder: Path | None = None
     prompts: Mapping[str, Tensor] | None = None
     warnings: list[str] = field(default_factory=list)
+    reads_picture: bool = False
+
+    @property
+    def can_run(self) -> bool:
+        """Whether there is all that running the network on pictures takes."""
+        if self.folder is None:
+            return False
+        if self.reads_picture:
+            return (self.folder / IMAGE_ENCODER_FOLDER).is_dir()
+        return self.prompts is not None
+
+    def condition_tokens(self, architecture: Architecture) -> int:
+        """Length of the prompts, or features of a picture; without prompts as published."""
+        if self.prompts is None:
+            return architecture.family.text_tokens
+        return len(self.prompts["positive.embeds"])
 
     def add_to(self, writer: PackWriter) -> None:
         """Put all parts into a pack."""
@@ -78,27 +95,36 @@ def find_base_model(
         texts: prompts to encode instead of the defaults.
 
     Raises:
-        UsageError: prompts were given twice, or as text that nothing can encode.
+        UsageError: prompts were given twice, as text that nothing can encode, or to a network that
+            reads none.
         CheckpointError: the base is incomplete or damaged, or embeddings do not fit the
             transformer.
     """
     if embeddings is not None and texts is not None:
         raise UsageError("prompts were given both as text and as embeddings", hint="give one")
+    family = checkpoint.family
+    if family.reads_picture and (embeddings is not None or texts is not None):
+        raise UsageError(f"{family.title} reads no prompts", hint="leave them out")
     if base is not None:
-        _require_companions(base)
+        _require_companions(base, family.base_title)
     folders = [folder for folder in (base, checkpoint.parts_dir) if folder is not None]
     companions = next((folder for folder in folders if not _missing_companions(folder)), None)
     if companions is not None:
         _check_companions(companions, checkpoint)
-    prompts = _find_prompts(checkpoint, folders, embeddings, texts)
+    prompts, condition = None, "prompts"
+    if family.reads_picture:
+        condition = "image encoder"  # the format has no place for one
+    else:
+        prompts = _find_prompts(checkpoint, folders, embeddings, texts)
     lacks = "VAE and scheduler" if companions is None else ""
     if prompts is None:
-        lacks = "VAE, scheduler and prompts" if lacks else "prompts"
+        lacks = f"VAE, scheduler and {condition}" if lacks else condition
     return BaseModel(
         _find_sampling(folders, checkpoint.architecture()),
         companions,
         prompts,
         [f"the pack will hold no {lacks}; upscaling will ask for --base"] if lacks else [],
+        reads_picture=family.reads_picture,
     )
 
 
@@ -106,14 +132,14 @@ def _missing_companions(folder: Path) -> list[str]:
     return [name for name in COMPANION_FILES if not (folder / name).is_file()]
 
 
-def _require_companions(base: Path) -> None:
+def _require_companions(base: Path, title: str) -> None:
     if not base.is_dir():
         message, hint = absent(base, "folder")
         raise CheckpointError(message, hint=hint)
     missing = _missing_companions(base)
     if missing:
         raise CheckpointError(
-            f"{base}: not a Stable Diffusion 3.5 folder: {', '.join(missing)} missing",
+            f"{base}: not a {title} folder: {', '.join(missing)} missing",
             hint="name the folder that holds vae/ and scheduler/",
         )
 

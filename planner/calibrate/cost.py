@@ -120,7 +120,7 @@ def _cost(pipeline: Pipeline, images: int, crop_px: int) -> Cost:
     operations = images * _trajectory_operations(
         pipeline.architecture,
         settings,
-        len(pipeline.prompts.positive_embeds),
+        len(pipeline.prompts.positive_embeds) or pipeline.architecture.family.text_tokens,
         pipeline.vae_factor,
         crop_px,
     )

@@ -61,7 +61,8 @@ def sample_watched(pipeline: Pipeline, watch: TrajectoryWatch, rgb: Tensor, seed
         rgb: the picture.
         seed: of the noise that sampling starts from.
     """
-    control = encode_image(pipeline, rgb, pipeline.sampling).control
+    encoded = encode_image(pipeline, rgb, pipeline.sampling)
+    control = encoded.control
 
     def unquantized(_timestep: float) -> None:
         watch.next_step()
@@ -70,7 +71,7 @@ def sample_watched(pipeline: Pipeline, watch: TrajectoryWatch, rgb: Tensor, seed
         pipeline.sample(
             pipeline.network,
             control.to(pipeline.dtype),
-            pipeline.prompts,
+            encoded.condition or pipeline.prompts,
             pipeline.sampling,
             noise=initial_noise(tuple(control.shape), seed),
             patch_size=pipeline.patch_size,

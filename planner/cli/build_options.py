@@ -351,8 +351,8 @@ class PassOptions:
         """
         from planner.recipe_choice import recipe_without_base
 
-        if model.folder is None or model.prompts is None:
-            return recipe_without_base()
+        if not model.can_run:
+            return recipe_without_base(reads_picture=model.reads_picture)
         from planner.calibrate.device import choose_device
         from planner.probe.default_recipe import default_recipe
 

@@ -38,7 +38,7 @@ def estimate(
     ] = None,
     *,
     preset: Annotated[
-        str | None, typer.Option(help="A known network instead, such as dit4sr.")
+        str | None, typer.Option(help="A known network instead: dit4sr, vosr-0.5b, vosr-1.4b.")
     ] = None,
     method: MethodOptions,
     quantizer: QuantizerOptions,
@@ -47,8 +47,15 @@ def estimate(
         typer.Option("--measure", help="Read all weights: bits follow their variances."),
     ] = False,
     resolution: Annotated[int, typer.Option(help="Side of the result, in px.")] = 512,
-    steps: Annotated[int, typer.Option(help="Sampling steps.")] = 40,
-    text_tokens: Annotated[int, typer.Option(help="Length of the prompt.")] = 333,
+    steps: Annotated[
+        int | None, typer.Option(help="Sampling steps. Default: the published network's.")
+    ] = None,
+    text_tokens: Annotated[
+        int | None,
+        typer.Option(
+            help="Length of the prompt, or number of the picture's features. Default: as published."
+        ),
+    ] = None,
     json_output: Json = False,
     debug: Debug = False,
 ) -> None:
@@ -75,7 +82,6 @@ def estimate(
         recipe = asked_recipe(method.recipe, quantizer.chosen()) or RecipeChoice(DEFAULT_RECIPE)
         show_notes(recipe.notes)
         settings = quantizer.settings(recipe.name, method.target)
-        image = ImageSettings(steps, resolution, text_tokens)
         opened = None if checkpoint is None else open_checkpoint(checkpoint)
         if opened is not None:
             show_notes(opened.notes(settings.variant))
@@ -87,8 +93,14 @@ def estimate(
             if opened is None
             else opened.architecture(settings.variant)
         )
+        family = architecture.family
+        image = ImageSettings(
+            family.sampling.steps if steps is None else steps,
+            resolution,
+            family.text_tokens if text_tokens is None else text_tokens,
+        )
         if quantizer.modulation is None:
-            settings = without_larger_table(settings, architecture, steps)
+            settings = without_larger_table(settings, architecture, image.steps)
         result = predict(architecture, settings, image, variances=variances)
         if json_output:
             print_json(result.to_json())

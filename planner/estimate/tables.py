@@ -147,12 +147,16 @@ def _target_section(result: Estimate) -> Group:
     return _section(
         f"Your target: {_settings_text(result.settings)}",
         table,
-        f"{image.steps} steps at {image.resolution_px} px, {image.text_tokens} text"
-        " tokens, one pass per step.",
+        f"{_counted(image.steps, 'step')} at {image.resolution_px} px, {image.text_tokens}"
+        f" {'text' if 'text' in result.tokens else 'feature'} tokens, one pass per step.",
         f"Multiply-accumulates of a pass: linears {result.work.dense / 1e9:,.1f} G, attention"
         f" {result.attention.macs / 1e9:,.1f} G.",
         "Smaller than full precision by parameters (paper), than bf16 by bytes (true).",
     )
+
+
+def _counted(count: int, noun: str) -> str:
+    return f"{count} {noun}{'' if count == 1 else 's'}"
 
 
 def _settings_text(settings: BuildSettings) -> str:

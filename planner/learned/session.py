@@ -193,8 +193,11 @@ def _base_of(pack: Pack) -> BaseModel:
     """What a pack has beside its transformer.
 
     Raises:
-        UsageError: it has no VAE or no prompts.
+        UsageError: it has no VAE or no prompts, or its network reads none.
     """
+    family = pack.architecture.family
+    if family.reads_picture:
+        raise UsageError(f"{family.title} cannot learn: it reads features of the picture")
     prompts = pack.prompts()
     if prompts is None or not (pack.path / COMPANION_FILES[0]).is_file():
         raise UsageError(

@@ -29,7 +29,7 @@ def find_moments(
     progress: Progress | None = None,
 ) -> SecondMoments | None:
     """`gather_moments`, where the settings need it and there is something to run."""
-    if not settings.uses_moments or base.folder is None or base.prompts is None:
+    if not settings.uses_moments or not base.can_run:
         return None
     return gather_moments(
         checkpoint,

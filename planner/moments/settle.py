@@ -52,11 +52,12 @@ def settle_rounding(
     if not settings.uses_moments:
         return settings, []
     nearest = replace(settings, weight_rounding="nearest")
-    if base.folder is None or base.prompts is None:
+    if not base.can_run:
         if not asked:
             return nearest, [NOTHING_TO_RUN]
+        needed = "image encoder" if base.reads_picture else "prompts"
         raise UsageError(
-            "rounding by GPTQ runs the network and needs VAE and prompts",
+            f"rounding by GPTQ runs the network and needs VAE and {needed}",
             hint="give --base, or --weight-rounding nearest",
         )
     most = MOST_OPERATIONS.get(device.type, inf)
@@ -77,7 +78,7 @@ def _operations(
     return moments_passes(groups) * forward_operations(
         architecture,
         base.sampling,
-        text_tokens=len((base.prompts or {})["positive.embeds"]),
+        text_tokens=base.condition_tokens(architecture),
         vae_factor=vae_factor(base),
         pictures=probe.pictures,
         crop_px=probe.crop_px or default_crop_px(base),

@@ -43,8 +43,8 @@ def default_recipe(
     Raises:
         CheckpointError: the autoencoder's configuration is damaged.
     """
-    if base.folder is None or base.prompts is None:
-        return recipe_without_base()
+    if not base.can_run:
+        return recipe_without_base(reads_picture=base.reads_picture)
     crop_px = probe.crop_px or default_crop_px(base)
     factor = vae_factor(base)
     try:
@@ -54,7 +54,7 @@ def default_recipe(
     operations = probe_passes(probe.cotangents) * forward_operations(
         architecture,
         base.sampling,
-        text_tokens=len(base.prompts["positive.embeds"]),
+        text_tokens=base.condition_tokens(architecture),
         vae_factor=factor,
         pictures=probe.pictures,
         crop_px=crop_px,

@@ -53,7 +53,7 @@ def find_sensitivity(
         return None
     if file is not None:
         return read_sensitivity(file)
-    if base.folder is None or base.prompts is None:
+    if not base.can_run:
         return None
     return probe_checkpoint(
         checkpoint,

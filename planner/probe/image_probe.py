@@ -66,10 +66,12 @@ def probe_image(
         step_done: called ``2 * steps`` times.
     """
     settings = pipeline.sampling
-    control = encode_image(pipeline, rgb, settings).control.to(pipeline.dtype)
+    encoded = encode_image(pipeline, rgb, settings)
+    control = encoded.control.to(pipeline.dtype)
+    prompts = encoded.condition or pipeline.prompts
     shape = tuple(control.shape)
     noise = initial_noise(shape, seed)
-    image = SampledImage(pipeline.network, control, pipeline.prompts, settings, noise)
+    image = SampledImage(pipeline.network, control, prompts, settings, noise)
     directions = random_directions(shape, cotangents, seed)
     watch = LayerGradients(
         pipeline.network, layers, steps=settings.steps, cotangents=cotangents, seed=seed

@@ -6,6 +6,7 @@ The other half of `artifacts.family.Family`, which names the module that holds t
 import importlib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import torch
 from torch import Tensor, nn
@@ -15,13 +16,17 @@ from runtime.network.blocks import BlockFamily
 from runtime.network.modulation import Conditioning, TableIndex
 from schemas.errors import UsageError
 
+PictureFeatures = Callable[[Tensor], Tensor]
+"""A picture [1, 3, H, W], 0 ... 1 -> its features [m, J], float32."""
+
 
 class LatentNetwork(nn.Module):
     """A network that predicts the velocity of a noisy latent, given a low-resolution one.
 
     Its ``forward`` takes the noisy latent and the control latent [B, C, h, w], prompt tokens
-    [B, m, J], pooled prompts [B, P], timesteps [B] (0 ... 1000) and the activation bits of every
-    quantized layer (None leaves activations unquantized); it returns [B, C, h, w].
+    [B, m, J] or features of the picture, pooled prompts [B, P], timesteps [B] (0 ... 1000) and the
+    activation bits of every quantized layer (None leaves activations unquantized); it returns
+    [B, C, h, w].
 
     Attributes:
         table_index: finds the results of modulation layers in their tables; None where all of them
@@ -65,6 +70,8 @@ class NetworkFamily:
         sample: from noise to a latent, with the signature of `runtime.sampling.sampler.sample`,
             which it is for flow matching.
         blocks: the network's blocks by themselves.
+        load_picture_features: folders that may hold the image encoder, configuration, device ->
+            what makes features; for networks that read these instead of prompts.
     """
 
     build: Callable[[Config, str], LatentNetwork]
@@ -72,12 +79,33 @@ class NetworkFamily:
     probe_inputs: Callable[[Config, torch.Generator], tuple[Tensor, ...]]
     sample: Callable[..., Tensor]
     blocks: BlockFamily | None = None
+    load_picture_features: (
+        Callable[[Sequence[Path], Config, torch.device], PictureFeatures] | None
+    ) = None
 
 
 def network_family(family: Family) -> NetworkFamily:
     """The other half of ``family``; imports the module that it names."""
     found: NetworkFamily = importlib.import_module(family.runtime).FAMILY
     return found
+
+
+def load_picture_features(
+    folders: Sequence[Path], device: torch.device, architecture: Architecture
+) -> PictureFeatures | None:
+    """What makes the features that a network reads; None for a network that reads prompts.
+
+    Args:
+        folders: may hold the image encoder; the first that has one is taken.
+        device: where the encoder runs.
+        architecture: of the network.
+
+    Raises:
+        CheckpointError: the encoder is damaged, or another network's.
+        UsageError: there is none.
+    """
+    load = network_family(architecture.family).load_picture_features
+    return None if load is None else load(folders, architecture.config, device)
 
 
 def block_family(family: Family) -> BlockFamily:

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from runtime.pretrained import check_regular_files, first_line, load_pretrained
 from schemas.errors import CheckpointError, UsageError
 
 ENCODER_FOLDERS = (
@@ -28,7 +29,6 @@ CLIP_TOKENS = 77
 T5_TOKENS = 256
 VOCABULARY_FILES = ("tokenizer.json", "vocab.json", "spiece.model")
 PIP_HINT = "pip install 'qdit4sr[prompts]'"
-SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, eq=False)
@@ -122,38 +122,23 @@ def _run_encoder(
     if not any((folder / f"tokenizer{number}" / name).is_file() for name in VOCABULARY_FILES):
         # transformers would go on without one, and read every word as unknown.
         raise CheckpointError(f"{folder}: tokenizer{number} has no vocabulary")
-    for part in (f"tokenizer{number}", f"text_encoder{number}"):
-        _check_regular_files(folder / part)
+    check_regular_files(folder / f"tokenizer{number}")
     try:
-        # Nothing may be fetched: what is not in the folder is an error.
         tokenizer = tokenizer_class.from_pretrained(
             folder / f"tokenizer{number}", local_files_only=True
         )
-        model, loading = model_class.from_pretrained(
-            folder / f"text_encoder{number}",
-            dtype=torch.bfloat16,
-            use_safetensors=True,
-            local_files_only=True,
-            output_loading_info=True,
-        )
+        model = load_pretrained(model_class, folder, f"text_encoder{number}", torch.bfloat16)
     except ImportError as cause:
         raise UsageError(
-            f"{folder}: tokenizer{number} needs another package: {_first_line(cause)}",
+            f"{folder}: tokenizer{number} needs another package: {first_line(cause)}",
             hint=PIP_HINT,
         ) from cause
-    except MemoryError:
+    except (CheckpointError, MemoryError):
         raise
     except Exception as cause:  # a damaged file raises whatever the parser at hand raises
         raise CheckpointError(
-            f"{folder}: text_encoder{number} cannot be loaded: {_first_line(cause)}"
+            f"{folder}: text_encoder{number} cannot be loaded: {first_line(cause)}"
         ) from cause
-    missing = sorted(loading["missing_keys"])
-    if missing:
-        # transformers would go on with random values in their place.
-        raise CheckpointError(
-            f"{folder}: text_encoder{number} lacks {', '.join(missing[:SHOWN_NAMES])}"
-            f" ({len(missing)} tensors in all)"
-        )
     ids = tokenizer(
         list(texts), padding="max_length", max_length=tokens, truncation=True, return_tensors="pt"
     ).input_ids
@@ -162,21 +147,7 @@ def _run_encoder(
             f"{folder}: tokenizer{number} does not belong to text_encoder{number}: it knows more"
             f" words than {model.config.vocab_size}"
         )
-    model.eval()
     outputs = [output_of(model, row) for row in ids.split(1)]
     del model
     gc.collect()  # before the next encoder is loaded
     return outputs
-
-
-def _check_regular_files(folder: Path) -> None:
-    """Make sure that no file of ``folder`` is a pipe or a device, which opening would wait on."""
-    for entry in sorted(folder.iterdir()):
-        if entry.exists() and not entry.is_file() and not entry.is_dir():
-            raise CheckpointError(f"{entry}: not a regular file")
-
-
-def _first_line(cause: BaseException) -> str:
-    """The start of a message that may run over a page."""
-    lines = str(cause).strip().splitlines() or [type(cause).__name__]
-    return lines[0][:200]

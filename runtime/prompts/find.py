@@ -77,7 +77,8 @@ def find_prompts(
     """The prompts of a run, and the embeddings of its captions.
 
     Where nothing gives a side's prompt but there are text encoders, it is the default text. Where
-    there are none, a text may be the name of a prompt that a folder has ready.
+    there are none, a text may be the name of a prompt that a folder has ready. A network that reads
+    features of the picture has prompts without tokens.
 
     Args:
         own: embeddings of the pack under a pack's names, or None.
@@ -91,9 +92,16 @@ def find_prompts(
 
     Raises:
         UsageError: there are no prompts, nothing can encode a text, or the encoders are those of
-            another model.
+            another model, or a text is given to a network that reads none.
         CheckpointError: a file of embeddings or an encoder is damaged.
     """
+    if architecture.family.reads_picture:
+        if texts.all:
+            raise UsageError(f"{architecture.family.title} reads no prompts", hint="leave them out")
+        nothing = {
+            name: torch.zeros(shape) for name, shape in architecture.prompt_shapes(0).items()
+        }
+        return prompts_from(nothing), {}
     for folder in folders:
         if own is None and (folder / PROMPTS).is_file():
             own = _read_file(folder / PROMPTS, architecture)

@@ -37,7 +37,8 @@ INSTALLED = ("schemas", "artifacts", "runtime", "planner", "qdit4sr")
 FAMILY = re.compile(
     _KNOWN
     + r"|(?<!q-)(?<!q)dit4sr|stable.?diffusion|\bsd3|pos_embed|transformer_blocks|joint_attention"
-    r"|context_embedder|attn2|ControlBlock|TransformerConfig",
+    r"|context_embedder|attn2|ControlBlock|TransformerConfig"
+    r"|lightningdit|feat_rope|dinov2|scale_shift_table|mlp_ca|cross_attn|args\.json|VosrConfig",
     re.IGNORECASE,
 )
 
@@ -67,6 +68,8 @@ def test_code_outside_the_families_rooms_names_none(room):
 def test_the_detector_finds_names_where_they_are():
     assert len(places("artifacts/dit4sr", prose=False)) > 10
     assert len(places("runtime/dit4sr", prose=False)) > 10
+    assert len(places("artifacts/vosr", prose=False)) > 10
+    assert len(places("runtime/vosr", prose=False)) > 10
 
 
 def test_every_room_is_a_package():
