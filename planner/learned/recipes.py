@@ -39,17 +39,7 @@ LEARNED_RECIPES: dict[str, LearnedRecipe] = {
     "finetune": LearnedRecipe(
         "finetuning of standard by the final latent: steps of rows and factors",
         "standard",
-        {"order": "none", "result": "latent", "parts": ("steps", "factors")},
-    ),
-    "finetune-velocity": LearnedRecipe(
-        "finetune, judged by the velocity",
-        "standard",
-        {"order": "none", "parts": ("steps", "factors")},
-    ),
-    "finetune-rounding": LearnedRecipe(
-        "finetune, rounding too",
-        "standard",
-        {"order": "none", "result": "latent", "parts": ("steps", "factors", "rounding")},
+        {"order": "none", "result": "latent", "parts": ("steps", "factors"), "rate": 3e-4},
     ),
     "q-diffusion": LearnedRecipe(
         "Q-Diffusion: AdaRound block by block on all timesteps, then bounds of activations",
