@@ -63,8 +63,7 @@ def sample(
         prompts: on the device and in the dtype of ``control``.
         settings: steps, guidance, shift, start_sigma, tile, overlap and fidelity are read.
         noise: where to start, or what is added to the control latent there [1, C, h, w], float32
-            or wider. The velocity is brought to its dtype before a step is taken: the scheduler
-            would round the latent to a narrower one.
+            or wider. The velocity is brought to its dtype before a step is taken.
         patch_size: side of the network's patches, in latent pixels; tiles keep to their grid.
         bits_at: activation bits at a timestep.
         tokens_at_once: tiles are batched up to this many tokens; a larger one goes alone.
@@ -83,13 +82,16 @@ def sample(
     at_once = max(1, tokens_at_once // velocity.tokens_of(tiles[0], patch_size))
     scheduler = euler_schedule(settings.steps, settings.shift, settings.start_sigma)
     first = first_step(scheduler.sigmas[:-1], settings.fidelity)
-    scheduler.set_begin_index(first)
     latent = initial_latent(noise, control, scheduler.sigmas[first])
+    changes = scheduler.sigmas.diff().to(latent)
 
     for step, timestep in enumerate(scheduler.timesteps[first:], start=1):
         of_tiles = velocity.on(latent, timestep, bits_at(timestep.item()), tiles, at_once)
         whole = blend_tiles(of_tiles, like=latent, tiles=tiles)
-        latent = scheduler.step(whole, timestep, latent, return_dict=False)[0]
+        change = changes[first + step - 1]
+        # What was blended is ours, and a large image's latent fills memory: no further one is made.
+        whole = whole.mul_(change) if len(tiles) > 1 else whole * change
+        latent = whole.add_(latent)
         if on_latent is not None:
             latent = on_latent(step - 1, timestep.item(), latent)
         if progress is not None:
@@ -109,7 +111,7 @@ def initial_latent(noise: Tensor, control: Tensor, sigma: Tensor) -> Tensor:
     if sigma == 1:
         return latent
     sigma = sigma.to(latent)
-    return sigma * latent + (1 - sigma) * control.to(latent)
+    return (sigma * latent).add_((1 - sigma) * control.to(latent))
 
 
 def first_step(sigmas: Tensor, fidelity: float) -> int:
