@@ -67,7 +67,7 @@ RECIPES: dict[str, Recipe] = {
     "svdquant": Recipe(
         "global factors of smoothed weights, no rotation, the same bits everywhere; needs a"
         " calibration",
-        {"rotation": False, "smoothing": True, "local_rank": 0, **_ABSMAX, **_UNIFORM},
+        {"rotation": False, "smoothing": "search", "local_rank": 0, **_ABSMAX, **_UNIFORM},
     ),
     "q-dit4sr-no-signs": Recipe("q-dit4sr, rotated without signs", {"rotation_signs": False}),
     "q-dit4sr-no-hsvd": Recipe("q-dit4sr without factors", _NO_FACTORS),

@@ -26,6 +26,7 @@ WeightStatistic = Literal["rotated", "residual"]
 Modulation = Literal["weights", "table", "both"]
 BitBudget = Literal["bytes", "bit-operations"]
 WeightRounding = Literal["nearest", "gptq"]
+Smoothing = Literal["none", "search", "balance"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
 
@@ -40,6 +41,8 @@ LATER_SETTINGS: dict[str, SettingOrList] = {
     "weight_rounding": "nearest",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
+RECORDED_SMOOTHING: dict[Smoothing, SettingOrList] = {"none": False, "search": True}
+"""As manifests have recorded it since before there was a third choice, which goes by its name."""
 LEARNED_PREFIX = "learned_"
 """Of what a manifest records of a pack whose layers learned (`planner.learned`): they are not what
 the settings alone would make."""
@@ -88,7 +91,9 @@ class BuildSettings:
         rotation: whether weights and activations are rotated at all.
         rotation_signs: whether the rotation flips random signs first.
         smoothing: whether input channels are divided by a vector that evens out activations and
-            weights (SmoothQuant, SVDQuant); needs a calibration.
+            weights: ``none``; ``search``: a power of largest magnitudes, searched layer by layer,
+            instead of a rotation (SmoothQuant, SVDQuant; needs a calibration); or ``balance``: by
+            second moments of the inputs, before the rotation (ours).
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
         weight_rounding: to the ``nearest`` level, or by ``gptq``: later columns make up for errors
             of earlier ones, by second moments of the layers' inputs.
@@ -120,7 +125,7 @@ class BuildSettings:
     segments: int = SEGMENTS
     rotation: bool = True
     rotation_signs: bool = True
-    smoothing: bool = False
+    smoothing: Smoothing = "none"
     weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     weight_rounding: WeightRounding = "nearest"
@@ -146,6 +151,7 @@ class BuildSettings:
             ("choice of modulation", self.modulation, Modulation),
             ("effort", self.effort, EffortName),
             ("rounding of weights", self.weight_rounding, WeightRounding),
+            ("smoothing", self.smoothing, Smoothing),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
         ):
@@ -170,8 +176,11 @@ class BuildSettings:
             raise UsageError(
                 f"a budget of {self.budget} needs bits by sensitivity", hint="--recipe standard"
             )
-        if self.smoothing and self.rotation:
-            raise UsageError("smoothing and rotation exclude one another", hint="--no-rotation")
+        if self.searches_smoothing and self.rotation:
+            raise UsageError(
+                "smoothing by search and rotation exclude one another",
+                hint="--no-rotation, or --smoothing balance",
+            )
         if self.segments < 1:
             raise UsageError(f"{self.segments} segments", hint="give at least 1")
         if not 0 <= self.seed < 2**63:
@@ -216,12 +225,32 @@ class BuildSettings:
     @property
     def uses_calibration(self) -> bool:
         """Whether a calibration would change anything."""
-        return self.wants_vatmp or self.smoothing
+        return self.wants_vatmp or self.searches_smoothing
+
+    @property
+    def searches_smoothing(self) -> bool:
+        """Whether a calibration's channel statistics decide the smoothing."""
+        return self.smoothing == "search"
+
+    @property
+    def balances(self) -> bool:
+        """Whether second moments of what layers are fed decide the smoothing."""
+        return self.smoothing == "balance"
+
+    @property
+    def pays_for_vectors(self) -> bool:
+        """Whether smoothing vectors take their bits from the budget of weight bits."""
+        return self.balances and self.weight_allocation == "sensitivity"
+
+    @property
+    def rounds_by_moments(self) -> bool:
+        """Whether weights are rounded by the second moments of what layers are fed."""
+        return self.weight_rounding == "gptq"
 
     @property
     def uses_moments(self) -> bool:
-        """Whether weights are rounded by the second moments of what layers are fed."""
-        return self.weight_rounding == "gptq"
+        """Whether anything goes by the second moments of what layers are fed."""
+        return self.rounds_by_moments or self.balances
 
     @property
     def makes_table(self) -> bool:
@@ -266,6 +295,7 @@ class BuildSettings:
             if values[name] == default:
                 del values[name]
         del values["recipe"]  # the manifest has a place of its own for it
+        values["smoothing"] = RECORDED_SMOOTHING.get(self.smoothing, self.smoothing)
         values["keep"] = list(self.keep)
         values["target"] = str(self.target)
         return values
@@ -286,6 +316,9 @@ def settings_of(record: RecipeRecord, family: "Family") -> BuildSettings:
     values.pop(EDITED_GRID, None)
     values = {k: v for k, v in values.items() if not k.startswith(LEARNED_PREFIX)}
     values = {**LATER_SETTINGS, **values}
+    for name, recorded in RECORDED_SMOOTHING.items():
+        if values.get("smoothing") is recorded:
+            values["smoothing"] = name
     if set(values) != known:
         differing = sorted(set(values) ^ known)[:3]
         raise PackError(

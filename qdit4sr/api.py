@@ -202,7 +202,7 @@ def build(
     from planner.build.modulation import settle_modulation
     from planner.calibrate.device import choose_device
     from planner.moments.find import find_moments
-    from planner.moments.settle import settle_rounding
+    from planner.moments.settle import settle_moments
     from planner.probe.default_recipe import default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
@@ -233,8 +233,13 @@ def build(
             chosen, opened.architecture(chosen.variant), parts, asked="modulation" in settings
         )
         probe = ProbeSettings()
-        chosen, more = settle_rounding(
-            chosen, opened, parts, probe, device, asked="weight_rounding" in settings
+        chosen, more = settle_moments(
+            chosen,
+            opened,
+            parts,
+            probe,
+            device,
+            asked=not {"weight_rounding", "smoothing"}.isdisjoint(settings),
         )
         for note in [*notes, *more]:
             logger.info("%s", note)

@@ -175,7 +175,7 @@ class PackMaker:
             )
         elif not settings.uses_calibration:
             build(self.checkpoint, output, settings, self.base, moments=moments, force=True)
-        elif settings.smoothing:
+        elif settings.searches_smoothing:
             calibration = self._unquantized_inputs(settings)
             build(
                 self.checkpoint,

@@ -60,6 +60,12 @@ def parts(ranks: Ranks) -> dict[str, Part]:
             {"weight_rounding": "gptq"},
             {"weight_rounding": "nearest"},
         ),
+        "smoothing": Part(
+            "smoothing before the rotation",
+            {"smoothing": "balance"},
+            {"smoothing": "none"},
+            is_in=False,
+        ),
         "tokens": Part(
             "blended steps of tokens",
             {"activation_scale": "blend"},

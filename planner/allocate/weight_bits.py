@@ -21,6 +21,7 @@ def weight_bits(
     sensitivity: SensitivityMap | None = None,
     work: Mapping[str, int] | None = None,
     table: TableShare = NO_TABLE,
+    beside: int = 0,
 ) -> dict[str, int]:
     """Layer name -> weight bits, by sensitivity or by VaSMP with the allocator asked for.
 
@@ -31,6 +32,7 @@ def weight_bits(
         work: multiply-accumulates of every layer, for a budget that counts them.
         table: what a table of modulations takes of the budget of an allocation by sensitivity, and
             gives back; VaSMP keeps the target over the layers it sees, as the paper has it.
+        beside: bits of smoothing vectors, which that budget pays for as well.
 
     Raises:
         UsageError: the budget lies outside the bounds, or the table takes all of it.
@@ -41,7 +43,7 @@ def weight_bits(
     if settings.weight_allocation == "sensitivity":
         if sensitivity is None:
             raise ValueError("bits by sensitivity, without one")
-        left = table.mean_of_rest(mean_bits, sum(layer.parameters for layer in statistics))
+        left = table.mean_of_rest(mean_bits, sum(layer.parameters for layer in statistics), beside)
         return sensitive_weight_bits(
             statistics,
             sensitivity,

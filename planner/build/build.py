@@ -2,6 +2,7 @@
 
 1. Inventory: which layers take part in the forward pass.
 2. Rotate every weight and measure its variance (Sec. 3.1, Eq. 12).
+   A build that balances smooths the layers for which it pays (ours).
 3. VaSMP: weight bits from the variances, without data (Sec. 3.3); or by sensitivity (ours).
 4. H-SVD and quantization of the residual, layer by layer (Sec. 3.2).
 5. VaTMP: activation bits per timestep, where there is a calibration (Sec. 3.4); or by sensitivity.
@@ -25,7 +26,6 @@ from artifacts.pack.writer import PackWriter
 from planner.allocate.error_shares import error_shares
 from planner.allocate.grid import make_grid
 from planner.allocate.sensitivity import activation_costs, weight_costs
-from planner.allocate.weight_bits import uniform_bits, weight_bits
 from planner.build.base_model import BaseModel
 from planner.build.inventory import take_inventory
 from planner.build.layers import LayerMaker
@@ -34,6 +34,7 @@ from planner.build.model_card import model_card
 from planner.build.modulation import check_modulation, in_16_bits, table_record, table_rows
 from planner.build.progress import Progress, Silent
 from planner.build.table_budget import share_of_record
+from planner.build.weight_decisions import decide_weights
 from planner.build.work import layer_work
 from planner.build.work_folder import WorkFolder
 from planner.calibrate.calibration_file import check_calibration
@@ -86,7 +87,7 @@ def build(
         calibration: what the network's layers are fed; without one, every timestep gets the same
             activation bits.
         sensitivity: of the network, for settings whose bits go by it.
-        moments: of layers' inputs, for settings that round by them.
+        moments: of layers' inputs, for settings that round or balance by them.
         force: replace an older pack.
         progress: told about every layer.
         work: an open work folder: what it holds is taken over, what is finished is added.
@@ -96,7 +97,7 @@ def build(
     Raises:
         UsageError: the target cannot be reached, a pattern finds nothing, the output exists, or the
             calibration is missing where the settings need one, or is of another network, or there
-            are no prompts to table modulations for, or no second moments to round by.
+            are no prompts to table modulations for, or no second moments to go by.
         CheckpointError: a tensor is damaged.
         ResourceError: the disk is full.
     """
@@ -126,17 +127,14 @@ def build(
         table = table_record(settings, base)
 
         # 2, 3. Variances, and from them, or with sensitivities, weight bits.
-        statistics = maker.statistics(names) if settings.reads_variances else []
-        if settings.weight_allocation == "uniform":
-            bits = uniform_bits(names, settings)
-        else:
-            share = share_of_record(architecture, settings, table)
-            bits = weight_bits(statistics, settings, sensitivity, work_of, share)
+        share = share_of_record(architecture, settings, table)
+        decided = decide_weights(maker, names, sensitivity, work_of, share)
+        bits = decided.bits
 
         # 4. Factors and codes.
         records: dict[str, LayerRecord] = {}
         channels = {} if calibration is None else calibration.channels
-        for layer, file in maker.layers(names, bits, channels):
+        for layer, file in maker.layers(names, bits, channels, decided.smoothed):
             writer.add_layer(layer.weight, file)
             records[layer.weight.name] = layer.record
 
@@ -145,10 +143,10 @@ def build(
             records[name] = LayerRecord(weight_bits=UNQUANTIZED, **shapes[name]._asdict())
             bits[name] = UNQUANTIZED
         steps = sampling_timesteps(base.sampling)
-        costs = None if sensitivity is None else activation_costs(statistics, sensitivity)
+        costs = None if sensitivity is None else activation_costs(decided.activations, sensitivity)
         grid, grid_warnings = make_grid(settings, bits, steps, calibration, costs, work_of)
         if sensitivity is not None and costs is not None:
-            shares = error_shares(weight_costs(statistics, sensitivity), costs, grid)
+            shares = error_shares(weight_costs(decided.weights, sensitivity), costs, grid)
             for name, part in shares.items():
                 records[name] = records[name].model_copy(update={"error_share": part})
 

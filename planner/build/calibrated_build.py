@@ -2,8 +2,9 @@
 
 The weights as quantized, with the same activation bits everywhere, and what single images gave lie
 in a work folder until the end (`planner.build.work_folder`). A command that is interrupted, or
-killed, goes on from them when it is repeated. Recipes that smooth are the other way round: there
-the unquantized network is measured first, and the weights are quantized with what was learned.
+killed, goes on from them when it is repeated. Recipes that search their smoothing are the other
+way round: there the unquantized network is measured first, and the weights are quantized with what
+was learned.
 """
 
 import shutil
@@ -213,7 +214,7 @@ def measure_inputs(
     )
 
     weights = None
-    if settings.smoothing:
+    if settings.searches_smoothing:
         layers = take_inventory(checkpoint, settings).quantized
         pipeline = full_precision_pipeline(
             checkpoint, settings.variant, base, run.device, run.dtype
@@ -244,7 +245,7 @@ def measure_inputs(
         layers,
         images,
         seed=run.settings.seed,
-        channels=settings.smoothing,
+        channels=settings.searches_smoothing,
         work=work,
         progress=progress,
     )

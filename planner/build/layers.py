@@ -1,7 +1,7 @@
 """The layers of one build: measured, then quantized, or taken over from an interrupted build."""
 
 import contextlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -10,6 +10,7 @@ from torch import Tensor
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.family import LinearShape
 from artifacts.files.safetensors_io import Header
+from planner.allocate.smoothed_layers import Balance
 from planner.allocate.vasmp import LayerStatistics
 from planner.build.inventory import take_inventory
 from planner.build.progress import Progress, Silent
@@ -17,6 +18,7 @@ from planner.build.work_folder import WorkFolder
 from planner.build.workers import in_order
 from planner.moments.kept import SecondMoments
 from planner.settings import BuildSettings
+from planner.weights.balance import balancing_vector, remaining_error
 from planner.weights.layer import (
     QuantizedLayer,
     allocation_variance,
@@ -41,7 +43,7 @@ class LayerMaker:
         work: an open work folder: what it holds is taken over, what is finished is added; None for
             keeping nothing.
         device: what computes; None for the CPU.
-        moments: of layers' inputs, for settings that round by them.
+        moments: of layers' inputs, for settings that round or balance by them.
     """
 
     checkpoint: Checkpoint
@@ -78,22 +80,38 @@ class LayerMaker:
             for name in names
         ]
 
+    def balance(self, names: Sequence[str]) -> Balance:
+        """What smoothing is predicted to do to layers, for settings that balance."""
+        assert self.moments is not None  # checked by `check_moments`
+        remaining: dict[str, float] = {}
+        for owner in dict.fromkeys(self.moments.owners[name] for name in names):
+            vector = self._balancing(owner)
+            remaining[owner] = 1.0 if vector is None else remaining_error(vector)
+        owners = {name: self.moments.owners[name] for name in names}
+        return Balance(
+            owners,
+            {name: self.shapes[name].in_features for name in names},
+            {name: remaining[owner] for name, owner in owners.items()},
+        )
+
     def layers(
         self,
         names: Sequence[str],
         bits: Mapping[str, int],
         channels: Mapping[str, ChannelStatistics],
+        smoothed: Collection[str] = (),
     ) -> Iterator[tuple[QuantizedLayer, Header | None]]:
         """Every layer at its bits, and the file in the work folder that holds it.
 
         Args:
             names: of the layers.
             bits: weight bits by name.
-            channels: statistics of inputs, for settings that smooth.
+            channels: statistics of inputs, for settings that search the smoothing.
+            smoothed: those that are, for settings that balance.
         """
 
         def make(name: str) -> tuple[QuantizedLayer, Header | None]:
-            return self._layer(name, bits[name], channels.get(name))
+            return self._layer(name, bits[name], channels.get(name), name in smoothed)
 
         with contextlib.closing(in_order(make, names)) as made:
             for name in self.progress.track(names, "quantize"):
@@ -104,7 +122,7 @@ class LayerMaker:
                 yield layer, file
 
     def _layer(
-        self, name: str, bits: int, channels: ChannelStatistics | None
+        self, name: str, bits: int, channels: ChannelStatistics | None, smoothed: bool
     ) -> tuple[QuantizedLayer, Header | None]:
         if self.work is not None:
             kept = self.work.layer(
@@ -121,8 +139,16 @@ class LayerMaker:
             self.settings,
             channels,
             None if self.moments is None else self.moments.of(name),
+            self._balancing(name) if smoothed else None,
         )
         return layer, None if self.work is None else self.work.keep_layer(layer)
+
+    def _balancing(self, name: str) -> Tensor | None:
+        """A layer's smoothing vector, where the settings balance."""
+        if self.moments is None or not self.settings.balances:
+            return None
+        vector = balancing_vector(self.moments.of(name).diagonal())
+        return vector if self.device is None else vector.to(self.device)
 
     def _weight(self, name: str) -> Tensor:
         weight = self.checkpoint.tensor(f"{name}.weight")

@@ -81,7 +81,11 @@ def make_manifest(
         target=settings.target.to_schema(),
         reached=MeanBitWidths(
             weight_bits=rounded_down(
-                mean_weight_bits(records, share_of_record(architecture, settings, modulation))
+                mean_weight_bits(
+                    records,
+                    share_of_record(architecture, settings, modulation),
+                    with_vectors=settings.pays_for_vectors,
+                )
             ),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         ),

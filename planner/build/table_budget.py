@@ -42,6 +42,7 @@ def share_of_record(
 
 def _beside(shape: LinearShape, settings: BuildSettings) -> int:
     """Bits that a layer stores beside its codes, without local factors: their size is not known."""
-    planned = planned_record(shape.out_features, shape.in_features, 1, settings)
+    # Vectors that the budget pays for are no part of what a layer would have had anyway.
+    planned = planned_record(shape.out_features, shape.in_features, 1, settings, balanced=False)
     parts = expected_parts(planned, has_bias=False)
     return 8 * sum(spec.nbytes for part, spec in parts.items() if part != _CODES)

@@ -54,7 +54,7 @@ def check_calibration(
             lacks layers.
     """
     if calibration is None:
-        if settings.smoothing:
+        if settings.searches_smoothing:
             raise UsageError(
                 f"recipe {settings.recipe} smooths and needs to know the activations",
                 hint="give --calib with a folder of low-resolution images",
@@ -69,7 +69,7 @@ def check_calibration(
         )
     for what, wanted, have in (
         ("mean squares", settings.wants_vatmp, calibration.mean_squares),
-        ("channel statistics", settings.smoothing, calibration.channels),
+        ("channel statistics", settings.searches_smoothing, calibration.channels),
     ):
         missing = [name for name in layers if name not in have] if wanted else []
         if missing:

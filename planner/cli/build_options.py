@@ -28,6 +28,7 @@ from planner.cli.options import (
     RotationOption,
     RotationSigns,
     Seed,
+    Smoothing,
     SoftmaxBits,
     TargetOption,
     Variant,
@@ -92,6 +93,7 @@ class QuantizerOptions:
     factor_bits: FactorBits = None
     weight_scale: WeightScale = None
     weight_rounding: WeightRounding = None
+    smoothing: Smoothing = None
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
     modulation: Modulation = None
@@ -145,16 +147,16 @@ class QuantizerOptions:
         if not settings.uses_moments:
             return settings, notes
         from planner.calibrate.device import choose_device
-        from planner.moments.settle import settle_rounding
+        from planner.moments.settle import settle_moments
 
         device, _ = choose_device(calibration_pass.device)
-        settings, more = settle_rounding(
+        settings, more = settle_moments(
             settings,
             checkpoint,
             model,
             calibration_pass.probe(None),
             device,
-            asked=self.weight_rounding is not None,
+            asked=self.weight_rounding is not None or self.smoothing is not None,
         )
         return settings, [*notes, *more]
 

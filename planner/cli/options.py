@@ -96,6 +96,13 @@ WeightRounding = Annotated[
         help="How weights become codes: nearest, or gptq, by what layers are fed (needs --base)."
     ),
 ]
+Smoothing = Annotated[
+    str | None,
+    typer.Option(
+        help="Channels evened out: none, balance (by what layers are fed, ahead of the rotation;"
+        " needs --base), or search (by largest magnitudes, without rotation; needs --calib)."
+    ),
+]
 ActivationScale = Annotated[
     str | None,
     typer.Option(help="Step of a token: gaussian, absmax, or blend, halfway between them."),

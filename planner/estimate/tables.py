@@ -181,7 +181,9 @@ def _bytes_section(result: Estimate) -> Group:
         end_section=True,
     )
     table.add_row("pack: codes", _millions(pack.codes))
-    vectors = "scales, smoothing, signs" if result.settings.smoothing else "scales and signs"
+    vectors = (
+        "scales, smoothing, signs" if result.settings.smoothing != "none" else "scales and signs"
+    )
     table.add_row(f"pack: {vectors}", _millions(pack.scales + pack.rotation_signs))
     table.add_row("pack: global factors", _millions(pack.global_factors))
     table.add_row("pack: local factors, at most", _millions(pack.local_factors))

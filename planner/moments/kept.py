@@ -44,10 +44,25 @@ class SecondMoments:
         return self.files[owner].read(owner)
 
 
+def used_for(settings: BuildSettings) -> str:
+    """What ``settings`` need second moments for, in words."""
+    uses = {"rounding by GPTQ": settings.rounds_by_moments, "smoothing": settings.balances}
+    return " and ".join(use for use, wanted in uses.items() if wanted)
+
+
+def without_moments(settings: BuildSettings) -> str:
+    """The options that make do without them."""
+    options = {
+        "--weight-rounding nearest": settings.rounds_by_moments,
+        "--smoothing none": settings.balances,
+    }
+    return " ".join(option for option, wanted in options.items() if wanted)
+
+
 def check_moments(
     moments: SecondMoments | None, layers: Sequence[str], settings: BuildSettings
 ) -> None:
-    """Make sure that there is what ``settings`` round ``layers`` by.
+    """Make sure that there is what ``settings`` round or balance ``layers`` by.
 
     Raises:
         UsageError: there is not.
@@ -58,8 +73,9 @@ def check_moments(
     missing = [name for name in layers if name not in known]
     if missing:
         raise UsageError(
-            f"rounding by GPTQ needs second moments of inputs, and {len(missing)} layers have none",
-            hint="give --base, or --weight-rounding nearest",
+            f"{used_for(settings)} needs second moments of inputs, and {len(missing)} layers have"
+            " none",
+            hint=f"give --base, or {without_moments(settings)}",
         )
 
 

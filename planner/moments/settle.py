@@ -1,8 +1,9 @@
-"""Whether a build rounds weights by second moments of their inputs, where only its recipe says so.
+"""Whether a build goes by second moments of layers' inputs, where only its recipe says so.
 
 They take a network to run, and time: what nobody asked for by name may not take longer than a probe
 that nobody asked for (`planner.probe.default_recipe`). So what `qplan probe` found on a GPU gives
-bits by sensitivity on a machine without one, too, and weights that are rounded to nearest.
+bits by sensitivity on a machine without one, too, and weights that are rounded to nearest and not
+smoothed.
 """
 
 from dataclasses import replace
@@ -15,18 +16,17 @@ from planner.build.base_model import BaseModel
 from planner.calibrate.cost import forward_operations, moments_passes
 from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
+from planner.moments.kept import used_for, without_moments
 from planner.probe.default_recipe import MOST_OPERATIONS
 from planner.probe.run import ProbeSettings
 from planner.settings import BuildSettings
 from schemas.errors import UsageError
 
-NOTHING_TO_RUN = (
-    "without VAE and prompts there are no inputs to round weights by: rounded to nearest"
-)
-INSIST = "--weight-rounding gptq insists"
+NOTHING_TO_RUN = "without VAE and prompts there are no inputs to go by: {instead}"
+INSIST = "{option} insists"
 
 
-def settle_rounding(
+def settle_moments(
     settings: BuildSettings,
     checkpoint: Checkpoint,
     base: BaseModel,
@@ -43,7 +43,7 @@ def settle_rounding(
         base: what goes beside the transformer.
         probe: which pictures are run.
         device: where.
-        asked: whether the user chose GPTQ; then nothing else will do.
+        asked: whether the user chose what needs them; then nothing else will do.
 
     Raises:
         UsageError: the user chose it, and there is nothing to run the network with.
@@ -51,21 +51,32 @@ def settle_rounding(
     """
     if not settings.uses_moments:
         return settings, []
-    nearest = replace(settings, weight_rounding="nearest")
+    without = replace(
+        settings,
+        weight_rounding="nearest",
+        smoothing="none" if settings.balances else settings.smoothing,
+    )
+    losses = {
+        "weights rounded to nearest": settings.rounds_by_moments,
+        "layers not smoothed": settings.balances,
+    }
+    instead = ", ".join(loss for loss, suffered in losses.items() if suffered)
     if not base.can_run:
         if not asked:
-            return nearest, [NOTHING_TO_RUN]
+            return without, [NOTHING_TO_RUN.format(instead=instead)]
         needed = "image encoder" if base.reads_picture else "prompts"
         raise UsageError(
-            f"rounding by GPTQ runs the network and needs VAE and {needed}",
-            hint="give --base, or --weight-rounding nearest",
+            f"{used_for(settings)} runs the network and needs VAE and {needed}",
+            hint=f"give --base, or {without_moments(settings)}",
         )
     most = MOST_OPERATIONS.get(device.type, inf)
     if asked or (operations := _operations(settings, checkpoint, base, probe)) <= most:
         return settings, []
-    return nearest, [
-        f"weights rounded to nearest: by GPTQ would run the network with {operations / 1e12:,.0f}"
-        f" TFLOP, and unasked {most / 1e12:,.0f} are the most on {device.type}; {INSIST}"
+    option = "--weight-rounding gptq" if settings.rounds_by_moments else "--smoothing balance"
+    return without, [
+        f"{instead}: {used_for(settings)} would run the network with {operations / 1e12:,.0f}"
+        f" TFLOP, and unasked {most / 1e12:,.0f} are the most on {device.type};"
+        f" {INSIST.format(option=option)}"
     ]
 
 

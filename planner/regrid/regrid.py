@@ -6,10 +6,13 @@ the result is the pack that a build with these bits would have made. (Rounding b
 network, which this does not: layers that change are then rounded to nearest.)
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from fractions import Fraction
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from artifacts.checkpoint.reader import Checkpoint
 from artifacts.checkpoint.source import check_is_source
@@ -17,7 +20,7 @@ from artifacts.pack.file_names import COMPANION_FILES
 from artifacts.pack.reader import Pack
 from artifacts.pack.writer import PackWriter
 from planner.allocate.grid import mean_activation_bits, rounded_down
-from planner.allocate.table_share import NO_TABLE, TableShare, mean_weight_bits
+from planner.allocate.table_share import mean_weight_bits
 from planner.build.manifest import layer_warnings
 from planner.build.model_card import model_card
 from planner.build.progress import Progress, Silent
@@ -83,7 +86,8 @@ def regrid(
         output: directory of the new pack; appears complete or not at all.
         grid: the bits of every layer.
         checkpoint: the pack's source; needed where weight bits change.
-        calibration: the pack's own; needed where weight bits change and the recipe smooths.
+        calibration: the pack's own; needed where weight bits change and the recipe searches
+            its smoothing.
         force: replace an older pack at ``output``.
         progress: told about every layer that is quantized.
 
@@ -100,7 +104,7 @@ def regrid(
     with PackWriter(output, force=force) as writer:
         if names:
             settings = settings_of(pack.manifest.recipe, pack.architecture.family)
-            if settings.uses_moments:
+            if settings.rounds_by_moments:
                 settings = replace(settings, weight_rounding="nearest")
                 notes.append(TO_NEAREST.format(count=len(names)))
             source = _source(pack, checkpoint, names)
@@ -114,6 +118,7 @@ def regrid(
                     grid.layers[name].weight_bits,
                     settings,
                     channels,
+                    pack.layer(name).smoothing if records[name].smoothing else None,
                 )
             _add_unchanged(writer, pack, names)
             rotation = pack.manifest.rotation.model_copy(
@@ -131,7 +136,7 @@ def regrid(
         recorded = {**old.recipe.settings, EDITED_GRID: True}
         recipe = old.recipe.model_copy(update={"settings": recorded})
         reached = MeanBitWidths(
-            weight_bits=rounded_down(mean_weight_bits(records, _share(pack))),
+            weight_bits=rounded_down(_mean_weight_bits(pack, records)),
             activation_bits=rounded_down(mean_activation_bits(grid)),
         )
         manifest = old.model_copy(
@@ -150,13 +155,14 @@ def regrid(
     )
 
 
-def _share(pack: Pack) -> TableShare:
-    """Of the pack's table, by the settings that it was built with."""
+def _mean_weight_bits(pack: Pack, records: Mapping[str, LayerRecord]) -> Fraction:
+    """With what counts beside codes by the settings that the pack was built with."""
     old = pack.manifest
-    if old.modulation is None:
-        return NO_TABLE
+    if old.modulation is None and old.recipe.settings.get("smoothing") != "balance":
+        return mean_weight_bits(records)
     settings = settings_of(old.recipe, pack.architecture.family)
-    return share_of_record(pack.architecture, settings, old.modulation)
+    share = share_of_record(pack.architecture, settings, old.modulation)
+    return mean_weight_bits(records, share, with_vectors=settings.pays_for_vectors)
 
 
 def _source(pack: Pack, checkpoint: Checkpoint | None, names: tuple[str, ...]) -> Checkpoint:
@@ -184,7 +190,7 @@ def _channels(
     Raises:
         UsageError: it was not given, or is not the one that the pack was built with.
     """
-    if not settings.smoothing:
+    if not settings.searches_smoothing:
         return None
     if calibration is None or any(name not in calibration.channels for name in names):
         raise UsageError(
@@ -204,8 +210,12 @@ def _add_changed(
     bits: int,
     settings: BuildSettings,
     calibration: Calibration | None,
+    smoothing: Tensor | None,
 ) -> LayerRecord:
-    """Quantize one layer, or keep it; returns its record."""
+    """Quantize one layer, or keep it; returns its record.
+
+    A layer that was balanced keeps its ``smoothing``, float32 [in].
+    """
     weight, bias = f"{name}.weight", f"{name}.bias"
     if bits == UNQUANTIZED:
         for tensor in (weight, bias):
@@ -222,6 +232,7 @@ def _add_changed(
             bits,
             settings,
             None if calibration is None else calibration.channels[name],
+            smoothing=smoothing,
         )
     writer.add_layer(layer.weight)
     return layer.record

@@ -83,12 +83,18 @@ def allocation_variance(weight: Tensor, settings: BuildSettings) -> float:
 
 
 def planned_record(
-    out_features: int, in_features: int, bits: int, settings: BuildSettings
+    out_features: int,
+    in_features: int,
+    bits: int,
+    settings: BuildSettings,
+    *,
+    balanced: bool | None = None,
 ) -> LayerRecord:
     """The record `quantize_layer` will give, as far as it does not depend on the weight.
 
     That is without SVD-L, whose block shape does, and without measured values. A decomposition that
-    fails leaves its factors out.
+    fails leaves its factors out. Where settings balance, ``balanced`` says whether this layer is;
+    by default it is.
     """
     rotation, _ = rotation_for(in_features, settings)
     return LayerRecord(
@@ -98,7 +104,7 @@ def planned_record(
         rotation="none" if rotation.is_identity else str(in_features),
         global_rank=min(settings.global_rank, out_features, in_features),
         factor_bits=settings.factor_bits if settings.global_rank or settings.local_rank else 16,
-        smoothing=settings.smoothing,
+        smoothing=settings.searches_smoothing or (settings.balances and balanced is not False),
     )
 
 
@@ -110,6 +116,7 @@ def quantize_layer(
     settings: BuildSettings,
     channels: ChannelStatistics | None = None,
     moment: Tensor | None = None,
+    smoothing: Tensor | None = None,
 ) -> QuantizedLayer:
     """Quantize one layer.
 
@@ -119,32 +126,35 @@ def quantize_layer(
         bias: [out], or None.
         bits: weight bits, 1 ... 8.
         settings: ranks, rotation, scale rules and seed.
-        channels: statistics of the layer's input; needed by settings that smooth.
+        channels: statistics of the layer's input; needed by settings that search the smoothing.
         moment: second moment of the layer's input, float32 [in, in], up to a factor; needed by
             settings that round by it.
+        smoothing: float32 [in], positive, for settings that balance; None leaves the layer without.
 
     Returns:
         The layer, on the CPU; its record holds the decoding error as a signal-to-noise ratio in dB,
         or None where there is no error at all, as for a weight of zeros.
 
     Raises:
-        ValueError: the settings smooth and there are no statistics, or of other channels; or they
-            round by second moments, and there is none.
+        ValueError: the settings search the smoothing and there are no statistics, or of other
+            channels; or they round by second moments, and there is none.
     """
-    smoothing = _smoothing(name, weight, bits, settings, channels) if settings.smoothing else None
+    if settings.searches_smoothing:
+        smoothing = _searched_smoothing(name, weight, bits, settings, channels)
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotate(weight if smoothing is None else weight * smoothing, settings)
     factors = _factors(rotated, settings)  # overwrites its argument
-    if settings.uses_moments:
+    if settings.rounds_by_moments:
         if moment is None:
             raise ValueError(f"layer {name}: rounding by GPTQ needs the second moment of its input")
         moment = rotated_moment(moment.to(weight.device), settings, smoothing)
     codes, scale, squared_error = _rounded(factors.residual, bits, settings, moment)
-    # A rotation changes no norm, so it need not be undone; a smoothing does.
+    # A rotation changes no norm, so by itself it need not be undone; a smoothing does.
     signal, noise = factors.energy, float(squared_error.sum())
     if smoothing is not None:
         signal = energy(weight.float())
-        noise = energy((dequantize_rows(codes, scale, bits) - factors.residual) / smoothing)
+        error = dequantize_rows(codes, scale, bits) - factors.residual
+        noise = energy(rotation.invert(error, signs) / smoothing)
     quantized = QuantizedWeight(
         name=name,
         out_features=weight.shape[0],
@@ -188,7 +198,7 @@ def _rounded(
     residual: Tensor, bits: int, settings: BuildSettings, moment: Tensor | None
 ) -> QuantizedRows:
     """The residual as codes; ``moment`` is that of what it is multiplied with."""
-    if moment is None or not settings.uses_moments:
+    if moment is None or not settings.rounds_by_moments:
         return quantize_weight_rows(residual, bits, settings.weight_scale)
     return gptq_weight_rows(residual, moment, bits, settings.weight_scale)
 
@@ -206,7 +216,7 @@ def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:
     )
 
 
-def _smoothing(
+def _searched_smoothing(
     name: str,
     weight: Tensor,
     bits: int,

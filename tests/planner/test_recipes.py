@@ -84,7 +84,7 @@ def test_the_papers_recipes_differ_where_they_should(packs):
 def test_who_wants_a_calibration():
     for name in RECIPES:
         by_timestep = choice(name, "timestep_allocation") in ("auto", "vatmp")
-        expected = by_timestep or choice(name, "smoothing")
+        expected = by_timestep or choice(name, "smoothing") == "search"
         assert recipe_settings(name, W4A4).uses_calibration == expected
 
 
@@ -99,7 +99,7 @@ def test_standard_goes_by_the_network_and_says_what_it_lacks(checkpoint, tmp_pat
 
 def test_svdquant_smooths_instead_of_rotating_and_says_what_it_lacks(checkpoint, tmp_path):
     chosen = recipe_settings("svdquant", W4A4)
-    assert chosen.smoothing
+    assert chosen.smoothing == "search"
     assert not chosen.rotation
     assert (chosen.global_rank, chosen.local_rank) == (32, 0)
     with pytest.raises(UsageError, match="svdquant smooths") as error:

@@ -36,7 +36,9 @@ def settings(**fields):
         ({"weight_scale": "x"}, "scale rule of weights 'x'"),
         ({"activation_scale": "max"}, "scale rule of activations 'max'"),
         ({"segments": 0}, "0 segments"),
-        ({"smoothing": True}, "exclude one another"),
+        ({"smoothing": "search"}, "exclude one another"),
+        ({"smoothing": "much"}, "no smoothing 'much'"),
+        ({"smoothing": True}, "no smoothing True"),
         ({"effort": "heroic"}, "effort 'heroic'"),
         ({"softmax_bits": 4}, "softmax at 4 bits"),
         ({"softmax_bits": 32}, "softmax at 32 bits"),
@@ -109,7 +111,7 @@ def test_effort_is_recorded_where_it_is_not_the_usual():
 def test_vatmp_is_off_from_six_bits_on_unless_asked_for(target, choice, wanted):
     chosen = BuildSettings(parse_target(target), timestep_allocation=choice)
     assert chosen.wants_vatmp == chosen.uses_calibration == wanted
-    smoothing = BuildSettings(parse_target(target), smoothing=True, rotation=False)
+    smoothing = BuildSettings(parse_target(target), smoothing="search", rotation=False)
     assert smoothing.uses_calibration
 
 
@@ -139,3 +141,24 @@ def test_patterns_may_find_tabled_layers():
     assert chosen.kept_layers(NAMES, NAMES[2:]) == {NAMES[0]}
     with pytest.raises(UsageError, match="nothing is left"):
         settings(keep=("transformer",)).kept_layers(NAMES, NAMES[2:])
+
+
+@pytest.mark.parametrize(
+    ("smoothing", "recorded"), [("none", False), ("search", True), ("balance", "balance")]
+)
+def test_smoothing_is_recorded_as_older_packs_have_it(smoothing, recorded):
+    chosen = settings(smoothing=smoothing, rotation=smoothing != "search", variant="q")
+    assert chosen.recorded()["smoothing"] == recorded
+    found = settings_of(RecipeRecord(name=chosen.recipe, settings=chosen.recorded()), FAMILY)
+    assert found == chosen
+
+
+def test_what_goes_by_second_moments():
+    assert not settings().uses_moments
+    for fields in ({"weight_rounding": "gptq"}, {"smoothing": "balance"}):
+        assert settings(**fields).uses_moments
+    balanced = settings(smoothing="balance")
+    assert not balanced.rounds_by_moments
+    assert not balanced.uses_calibration or balanced.wants_vatmp
+    assert not balanced.pays_for_vectors  # VaSMP keeps to the codes, as the paper has it
+    assert settings(smoothing="balance", weight_allocation="sensitivity").pays_for_vectors

@@ -72,7 +72,7 @@ def test_pack_bytes_are_those_of_the_tensors(variant):
         dit4sr(SMALL), weight_bits, active, settings(**NO_FACTORS, rotation=False)
     )
     assert unrotated == bare
-    smoothed = settings(**NO_FACTORS, rotation=False, smoothing=True)
+    smoothed = settings(**NO_FACTORS, rotation=False, smoothing="search")
     vectors = sum(4 * block_linears(SMALL)[name].in_features for name in weight_bits)
     assert pack_bytes(dit4sr(SMALL), weight_bits, active, smoothed).scales == scales + vectors
 

@@ -21,7 +21,8 @@ KINDS = {
     "rotated": {"global_rank": 4, "local_rank": 2},
     "eight-bit-factors": {"global_rank": 4, "local_rank": 2, "factor_bits": 8},
     "no-factors": {"global_rank": 0, "local_rank": 0},
-    "smoothed": {"global_rank": 4, "local_rank": 0, "rotation": False, "smoothing": True},
+    "balanced": {"global_rank": 4, "local_rank": 2, "smoothing": "balance"},
+    "smoothed": {"global_rank": 4, "local_rank": 0, "rotation": False, "smoothing": "search"},
 }
 
 
@@ -41,7 +42,10 @@ def make(kind, bits=4, parts=DEFAULT_PARTS):
         mean_square=tuple(0.5 + index % 3 for index in range(IN)),
     )
     settings = BuildSettings(parse_target("W4A4"), **KINDS[kind])
-    start = quantize_layer("a.b", weight, bias.bfloat16(), bits, settings, channels).weight
+    vector = torch.linspace(0.5, 2, IN) if settings.balances else None
+    start = quantize_layer(
+        "a.b", weight, bias.bfloat16(), bits, settings, channels, smoothing=vector
+    ).weight
     layer = LearnedLinear(
         start, weight, bias.bfloat16(), "gaussian", parts=parts, update_rank=4, seed=1, steps=3
     )
@@ -70,7 +74,7 @@ def test_inactive_it_is_the_layer_that_it_was():
 
 
 @pytest.mark.parametrize("parts", [DEFAULT_PARTS, ROUNDED, ("weights",)])
-@pytest.mark.parametrize("kind", ["rotated", "no-factors", "smoothed"])
+@pytest.mark.parametrize("kind", ["rotated", "no-factors", "balanced", "smoothed"])
 def test_without_having_learned_it_is_the_pack_to_the_bit(kind, parts):
     start, layer = make(kind, parts=parts)
     folded = layer.folded()

@@ -12,7 +12,7 @@ from planner.build.network_probe import active_linears, shared_inputs
 from planner.build.work_folder import work_folder
 from planner.moments import gather, settle
 from planner.moments.gather import gather_moments, group_layers
-from planner.moments.settle import settle_rounding
+from planner.moments.settle import settle_moments
 from planner.moments.watch import InputMoments
 from planner.probe.kept_pictures import kept_folder
 from planner.probe.run import ProbeSettings
@@ -147,7 +147,14 @@ def test_a_build_rounds_by_what_layers_are_fed(setup, tmp_path):
     assert error["gptq"] < 0.8 * error["nearest"]
 
 
-@pytest.mark.parametrize("options", [GPTQ, ("--recipe", "standard", "--weight-rounding", "gptq")])
+@pytest.mark.parametrize(
+    "options",
+    [
+        GPTQ,
+        ("--recipe", "standard", "--weight-rounding", "gptq"),
+        ("--recipe", "quarot", "--smoothing", "balance"),
+    ],
+)
 def test_an_interrupted_build_goes_on_to_the_same_bytes(setup, tmp_path, monkeypatch, options):
     whole, again = tmp_path / "whole.qpack", tmp_path / "again.qpack"
     done = build(setup, whole, *options)
@@ -214,7 +221,7 @@ def test_what_is_too_dear_is_done_only_when_asked_for(setup, monkeypatch):
     asked_for = recipe_settings("quarot", parse_target("W4A4"), weight_rounding="gptq")
 
     def settled(parts, *, asked):
-        found, notes = settle_rounding(
+        found, notes = settle_moments(
             asked_for, checkpoint, parts, ProbeSettings(), CPU, asked=asked
         )
         return found.weight_rounding, notes

@@ -165,5 +165,5 @@ def test_the_planned_record_is_what_comes_but_for_the_local_blocks(rank, rotatio
     measured = {"error_db": None, "global_energy": None, "local_energy": None}
     assert planned_record(48, 96, 4, chosen) == made.model_copy(update=measured)
     assert planned_record(48, 96, 4, settings(local_rank=5)).local_block is None
-    smoothing = settings(smoothing=True, rotation=False)
+    smoothing = settings(smoothing="search", rotation=False)
     assert planned_record(48, 96, 4, smoothing).smoothing
