@@ -16,8 +16,8 @@ RUN pip install --no-cache-dir "/source[$EXTRAS]"
 FROM python:3.12-slim
 COPY --from=build /opt/qdit4sr /opt/qdit4sr
 ENV PATH=/opt/qdit4sr/bin:$PATH
-RUN useradd --create-home qdit4sr
-USER qdit4sr
+RUN useradd --uid 1000 --create-home qdit4sr
+USER 1000
 WORKDIR /data
 ENTRYPOINT ["qrun"]
 CMD ["--help"]

@@ -282,7 +282,9 @@ def _read_raw_header(file: BinaryIO, file_bytes: int, path: Path, error: type[QP
     if file_bytes <= _LENGTH_BYTES:
         raise error(f"{path}: {file_bytes} bytes, too short for a safetensors file")
     if length > MAX_HEADER_BYTES:
-        raise error(f"{path}: header length {length}, more than the limit of {MAX_HEADER_BYTES}")
+        what = "" if looks_right else "not a safetensors file: "
+        limit = f"header length {length}, more than the limit of {MAX_HEADER_BYTES}"
+        raise error(f"{path}: {what}{limit}")
     if length > file_bytes - _LENGTH_BYTES:
         raise error(
             f"{path}: truncated: {_LENGTH_BYTES + length} bytes expected for the header alone, the"

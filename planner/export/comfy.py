@@ -5,7 +5,8 @@ is coded anew: from the source where that is at hand, or else from what the pack
 """
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,12 +21,13 @@ from artifacts.comfy.codebook import (
     quantize_to_codebook,
 )
 from artifacts.comfy.layouts import INT8, W4A4, ComfyWeight, block_of, quantize
+from artifacts.files.partial_file import partial_file
 from artifacts.files.safetensors_io import Entry, write_safetensors
 from artifacts.files.whole_file import replacing
 from artifacts.pack.modulation import tabled_tensors
 from artifacts.pack.reader import Pack
 from planner.build.progress import Progress, Silent
-from schemas.errors import UsageError
+from schemas.errors import ResourceError, UsageError
 
 METADATA = "_quantization_metadata"
 WEIGHT_BITS = ("auto", "8", "4")
@@ -76,8 +78,8 @@ def export_comfy(
     Raises:
         CheckpointError: a tensor of the source is damaged.
         PackError: a file changed since the pack was opened.
+        ResourceError: the file cannot be written; where its folder allows none, before the work.
         UsageError: the pack has a table in place of layers, and there is no source.
-        OSError: from the file system.
     """
     tabled = tabled_tensors(pack.manifest, pack.architecture)
     if tabled and source is None:
@@ -88,6 +90,8 @@ def export_comfy(
     if activation_bits == "auto":
         activation_bits = "4" if pack.manifest.reached.activation_bits < NEARER_TO_EIGHT else "8"
     four_bits = FOUR_BIT_LAYOUTS[activation_bits]
+    with _written(output), partial_file(output.absolute().parent):
+        pass
     tensors: dict[str, Tensor] = {}
     markers: dict[str, object] = {}
     exported = []
@@ -122,9 +126,18 @@ def export_comfy(
         tensors[name] = rebuilt[name].build(pack.architecture.config).bfloat16()
     content = {"format_version": "1.0", "layers": markers}
     metadata = {"format": "pt", METADATA: json.dumps(content), "qpack": pack.manifest.checksum}
-    with replacing(output) as partial:
+    with _written(output), replacing(output) as partial:
         write_safetensors(partial, {n: Entry.of(t) for n, t in tensors.items()}, metadata)
     return exported
+
+
+@contextmanager
+def _written(output: Path) -> Iterator[None]:
+    """Errors of the file system name ``output``, not the hidden file beside it."""
+    try:
+        yield
+    except OSError as error:
+        raise ResourceError(f"{output}: could not be written ({error.strerror})") from error
 
 
 def mean_decibels(values: Sequence[float | None]) -> float | None:

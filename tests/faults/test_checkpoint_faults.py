@@ -103,6 +103,11 @@ def test_a_torch_archive_under_another_name_is_recognised(tmp_path):
     assert "save_file" in refused(tmp_path, tmp_path / "m.safetensors", "pickle")
 
 
+def test_a_picture_is_no_safetensors_file(tmp_path):
+    (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(100))
+    refused(tmp_path, tmp_path / "photo.png", "photo.png: not a safetensors file")
+
+
 def test_a_folder_of_pickles_says_how_to_convert(tmp_path):
     path = write_folder(tmp_path / "m", random_state())
     (path / "transformer" / WEIGHTS).rename(path / "transformer" / "pytorch_model.BIN")

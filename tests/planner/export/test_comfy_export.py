@@ -143,3 +143,11 @@ def test_errors(pack, tmp_path, monkeypatch, options, said):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "old.safetensors").touch()
     assert_fails(run_qplan("export", pack, *options), 2, said)
+
+
+def test_a_folder_that_takes_no_file_is_found_before_the_work(pack, monkeypatch):
+    """/proc refuses even root, whom no permission bit stops."""
+    monkeypatch.setattr("planner.export.comfy.quantize", None)
+    result = run_qplan("export", pack, "-o", "/proc/a.safetensors")
+    assert_fails(result, 5, "/proc/a.safetensors: could not be written")
+    assert ".part" not in result.stderr
