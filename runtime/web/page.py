@@ -7,10 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from runtime.images.folder import INPUT_SUFFIXES
+from runtime.images.formats import START_BYTES, describe_shown
+from runtime.images.image_io import read_preview
 from runtime.web.studio import Studio, Wish
 from schemas.errors import QPackError, UsageError
 
 PIP_HINT = "pip install 'qdit4sr[web]'"
+SHOWN_SIDE_PX = 2048
+"""Of what stands for a photo that no browser shows."""
 WAITING = 20
 """Visitors in the queue; the next is told to come back."""
 
@@ -55,7 +59,7 @@ def make_page(studio: Studio) -> Any:
             if isinstance(event, Exception):
                 raise event
             if isinstance(event, Path):
-                both = image, str(event)
+                both = str(_shown(Path(image), studio.max_pixels)), str(event)
                 file = gr.update(value=str(event), interactive=True)
                 gallery = [str(path) for path in studio.finished()]
                 yield f"done: {event.name}", gr.update(visible=False), both, file, gallery
@@ -69,6 +73,7 @@ def make_page(studio: Studio) -> Any:
         with gr.Row():
             with gr.Column():
                 image = gr.Image(type="filepath", sources=["upload", "clipboard"], label="photo")
+                image.preprocess = _as_uploaded
                 names = list(studio.packs)
                 pack = gr.Dropdown(names, value=names[0], label="pack")
                 prompt = gr.Textbox(label="prompt (empty: the pack's)", max_lines=3)
@@ -121,6 +126,25 @@ def serve(page: Any, studio: Studio, *, host: str, port: int, upload_bytes: int)
         )
     except OSError as cause:
         raise UsageError(f"{host}:{port}: {cause}", hint="choose another --port") from cause
+
+
+def _as_uploaded(payload: Any) -> str | None:
+    """The file as it came.
+
+    gradio's own way refuses what Pillow does not read, HEIC among it, without a word, and writes
+    the rest anew in 8 bits without alpha.
+    """
+    return None if payload is None else payload.path
+
+
+def _shown(image: Path, max_pixels: int) -> Path:
+    """A file that browsers show: ``image``, or a smaller JPEG beside it (of TIFF, HEIC)."""
+    with image.open("rb") as file:
+        if describe_shown(file.read(START_BYTES)):
+            return image
+    preview = image.with_name(f"{image.name}-shown.jpg")
+    preview.write_bytes(read_preview(image, side_px=SHOWN_SIDE_PX, max_pixels=max_pixels))
+    return preview
 
 
 def _events(studio: Studio, image: Path, wish: Wish) -> Iterator[Any]:

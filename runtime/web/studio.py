@@ -71,7 +71,7 @@ class Studio:
         self.packs = dict(packs)
         self.folder = folder
         self._load = load
-        self._max_pixels = max_pixels
+        self.max_pixels = max_pixels
         self._turn = threading.Lock()
         self._loaded: tuple[str, str, Pipeline] | None = None
 
@@ -119,7 +119,7 @@ class Studio:
                     output,
                     settings,
                     made_with=record,
-                    max_pixels=self._max_pixels,
+                    max_pixels=self.max_pixels,
                     progress=watch.progress,
                     on_latent=watch.latent,
                 )

@@ -8,7 +8,7 @@ function theme() {
   const [ink, faint, line] = ["--ink", "--faint", "--line"].map(colour);
   return {
     background: "transparent",
-    font: style.fontFamily || "sans-serif",
+    font: getComputedStyle(document.body).fontFamily || "sans-serif",
     view: { stroke: line },
     axis: { labelColor: faint, titleColor: faint, gridColor: line, domainColor: line,
             tickColor: line, labelFontSize: 11, titleFontSize: 11, titleFontWeight: "normal" },

@@ -117,6 +117,9 @@ def test_in_a_browser(tmp_path, packs, calibration, visit, width, scheme):
     assert page.evaluate("document.documentElement.scrollWidth") <= width
     drawn = "[...document.querySelectorAll('.plot')].filter((p) => p.querySelector('svg, canvas'))"
     assert page.evaluate(f"{drawn}.length") == 6 * 2 + 2  # but for the errors' and the histogram
+    fonts = "(names) => [...new Set(names.map((e) => getComputedStyle(e).fontFamily))]"
+    (font,) = page.eval_on_selector_all("body, .plot svg text", fonts)
+    assert "system-ui" in font
     sizes = [len(pack["layers"]) for pack in data["packs"]]
     assert page.inner_text("#shown") == " and ".join(f"{n} of {n}" for n in sizes) + " layers"
     assert page.locator("#rows tbody tr").count() == sum(sizes)

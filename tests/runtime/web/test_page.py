@@ -76,6 +76,18 @@ def _wait_for(address, process):
     raise AssertionError(f"{address} never answered")
 
 
+PROGRESS = "document.querySelector('#progress textarea').value"
+
+
+def upload(page, path):
+    """Choose a file, wait until the page holds it, press the button."""
+    if page.get_by_label("Remove Image").count():
+        page.get_by_label("Remove Image").click()
+    page.set_input_files("input[type=file]", str(path))
+    page.wait_for_selector(f".image-frame img[src$='{path.name}']", state="attached")
+    page.get_by_role("button", name="Enlarge", exact=True).click()
+
+
 @pytest.mark.browser
 def test_from_upload_to_download(served, tmp_path, browser):
     page = browser.new_page()
@@ -84,12 +96,8 @@ def test_from_upload_to_download(served, tmp_path, browser):
     pyvips.Image.black(8, 6, bands=3).write_to_file(str(tmp_path / "small.png"))
     page.goto(served)
     assert page.locator("#download").is_disabled()
-    page.set_input_files("input[type=file]", str(tmp_path / "small.png"))
-    page.wait_for_selector(".image-frame img")
-    page.get_by_role("button", name="Enlarge", exact=True).click()
-    page.wait_for_function(
-        "document.querySelector('#progress textarea').value.startsWith('done')", timeout=60_000
-    )
+    upload(page, tmp_path / "small.png")
+    page.wait_for_function(f"{PROGRESS}.startsWith('done')", timeout=60_000)
     with page.expect_download() as download:
         page.click("#download")
     target = tmp_path / "result.png"
@@ -98,3 +106,20 @@ def test_from_upload_to_download(served, tmp_path, browser):
     assert (image.width, image.height) == (32, 24)
     assert [p.name.startswith("small-") for p in (tmp_path / "out").glob("*.png")] == [True]
     assert not [url for url in requests if not url.startswith((served, "blob:", "data:"))]
+
+    # As it came: 16 bits and alpha, and no browser shows it.
+    deep = pyvips.Image.black(8, 6, bands=2).cast("ushort").copy(interpretation="grey16")
+    deep.write_to_file(str(tmp_path / "deep.tif"))
+    upload(page, tmp_path / "deep.tif")
+    page.wait_for_function(f"{PROGRESS}.startsWith('done: deep-')", timeout=60_000)
+    (result,) = (tmp_path / "out").glob("deep-*.png")
+    image = pyvips.Image.new_from_file(str(result))
+    assert (image.width, image.bands, image.format) == (32, 2, "ushort")
+    page.wait_for_function(
+        "[...document.querySelectorAll('img')].some((i) => i.src.endsWith('-shown.jpg')"
+        " && i.naturalWidth === 8)"
+    )
+
+    (tmp_path / "fake.jpg").write_text("no picture")
+    upload(page, tmp_path / "fake.jpg")
+    page.wait_for_selector("text=not a readable image")
