@@ -35,7 +35,7 @@ from runtime.images.made_with import Setting
 from runtime.images.pixel_form import PixelForm
 from runtime.images.resizing import SCALE, pad_to_multiple, resize, working_size
 from runtime.images.result_style import ResultStyle
-from runtime.memory import with_smaller_tiles
+from runtime.memory import return_freed_memory, with_smaller_tiles
 from runtime.pipeline import Pipeline, Prompts
 from runtime.sampling.autoencoder import decode, encode
 from runtime.sampling.sampler import TOKENS_AT_ONCE, LatentCallback, StepCallback, initial_noise
@@ -219,14 +219,13 @@ def upscale_in_strips(
         ResourceError: memory ran out with the smallest tiles.
     """
     image = StripedImage(rgb, alpha, pipeline.vae_factor * pipeline.patch_size)
+    control = encode_strips(pipeline, image)
+    return_freed_memory()  # the sampler will hold four latents
     latent = sample_latent(
-        pipeline,
-        encode_strips(pipeline, image),
-        settings,
-        caption=caption,
-        progress=progress,
-        on_latent=on_latent,
+        pipeline, control, settings, caption=caption, progress=progress, on_latent=on_latent
     )
+    del control
+    return_freed_memory()
     return decode_strips(pipeline, image, latent, settings, scale=scale, form=form)
 
 
