@@ -212,7 +212,7 @@ def test_doctor_names_what_runs_here(qrun):
     assert facts["torch"] == torch.__version__
     assert any("reference on cpu: available" in line for line in facts["backends"])
     assert any(line.startswith("cpu on cpu: ") and "kernels" in line for line in facts["backends"])
-    assert [line.split(":")[0] for line in facts["cpu_kernels"]][:3] == list(VARIANTS)
+    assert [line.split(":")[0] for line in facts["cpu_kernels"]][: len(VARIANTS)] == list(VARIANTS)
     assert facts["devices"][0].startswith("cpu")
     assert "--activation-bits 8" in facts["activation_bits"]
     table = qrun("doctor")
