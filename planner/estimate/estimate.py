@@ -28,6 +28,7 @@ from planner.estimate.modulations import (
     share_of_table,
 )
 from planner.estimate.result import Estimate, ImageSettings, LayerEstimate
+from planner.estimate.runs import network_runs
 from planner.estimate.stored_bytes import checkpoint_bytes, pack_bytes
 from planner.settings import BuildSettings
 from planner.target import Target
@@ -117,6 +118,9 @@ def estimate(
             {layer.name: layer.parameters for layer in statistics},
             layer_macs(architecture, tokens),
             settings,
+        ),
+        runs=network_runs(
+            architecture, settings, [layer.name for layer in statistics], image.steps
         ),
         kept=tuple(sorted(kept)),
         modulation_layers=len(tabled),

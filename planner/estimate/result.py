@@ -9,6 +9,7 @@ from planner.estimate.accounting import NetworkSize, NetworkWork
 from planner.estimate.costs import Costs
 from planner.estimate.distortion import Distortion
 from planner.estimate.mean_bits import MeanBits
+from planner.estimate.runs import NetworkRun
 from planner.estimate.stored_bytes import CheckpointBytes, PackBytes
 from planner.settings import BuildSettings
 from schemas.errors import UsageError
@@ -63,8 +64,8 @@ class Estimate:
     """Everything ``qplan estimate`` prints, as plain data. Bytes and operations are not rounded.
 
     ``size``, ``work`` and ``attention`` are those of the whole network, ``own`` of the settings',
-    ``layers`` the quantized ones, ``mean_bits`` theirs, weighted by work, ``kept`` those that the
-    settings keep in 16 bits.
+    ``layers`` the quantized ones, ``mean_bits`` theirs, weighted by work, ``runs`` what a
+    build runs the network for, ``kept`` the layers that the settings keep in 16 bits.
     ``modulation_layers`` block linears are left out because their results are tabled, which saves
     ``modulation_macs`` multiply-accumulates of a pass; ``modulation_choices`` has the pack's bytes
     for every choice of what is stored of modulations, at the same target.
@@ -84,6 +85,7 @@ class Estimate:
     distortion: Distortion
     layers: dict[str, LayerEstimate]
     mean_bits: MeanBits
+    runs: Mapping[str, NetworkRun] = field(default_factory=dict)
     kept: tuple[str, ...] = ()
     modulation_layers: int = 0
     modulation_macs: int = 0
@@ -103,7 +105,7 @@ class Estimate:
         values["kept"] = list(self.kept)
         if not self.kept:
             del values["kept"]
-        for name in ("modulation_layers", "modulation_macs", "modulation_choices"):
+        for name in ("runs", "modulation_layers", "modulation_macs", "modulation_choices"):
             if not values[name]:
                 del values[name]
         return values

@@ -244,6 +244,19 @@ def _bits_section(result: Estimate) -> Group:
     )
 
 
+def _runs_section(result: Estimate) -> Group:
+    table = _new_table("", "pictures", "passes a step", "TFLOP")
+    for what, run in result.runs.items():
+        tera = f"{run.operations / 1e12:,.1f}"
+        table.add_row(what, str(run.pictures), str(run.passes), tera)
+    return _section(
+        f"What a build runs the network for, at {_counted(result.image.steps, 'step')}",
+        table,
+        "One tile a picture; two operations for a multiply-accumulate of linears.",
+        *(("A calibration needs pictures: --calib.",) if "calibration" in result.runs else ()),
+    )
+
+
 def _work_text(result: Estimate) -> tuple[str, ...]:
     """Mean bits over multiply-accumulates, beside those over weights."""
     mean = result.mean_bits
@@ -289,4 +302,5 @@ def render(result: Estimate) -> Group:
         _bytes_section(result),
         "",
         _bits_section(result),
+        *(("", _runs_section(result)) if result.runs else ()),
     )

@@ -312,3 +312,25 @@ def test_what_a_probe_decides_is_not_foretold():
     result = predict(dit4sr(SMALL), recipe_settings("standard", Target(4, 4)))
     assert result.mean_bits.bit_operations is None
     assert "decides activations" in " ".join(printed(result))
+
+
+def test_what_a_build_runs_first_is_foretold():
+    """As the build itself announces it, for two guidance branches."""
+    config = TransformerConfig()
+    assert estimate(config, Target(4, 4), weight_allocation="uniform",
+                    timestep_allocation="uniform").runs == {}  # fmt: skip
+    calibrated = estimate(config, Target(4, 4)).runs
+    standard = predict(dit4sr(config, "q"), recipe_settings("standard", Target(4, 4)))
+    assert list(calibrated) == ["calibration"]
+    assert list(standard.runs) == ["probe", "second moments"]
+    probe, moments = standard.runs.values()
+    # 40 steps of two branches; a pass is that of the network, two operations to a product.
+    one = 2 * 2 * 40 * standard.work.dense
+    assert (probe.pictures, probe.passes) == (2, 11)
+    assert probe.operations == pytest.approx(2 * 11 * one)
+    assert moments.operations == pytest.approx(2 * moments.passes * one)
+    assert calibrated["calibration"].operations == pytest.approx(32 * one)
+    # Of DiT4SR's moments 4 GiB fit at once, 10 GB are needed: three rounds, and one for the sums.
+    assert moments.passes == 4
+    assert numbers_of(printed(standard), "second moments") == [["2", "4", "2,727.6"]]
+    assert "runs" in standard.to_json()
