@@ -120,7 +120,11 @@ def estimate(
             settings,
         ),
         runs=network_runs(
-            architecture, settings, [layer.name for layer in statistics], image.steps
+            architecture,
+            settings,
+            [layer.name for layer in statistics],
+            image.steps,
+            image.text_tokens,
         ),
         kept=tuple(sorted(kept)),
         modulation_layers=len(tabled),

@@ -1,7 +1,7 @@
 """How often a build runs the network before it can decide: probe, second moments, calibration.
 
 A build says so before each of them; here it is known before any weights are at hand. Pictures fill
-one tile, and prompts are as long as the published ones.
+one tile by the published sampling and autoencoder, which a checkpoint may have others of.
 """
 
 from collections.abc import Sequence
@@ -32,7 +32,11 @@ class NetworkRun:
 
 
 def network_runs(
-    architecture: Architecture, settings: BuildSettings, layers: Sequence[str], steps: int
+    architecture: Architecture,
+    settings: BuildSettings,
+    layers: Sequence[str],
+    steps: int,
+    text_tokens: int,
 ) -> dict[str, NetworkRun]:
     """What it is for -> what it takes, in the order of a build; empty for one that runs nothing.
 
@@ -41,13 +45,14 @@ def network_runs(
         settings: those of the build.
         layers: what they quantize.
         steps: sampling steps.
+        text_tokens: length of the prompt, or number of the picture's features.
     """
     sampling = architecture.family.sampling.model_copy(update={"steps": steps})
     factor = architecture.family.vae_factor
     one = forward_operations(
         architecture,
         sampling,
-        text_tokens=architecture.family.text_tokens,
+        text_tokens=text_tokens,
         vae_factor=factor,
         pictures=1,
         crop_px=sampling.tile_latent * factor // sampling.upscale,

@@ -252,7 +252,7 @@ def _runs_section(result: Estimate) -> Group:
     return _section(
         f"What a build runs the network for, at {_counted(result.image.steps, 'step')}",
         table,
-        "One tile a picture; two operations for a multiply-accumulate of linears.",
+        "Tiles, autoencoder as published; two operations for a multiply-accumulate.",
         *(("A calibration needs pictures: --calib.",) if "calibration" in result.runs else ()),
     )
 

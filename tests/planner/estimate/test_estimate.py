@@ -334,3 +334,5 @@ def test_what_a_build_runs_first_is_foretold():
     assert moments.passes == 4
     assert numbers_of(printed(standard), "second moments") == [["2", "4", "2,727.6"]]
     assert "runs" in standard.to_json()
+    short = estimate(config, Target(4, 4), image=ImageSettings(text_tokens=77))
+    assert short.runs["calibration"].operations == pytest.approx(32 * 2 * 2 * 40 * short.work.dense)
