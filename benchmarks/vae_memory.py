@@ -38,7 +38,8 @@ def grown_by(work: Callable[[], object]) -> int:
 
 def one_tile(name: str, side: int) -> int:
     """`grown_by` of one pass over a tile of ``side`` px."""
-    vae = AutoencoderKL(**VAE).eval()
+    # As `runtime.load.load_vae` lays it out on the CPU.
+    vae = AutoencoderKL(**VAE).eval().to(memory_format=torch.channels_last)
     latent = side // LATENT_PX
     work = {
         "encode": lambda: vae.encode(torch.zeros(1, 3, side, side)),
