@@ -101,7 +101,7 @@ class BuildSettings:
         modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
             ``weights``, quantized like any; the ``table`` of what they give at the pack's own
             steps and prompts; or ``both``.
-        effort: how hard to look for the factors (`planner.weights.effort`).
+        effort: how hard to look for factors and rounding (`planner.weights.effort`).
         keep: regular expressions; a layer whose name one of them finds stays in 16 bits.
         seed: of signs and randomized decompositions; 0 to 2^63 - 1.
 

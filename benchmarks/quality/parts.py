@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.quality.rows import Row
+from benchmarks.quality.rows import CALIBRATION_PHOTOS, Row
 from runtime.bench.workload import Ranks
 
 PAPER = "q-dit4sr-no-vatmp"
@@ -119,4 +119,27 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
         overrides={**known["factors"].ours, **known["gptq"].papers, "budget": "bit-operations"},
         against=(OPERATIONS,),
     )
-    return [*alone, *mixed, operations]
+    return [*alone, *mixed, operations, *_thorough_rows(target, known["factors"].ours)]
+
+
+def _thorough_rows(target: str, ranks: Mapping[str, Any]) -> list[Row]:
+    """Mixtures whose factors and rounding are searched for thoroughly."""
+    variants: dict[str, tuple[Mapping[str, Any], int]] = {
+        MIXTURE: ({}, 0),
+        f"{MIXTURE}-photos": ({}, CALIBRATION_PHOTOS),
+        OPERATIONS: ({"budget": "bit-operations"}, 0),
+        f"{OPERATIONS}-photos": ({"budget": "bit-operations"}, CALIBRATION_PHOTOS),
+    }
+    return [
+        Row(
+            target,
+            f"{name}-thorough",
+            f"{name}, thoroughly searched",
+            "part added",
+            recipe=MIXTURE,
+            overrides={**ranks, **more, "effort": "thorough"},
+            photos=photos,
+            against=(name.removesuffix("-photos"),),
+        )
+        for name, (more, photos) in variants.items()
+    ]

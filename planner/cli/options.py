@@ -109,7 +109,7 @@ ActivationScale = Annotated[
 ]
 Effort = Annotated[
     str | None,
-    typer.Option(help="How hard to look for the factors: fast, normal (default) or thorough."),
+    typer.Option(help="How hard to look for factors and rounding: fast, normal or thorough."),
 ]
 Keep = Annotated[
     list[str] | None,

@@ -1,4 +1,4 @@
-"""How hard a build looks for the factors of a weight: what it may leave, for how much time."""
+"""How hard a build looks for the factors and the rounding of a weight, for how much time."""
 
 from dataclasses import dataclass
 from typing import Literal
@@ -8,7 +8,7 @@ EffortName = Literal["fast", "normal", "thorough"]
 
 @dataclass(frozen=True)
 class Effort:
-    """Bounds of the search for factors.
+    """Bounds of both searches.
 
     Attributes:
         tolerance: factors are good enough when better ones are expected to take no more than this
@@ -16,14 +16,16 @@ class Effort:
             may each be off by as much.
         all_shapes: whether every block shape of the local factors is tried, instead of the one that
             is predicted to capture most.
+        search_rounding: whether GPTQ, where it rounds, goes on to search (`planner.weights.gptq`).
     """
 
     tolerance: float
     all_shapes: bool = False
+    search_rounding: bool = False
 
 
 EFFORTS: dict[EffortName, Effort] = {
     "fast": Effort(tolerance=0.01),
     "normal": Effort(tolerance=0.0013),
-    "thorough": Effort(tolerance=0.00002, all_shapes=True),
+    "thorough": Effort(tolerance=0.00002, all_shapes=True, search_rounding=True),
 }

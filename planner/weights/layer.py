@@ -200,7 +200,8 @@ def _rounded(
     """The residual as codes; ``moment`` is that of what it is multiplied with."""
     if moment is None or not settings.rounds_by_moments:
         return quantize_weight_rows(residual, bits, settings.weight_scale)
-    return gptq_weight_rows(residual, moment, bits, settings.weight_scale)
+    search = EFFORTS[settings.effort].search_rounding
+    return gptq_weight_rows(residual, moment, bits, settings.weight_scale, search=search)
 
 
 def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:

@@ -116,6 +116,54 @@ def test_what_is_not_finite_is_refused(rule):
         gptq_weight_rows(rows, torch.eye(32), 4, rule)
 
 
+def damped_errors(made, rows, moment, bits, damping=gptq.DAMPING):
+    """What a search makes small, row by row: ``E M Eᵀ`` with the damped moment."""
+    damped = moment.double() / moment.diagonal().mean() + damping * torch.eye(len(moment))
+    off = (dequantize_rows(made.codes, made.scale, bits) - rows).double()
+    return ((off @ damped) * off).sum(1)
+
+
+@pytest.mark.parametrize("bits", [1, *BITS])
+def test_a_search_makes_no_row_worse(bits):
+    rows, moment = weight(48, 160, bits), correlated(160, bits)
+    before, after = (
+        damped_errors(made, rows, moment, bits)
+        for made in (
+            gptq_weight_rows(rows, moment, bits, "gaussian", search=search)
+            for search in (False, True)
+        )
+    )
+    assert bool((after <= before * 1.0001).all())
+    assert float(after.sum()) < 0.95 * float(before.sum())
+
+
+def test_a_search_rounds_a_column_to_the_best_level_given_the_others(monkeypatch):
+    """After enough sweeps no other level of any one number lowers the error."""
+    monkeypatch.setattr(gptq, "SWEEPS", 20)
+    monkeypatch.setattr(gptq, "COLUMNS", 7)
+    bits = 3
+    rows, moment = weight(6, 40, 14), correlated(40, 15)
+    made = gptq_weight_rows(rows, moment, bits, "gaussian", search=True)
+    least = damped_errors(made, rows, moment, bits)
+    for column in range(40):
+        for code in range(2**bits):
+            codes = made.codes.clone()
+            codes[:, column] = code
+            others = damped_errors(made._replace(codes=codes), rows, moment, bits)
+            assert bool((others >= least * (1 - 1e-5)).all())
+
+
+def test_a_thorough_build_searches():
+    moment, rows = correlated(96, 12), weight(64, 96, 13)
+    errors = []
+    for effort in ("normal", "thorough"):
+        chosen = settings(weight_rounding="gptq", effort=effort)
+        made = quantize_layer("layer", rows, None, 6, chosen, moment=moment).weight
+        off = (made.decode() - rows).double()
+        errors.append(float(((off @ moment.double()) * off).sum()))
+    assert errors[1] < 0.9 * errors[0]
+
+
 def settings(**choices):
     target = parse_target("W4A4", minimum_weight_bits=2, maximum_weight_bits=8)
     ranks = {"global_rank": 2, "local_rank": 0}
