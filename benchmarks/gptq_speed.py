@@ -1,4 +1,4 @@
-"""What rounding a layer by GPTQ takes, beside rounding to nearest.
+"""What rounding a layer by GPTQ takes, with and without a search, beside rounding to nearest.
 
     OMP_NUM_THREADS=1 python -m benchmarks.gptq_speed
 
@@ -38,10 +38,18 @@ def main(argv: Sequence[str] | None = None) -> None:
         tokens = torch.randn(2 * inputs, inputs, generator=generator)
         moment = tokens.T @ tokens
         nearest = processor_seconds(lambda w=weight: quantize_weight_rows(w, BITS, "gaussian"))
-        gptq = processor_seconds(
-            lambda w=weight, m=moment: gptq_weight_rows(w, m, BITS, "gaussian")
+        gptq, search = (
+            processor_seconds(
+                lambda w=weight, m=moment, s=searched: gptq_weight_rows(
+                    w, m, BITS, "gaussian", search=s
+                )
+            )
+            for searched in (False, True)
         )
-        print(f"{shape}: {gptq:.2f} s, to nearest {nearest:.2f} s", flush=True)
+        print(
+            f"{shape}: {gptq:.2f} s, with a search {search:.2f} s, to nearest {nearest:.2f} s",
+            flush=True,
+        )
 
 
 if __name__ == "__main__":

@@ -15,6 +15,8 @@ from benchmarks.quality.report import Measured, error_table, picture_table, vers
 from benchmarks.quality.spectrum import OCTAVES
 from benchmarks.quality.store import Content
 
+NOTES = "paper_notes.md"
+
 CAPTIONS = (
     "Fig. 2, right: energy of the outputs of `ff.net.2` by principal component",
     "Fig. 4: error of the final latent without components of the outputs of `ff.net.2`",
@@ -22,8 +24,10 @@ CAPTIONS = (
 )
 
 
-def introduction(network: str, command: str, sampling: Mapping[str, object]) -> list[str]:
-    """Heading, command and what was sampled."""
+def introduction(
+    network: str, command: str, sampling: Mapping[str, object], notes: str | None = None
+) -> list[str]:
+    """Heading, command, what was sampled, and notes written by hand."""
     return [
         f"# The paper's Section 4 on {network}",
         "",
@@ -42,6 +46,7 @@ def introduction(network: str, command: str, sampling: Mapping[str, object]) -> 
         f"Missing: the metrics {', '.join(MISSING_METRICS)} (`qrun eval` takes them where their"
         " weights are).",
         "",
+        *([] if notes is None else [notes.strip(), ""]),
     ]
 
 

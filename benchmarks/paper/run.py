@@ -11,7 +11,7 @@ from benchmarks.paper.mixed_precision import PaperPackMaker
 from benchmarks.paper.tables import PaperTable, tables
 from benchmarks.quality.compare import Comparison, to_stderr
 from benchmarks.quality.measure import Bench, Sampling, make_bench
-from benchmarks.quality.report import analyse
+from benchmarks.quality.report import analyse, read_notes
 from benchmarks.quality.rows import Row
 from benchmarks.quality.run import command_line
 from benchmarks.quality.store import RowStore
@@ -56,7 +56,8 @@ def run(arguments: argparse.Namespace, chosen: Sequence[PaperTable]) -> str:
     measured = {entry.row.full_name: entry for entry in analyse(rows, comparison.run(rows), {})}
     command = command_line(arguments, "benchmarks.paper")
     learned = read_rows(arguments.learned / file_name(arguments.model), sampling.key_parts())
-    lines = document.introduction(arguments.model.name, command, sampling.key_parts())
+    notes = None if arguments.out is None else read_notes(arguments.out, document.NOTES)
+    lines = document.introduction(arguments.model.name, command, sampling.key_parts(), notes)
     for table in chosen:
         lines += document.table(table, measured, learned)
     if not arguments.no_figures:

@@ -382,7 +382,7 @@ def _signed(interval: Interval, digits: int) -> str:
     )
 
 
-def read_notes(folder: Path) -> str | None:
-    """The hand-written part, where there is one."""
-    path = folder / NOTES
+def read_notes(folder: Path, name: str = NOTES) -> str | None:
+    """The hand-written part of a page, where there is one."""
+    path = folder / name
     return path.read_text() if path.is_file() else None

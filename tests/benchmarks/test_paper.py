@@ -6,7 +6,7 @@ import torch
 from artifacts.pack.reader import open_pack
 from benchmarks.paper import __main__ as command
 from benchmarks.paper.components import decompose, error_by_component, gather, output_layers, remove
-from benchmarks.paper.document import table
+from benchmarks.paper.document import introduction, table
 from benchmarks.paper.mixed_precision import end_to_end_errors, mixed_precision_grid
 from benchmarks.paper.plots import grouped
 from benchmarks.paper.tables import LEARNED, MP, RANKS, tables
@@ -39,6 +39,12 @@ def test_what_was_not_measured_and_is_missing_is_named():
     text = "\n".join(table(tables()[0], {}))
     assert "Not measured at W4A4: RTN, QuaRot" in text
     assert all(name in text for name in LEARNED.values())
+
+
+def test_notes_written_by_hand_stand_before_the_tables():
+    sampling = {"crops": 1, "crop_px": 128, "seeds": 1, "steps": 1}
+    without = introduction("net", "command", sampling)
+    assert introduction("net", "command", sampling, "By hand.\n") == [*without, "By hand.", ""]
 
 
 def test_methods_that_learn_are_read_from_where_they_were_measured():
