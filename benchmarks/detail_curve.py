@@ -12,7 +12,7 @@ import itertools
 import json
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +23,7 @@ from benchmarks.quality.store import RowStore, key_of
 from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline
-from runtime.upscale import upscale
-from training.evaluate import means, with_prompts
+from training.evaluate import enlarge, means, with_prompts
 from training.evaluation_set import Case, evaluation_set, spread
 from training.photos.gather import default_cache
 
@@ -77,11 +76,7 @@ def sample(pipeline: Pipeline, cases: Sequence[Case], setting: Setting) -> dict[
     settings = pipeline.sampling.override(
         patch_size=pipeline.patch_size, steps=setting.steps, guidance=setting.guidance
     )
-    results = [
-        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
-        for index, case in enumerate(cases)
-    ]
-    return means(results, cases)
+    return means(enlarge(pipeline, cases, settings), cases)
 
 
 def table(points: Sequence[Point]) -> str:

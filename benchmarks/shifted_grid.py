@@ -22,8 +22,7 @@ from benchmarks.demo_quality.flaws import patch_peaks_db
 from runtime.load import load_full_precision
 from runtime.network.projection import ActivationBits
 from runtime.pipeline import Network, Pipeline
-from runtime.upscale import upscale
-from training.evaluate import means, with_prompts
+from training.evaluate import enlarge, means, with_prompts
 from training.evaluation_set import Case, evaluation_set, spread
 from training.photos.gather import default_cache
 
@@ -83,10 +82,7 @@ def with_shifted_grid(pipeline: Pipeline) -> Pipeline:
 def measured(pipeline: Pipeline, cases: Sequence[Case]) -> dict[str, float]:
     """Means over the crops; crop i starts from noise i."""
     settings = pipeline.sampling.override(patch_size=pipeline.patch_size)
-    results = [
-        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
-        for index, case in enumerate(cases)
-    ]
+    results = enlarge(pipeline, cases, settings)
     peaks = [
         patch_peaks_db(result[0].numpy(), case.truth[0].numpy())
         for result, case in zip(results, cases, strict=True)

@@ -64,6 +64,14 @@ def latent_fidelity_db(
     return float(np.mean(found))
 
 
+def enlarge(pipeline: Pipeline, cases: Sequence[Case], settings: UpscaleSettings) -> list[Tensor]:
+    """Every crop upscaled, [1, 3, H, W] in 0 ... 1; crop i starts from noise i."""
+    return [
+        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
+        for index, case in enumerate(cases)
+    ]
+
+
 def means(results: Sequence[Tensor], cases: Sequence[Case]) -> dict[str, float]:
     """Mean of every measure over the crops [1, 3, H, W].
 
@@ -134,10 +142,7 @@ def main() -> None:
     if arguments.limit:
         cases = spread(cases, arguments.limit)
     bicubic = [resize(case.small, case.truth.shape[-2:]) for case in cases]
-    results = [
-        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
-        for index, case in enumerate(cases)
-    ]
+    results = enlarge(pipeline, cases, settings)
     summary = {
         "crops": len(cases),
         "kind": arguments.kind,

@@ -38,7 +38,7 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.small_run import SmallRun, start
 from planner.settings import BuildSettings
 from planner.weights import layer as planner_layer
-from planner.weights.gptq import DAMPING, _invert
+from planner.weights.gptq import DAMPING, _inverse_root
 from planner.weights.row_scales import QuantizedRows, quantize_weight_rows
 from runtime.backends.reference import ReferenceLinear
 from runtime.network.projection import PreparedInput
@@ -86,7 +86,7 @@ def round_to_codebook(
     found = quantize_weight_rows(residual, bits, settings.weight_scale)
     divisor = torch.where(found.scale > 0, found.scale, torch.inf)
     by_moment = moment is not None and settings.rounds_by_moments
-    inverted = _invert(moment, DAMPING) if by_moment and moment is not None else None
+    inverted = _inverse_root(moment, DAMPING) if by_moment and moment is not None else None
     left = residual.clone()
     codes = torch.empty_like(found.codes)
     levels = codebook(bits)
@@ -94,7 +94,7 @@ def round_to_codebook(
         code = nearest(left[:, i] / divisor, bits)
         codes[:, i] = code
         if inverted is not None:
-            _, upper = inverted
+            upper, _ = inverted
             error = (left[:, i] - levels[code] * found.scale) / upper[i, i]
             left[:, i + 1 :].addr_(error, upper[i, i + 1 :], alpha=-1)
     decoded = levels[codes.long()] * found.scale[:, None]

@@ -63,13 +63,14 @@ def gptq_weight_rows(
         ValueError: a value is not finite, or too large for a float32 scale.
     """
     nearest = quantize_weight_rows(rows, bits, rule)
-    inverted = _invert(moment, damping)
+    inverted = _inverse_root(moment, damping)
     if inverted is None:
         return nearest
-    damped, upper = inverted
+    upper, damping = inverted
     scale = nearest.scale
     levels = _round_in_turn(rows, scale, upper, bits)
     if search:
+        damped = _damped(moment, damping)
         least = _improve(levels, rows, scale, damped, bits)
         for factor in STEPS[1:]:
             tried = nearest.scale * factor
@@ -141,24 +142,29 @@ def _improve(levels: Tensor, rows: Tensor, scale: Tensor, damped: Tensor, bits: 
     return (error * gradient).sum(0)
 
 
-def _invert(moment: Tensor, damping: float) -> tuple[Tensor, Tensor] | None:
-    """The damped moment M and ``U`` of ``M⁻¹ = Uᵀ U``, upper triangular; None for no inputs at all.
+def _damped(moment: Tensor, damping: float) -> Tensor:
+    """``moment`` with a mean diagonal element of 1, and ``damping`` added to all of them."""
+    damped = moment / moment.diagonal().mean()
+    damped.diagonal().add_(damping)
+    return damped
 
-    More damping is tried where the moment is too near to singular for float32.
+
+def _inverse_root(moment: Tensor, damping: float) -> tuple[Tensor, float] | None:
+    """``U`` of ``M⁻¹ = Uᵀ U``, upper triangular, of the damped moment, and its damping.
+
+    None for no inputs at all. More damping is tried where the moment is too near to singular for
+    float32.
     """
-    mean = float(moment.diagonal().mean())
-    if not mean > 0:
+    if not float(moment.diagonal().mean()) > 0:
         return None
-    damped, added = moment / mean, 0.0
     while True:
-        damped.diagonal().add_(damping - added)
-        lower, failed = torch.linalg.cholesky_ex(damped)
+        lower, failed = torch.linalg.cholesky_ex(_damped(moment, damping))
         if not int(failed):
             inverse = torch.cholesky_inverse(lower)
             del lower  # of 6144 inputs each takes 150 MB
             upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
             if not int(failed):
-                return damped, upper
+                return upper, damping
         if damping >= MOST_DAMPING:
             return None
-        damping, added = min(10 * damping, MOST_DAMPING) if damping else DAMPING, damping
+        damping = min(10 * damping, MOST_DAMPING) if damping else DAMPING
