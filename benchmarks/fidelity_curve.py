@@ -22,8 +22,7 @@ from runtime.load import load_full_precision
 from runtime.pipeline import Pipeline
 from runtime.sampling.sampler import first_step
 from runtime.sampling.schedule import euler_schedule
-from runtime.upscale import upscale
-from training.evaluate import means
+from training.evaluate import enlarge, means
 from training.evaluation_set import Case, evaluation_set, spread
 from training.photos.gather import default_cache
 
@@ -38,13 +37,8 @@ def start_of(pipeline: Pipeline, fidelity: float) -> tuple[int, float]:
 
 def sample(pipeline: Pipeline, cases: Sequence[Case], fidelity: float) -> dict[str, float]:
     """Means over the crops; crop i has noise i, whatever the fidelity."""
-    results = [
-        upscale(
-            pipeline, case.small, replace(pipeline.sampling, seed=index, fidelity=fidelity)
-        ).clamp(0, 1)
-        for index, case in enumerate(cases)
-    ]
-    return means(results, cases)
+    settings = replace(pipeline.sampling, fidelity=fidelity)
+    return means(enlarge(pipeline, cases, settings), cases)
 
 
 def row(words: str, found: dict[str, float]) -> str:
