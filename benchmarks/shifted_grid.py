@@ -25,6 +25,7 @@ from runtime.pipeline import Network, Pipeline
 from training.evaluate import enlarge, means, with_prompts
 from training.evaluation_set import Case, evaluation_set, spread
 from training.photos.gather import default_cache
+from training.prompts import NAMES
 
 MODEL = Path("artifacts/demo/dit4sr-mini")
 NEGATIVE = "low quality"
@@ -99,7 +100,7 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=MODEL)
     parser.add_argument("--photos", type=Path, default=default_cache())
     parser.add_argument("--limit", type=int, default=18, help="crops, default: %(default)s")
-    parser.add_argument("--prompts", default="natural,sharp")
+    parser.add_argument("--prompts", nargs="+", choices=NAMES, default=["natural", "sharp"])
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
@@ -107,7 +108,7 @@ def main() -> None:
     plain = load_full_precision(arguments.model, device=torch.device("cpu"), dtype=torch.float32)
     print("| prompt | grid | PSNR, dB | FSIM | upper octave | line at 8 px, dB | at 4 px, dB |")
     print("|---|---|---|---|---|---|---|")
-    for prompt in arguments.prompts.split(","):
+    for prompt in arguments.prompts:
         fixed = with_prompts(plain, arguments.model, prompt, NEGATIVE)
         for grid, pipeline in (("fixed", fixed), ("moving", with_shifted_grid(fixed))):
             found = measured(pipeline, cases)
