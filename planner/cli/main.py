@@ -1,6 +1,7 @@
 """Where the command ``qplan`` begins; imports next to nothing, so that Ctrl-C is heard at once."""
 
 from artifacts.cli.interrupts import leave_at_once_on_interrupt, tell_of_interruption
+from artifacts.cli.threads import prepare_threads
 from planner.cli.allocator import keep_freed_memory
 
 
@@ -8,6 +9,7 @@ def main() -> None:
     """Run ``qplan``."""
     leave_at_once_on_interrupt()
     keep_freed_memory()
+    prepare_threads()
     from planner.cli.app import app
 
     try:
