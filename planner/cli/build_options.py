@@ -335,11 +335,15 @@ class PassOptions:
         Raises:
             UsageError: a value is out of range.
         """
-        from planner.probe.run import PICTURES, ProbeSettings
+        from planner.probe.run import COTANGENTS, PHOTO_COTANGENTS, PICTURES, ProbeSettings
 
         drawn = self.drawn()
         return ProbeSettings(
-            photos, min(PICTURES, drawn.images), crop_px=drawn.crop_px, seed=drawn.seed
+            photos,
+            drawn.images if photos else min(PICTURES, drawn.images),
+            PHOTO_COTANGENTS if photos else COTANGENTS,
+            crop_px=drawn.crop_px,
+            seed=drawn.seed,
         )
 
     def default_recipe(

@@ -34,10 +34,20 @@ class ProbeOptions:
 
     panel: ClassVar[str] = "Probe"
 
-    pictures: Annotated[int, typer.Option(min=1, max=10000, help="How many pictures.")] = 2
+    pictures: Annotated[
+        int | None,
+        typer.Option(
+            min=1, max=10000, help="How many pictures (default: 2 generated ones, or 32 photos)."
+        ),
+    ] = None
     cotangents: Annotated[
-        int, typer.Option(min=1, max=1000, help="Random directions per picture.")
-    ] = 4
+        int | None,
+        typer.Option(
+            min=1,
+            max=1000,
+            help="Random directions per picture (default: 4 of a generated one, 1 of a photo).",
+        ),
+    ] = None
     crop: Annotated[
         int | None,
         typer.Option(
@@ -53,9 +63,12 @@ class ProbeOptions:
 
     def settings(self, folder: Path | None) -> "ProbeSettings":
         """As `planner.probe.run` takes them."""
-        from planner.probe.run import ProbeSettings
+        from planner.calibrate.settings import IMAGES
+        from planner.probe.run import COTANGENTS, PHOTO_COTANGENTS, PICTURES, ProbeSettings
 
-        return ProbeSettings(folder, self.pictures, self.cotangents, self.crop, self.seed)
+        pictures = self.pictures or (IMAGES if folder else PICTURES)
+        cotangents = self.cotangents or (PHOTO_COTANGENTS if folder else COTANGENTS)
+        return ProbeSettings(folder, pictures, cotangents, self.crop, self.seed)
 
 
 @grouped_options

@@ -12,7 +12,8 @@ from planner.build.network_probe import shared_inputs
 from planner.calibrate.cost import forward_operations, moments_passes, probe_passes
 from planner.calibrate.settings import IMAGES
 from planner.moments.gather import group_layers
-from planner.probe.run import COTANGENTS, PICTURES
+from planner.moments.pictures import moment_settings
+from planner.probe.run import COTANGENTS, PICTURES, ProbeSettings
 from planner.settings import BuildSettings
 
 
@@ -64,7 +65,8 @@ def network_runs(
         planned["calibration"] = IMAGES, 1
     if settings.uses_moments:
         groups = group_layers(architecture, shared_inputs(architecture, layers))
-        planned["second moments"] = PICTURES, moments_passes(len(groups))
+        pictures = moment_settings(ProbeSettings()).pictures
+        planned["second moments"] = pictures, moments_passes(len(groups))
     return {
         what: NetworkRun(pictures, passes, pictures * passes * one)
         for what, (pictures, passes) in planned.items()

@@ -33,8 +33,9 @@ from planner.calibrate.pipelines import (
     vae_factor,
 )
 from planner.moments.kept import KeptMoments, SecondMoments
+from planner.moments.pictures import moment_pictures, moment_settings
 from planner.moments.watch import InputMoments
-from planner.probe.run import ProbeSettings, check_size, probe_pictures
+from planner.probe.run import ProbeSettings, check_size
 from planner.settings import BuildSettings
 from runtime.pipeline import Pipeline
 from schemas.sensitivity import SensitivityMap
@@ -62,7 +63,7 @@ def gather_moments(
         checkpoint: the network.
         settings: of the build.
         base: autoencoder, prompts and sampling settings to run with.
-        probe: which pictures.
+        probe: the pictures of the probe; see `planner.moments.pictures`.
         sensitivity: what steps count by; None for all alike.
         keep: folder for the moments; left to the caller to remove.
         device: where the network runs.
@@ -84,14 +85,14 @@ def gather_moments(
 
     crop_px = probe.crop_px or default_crop_px(base)
     check_size(architecture, base.sampling.min_side_px, vae_factor(base), crop_px)
-    pictures, images = probe_pictures(probe, crop_px)
+    pictures, images = moment_pictures(moment_settings(probe), crop_px)
     pipeline = full_precision_pipeline(checkpoint, settings.variant, base, device, dtype)
     report(str(moments_cost(pipeline, len(pictures), crop_px, len(groups))))
     subject = {
         "source": [file.sha256 for file in checkpoint.source_files()],
         "variant": settings.variant,
         "sampling": base.sampling.model_dump(mode="json"),
-        "pictures": [len(pictures), crop_px, probe.seed],
+        "pictures": ["worn", len(pictures), crop_px, probe.seed],
         "images": [record.model_dump(mode="json") for record in images],
         "weights": weights,
         "base": base_digest(base),

@@ -17,6 +17,7 @@ from planner.calibrate.cost import forward_operations, moments_passes
 from planner.calibrate.pipelines import default_crop_px, vae_factor
 from planner.moments.gather import group_layers, moment_owners
 from planner.moments.kept import used_for, without_moments
+from planner.moments.pictures import moment_settings
 from planner.probe.default_recipe import MOST_OPERATIONS
 from planner.probe.run import ProbeSettings
 from planner.settings import BuildSettings
@@ -41,7 +42,7 @@ def settle_moments(
         settings: of the build.
         checkpoint: the network.
         base: what goes beside the transformer.
-        probe: which pictures are run.
+        probe: the pictures of the probe; see `planner.moments.pictures`.
         device: where.
         asked: whether the user chose what needs them; then nothing else will do.
 
@@ -91,6 +92,6 @@ def _operations(
         base.sampling,
         text_tokens=base.condition_tokens(architecture),
         vae_factor=vae_factor(base),
-        pictures=probe.pictures,
+        pictures=moment_settings(probe).pictures,
         crop_px=probe.crop_px or default_crop_px(base),
     )

@@ -2,16 +2,35 @@
 
 Disks of random size, colour and shade lie on one another until nothing shows through. With radii
 distributed as ``r^-3`` the result has what natural images have in common, edges at every scale and
-a spectrum that falls as ``1/f``, so a probe on such pictures needs no data.
+a spectrum that falls as ``1/f``, so a probe on such pictures needs no data. What a network for
+super-resolution is fed is seldom that clean; with a little blur and noise, of another strength in
+every picture, they are worn.
 """
 
 import numpy as np
 import torch
+from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 _SMALLEST_RADIUS = 1.0
 _OVERSAMPLING = 3
 _MOST_DISKS = 20_000
+_MOST_BLUR_PX, _MOST_NOISE = 0.8, 0.06
+
+
+def worn_leaves(height: int, width: int, seed: int) -> Tensor:
+    """`dead_leaves`, slightly blurred and noisy: float32 [1, 3, height, width] in 0 ... 1.
+
+    Args:
+        height: in px, at least 1.
+        width: in px, at least 1.
+        seed: equal seeds give equal pictures.
+    """
+    rng = np.random.default_rng([seed, height, width, 1])
+    blur_px, deviation = rng.uniform(0, (_MOST_BLUR_PX, _MOST_NOISE))
+    pixels = gaussian_filter(dead_leaves(height, width, seed).numpy(), blur_px, axes=(2, 3))
+    pixels += rng.normal(0, deviation, pixels.shape)
+    return torch.from_numpy(pixels.clip(0, 1))
 
 
 def dead_leaves(height: int, width: int, seed: int) -> Tensor:

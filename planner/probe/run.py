@@ -35,8 +35,10 @@ from schemas.errors import UsageError
 from schemas.manifest import CalibrationRecord, Source
 from schemas.sensitivity import LayerSensitivity, SensitivityMap
 
-PICTURES = 2
-COTANGENTS = 4
+PICTURES, COTANGENTS = 2, 4
+"""Of generated pictures; of photos as many as a calibration takes."""
+PHOTO_COTANGENTS = 1
+"""Another photo says more than another direction of the same one."""
 SIGNIFICANT_DIGITS = 6
 """Of the numbers in the file: far more than allocation can tell apart."""
 

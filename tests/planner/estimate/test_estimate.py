@@ -16,6 +16,8 @@ from planner.estimate.distortion import relative_error
 from planner.estimate.estimate import estimate as predict
 from planner.estimate.result import ImageSettings
 from planner.estimate.tables import render
+from planner.moments.pictures import PER_GENERATED
+from planner.probe.run import COTANGENTS, PICTURES
 from planner.recipes import RECIPES, recipe_settings
 from planner.settings import BuildSettings
 from planner.target import Target
@@ -326,13 +328,14 @@ def test_what_a_build_runs_first_is_foretold():
     probe, moments = standard.runs.values()
     # 40 steps of two branches; a pass is that of the network, two operations to a product.
     one = 2 * 2 * 40 * standard.work.dense
-    assert (probe.pictures, probe.passes) == (2, 11)
-    assert probe.operations == pytest.approx(2 * 11 * one)
-    assert moments.operations == pytest.approx(2 * moments.passes * one)
+    assert (probe.pictures, probe.passes) == (PICTURES, 3 + 2 * COTANGENTS)
+    assert probe.operations == pytest.approx(PICTURES * probe.passes * one)
+    assert moments.pictures == PER_GENERATED * PICTURES
+    assert moments.operations == pytest.approx(moments.pictures * moments.passes * one)
     assert calibrated["calibration"].operations == pytest.approx(32 * one)
     # Of DiT4SR's moments 4 GiB fit at once, 10 GB are needed: three rounds, and one for the sums.
     assert moments.passes == 4
-    assert numbers_of(printed(standard), "second moments") == [["2", "4", "2,727.6"]]
+    assert numbers_of(printed(standard), "second moments") == [["8", "4", "10,910.5"]]
     assert "runs" in standard.to_json()
     short = estimate(config, Target(4, 4), image=ImageSettings(text_tokens=77))
     assert short.runs["calibration"].operations == pytest.approx(32 * 2 * 2 * 40 * short.work.dense)

@@ -10,7 +10,7 @@ from artifacts.family import preset_architecture
 from planner.build.base_model import find_base_model
 from planner.build.network_probe import active_linears, shared_inputs
 from planner.build.work_folder import work_folder
-from planner.moments import gather, settle
+from planner.moments import gather, pictures, settle
 from planner.moments.gather import gather_moments, group_layers
 from planner.moments.settle import settle_moments
 from planner.moments.watch import InputMoments
@@ -92,6 +92,7 @@ def test_groups_keep_to_the_bound():
 
 
 def test_groups_and_interruptions_do_not_show(setup, tmp_path, monkeypatch):
+    monkeypatch.setattr(pictures, "PER_GENERATED", 1)
     whole = gathered(setup, tmp_path / "whole")
     ran = []
     picture_moments = gather._picture_moments

@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from planner.probe.pictures import dead_leaves
+from planner.probe.pictures import dead_leaves, worn_leaves
 
 
 def test_a_picture_follows_from_its_seed_and_size():
@@ -33,3 +33,23 @@ def test_its_spectrum_falls_as_that_of_photos():
     slopes = np.diff(np.log2(means))
     assert -3.5 < slopes.mean() < -1.5
     assert (slopes < 0).all()
+
+
+def test_worn_leavess_are_worn_by_their_seed():
+    for seed in range(3):
+        worn, clean = worn_leaves(32, 24, seed), dead_leaves(32, 24, seed)
+        assert worn.shape == clean.shape
+        assert worn.dtype == torch.float32
+        assert 0 <= float(worn.min()) < float(worn.max()) <= 1
+        assert torch.equal(worn, worn_leaves(32, 24, seed))
+        assert 0 < float((worn - clean).square().mean().sqrt()) < 0.15
+    assert worn_leaves(1, 1, 0).shape == (1, 3, 1, 1)
+
+
+def test_wear_differs_from_picture_to_picture():
+    def change(seed):
+        worn, clean = worn_leaves(48, 48, seed), dead_leaves(48, 48, seed)
+        return float((worn - clean).square().mean().sqrt())
+
+    changes = [change(seed) for seed in range(12)]
+    assert max(changes) > 2 * min(changes)

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from artifacts.pack.reader import open_pack, verify_pack
+from planner.calibrate.settings import IMAGES
 from planner.probe import run
 from planner.probe.kept_pictures import kept_folder
 from planner.probe.sensitivity_file import read_sensitivity
@@ -33,7 +34,7 @@ def build(setup, out, *options):
 def test_the_file_says_what_was_probed(shared):
     _, file = shared
     found = read_sensitivity(file)
-    assert found.sampling.images == 2
+    assert found.sampling.images == run.PICTURES
     assert found.sampling.crop_px == CROP_PX
     assert found.images == ()
     assert len(found.timesteps) == SAMPLING["steps"]
@@ -67,9 +68,11 @@ def test_photos_in_place_of_generated_pictures(shared, tmp_path):
         "--json",
     )
     assert done.exit_code == 0, done.stderr
-    assert json.loads(done.stdout)["pictures"] == 2
+    there = len(list(setup.images.iterdir()))
+    assert run.PICTURES != there < IMAGES  # all of them, as a calibration would take
+    assert json.loads(done.stdout)["pictures"] == there
     photos, generated = read_sensitivity(out), read_sensitivity(file)
-    assert len(photos.images) == 2
+    assert len(photos.images) == there
     logs = [
         np.log([layer.weight for layer in found.layers.values()]) for found in (photos, generated)
     ]
@@ -193,11 +196,11 @@ def test_an_interrupted_probe_goes_on_to_the_same_file(shared, tmp_path, stopped
     command = ("probe", setup.checkpoint, "--base", setup.base, "-o", out)
     done = run_qplan(*command)
     assert done.exit_code == 130
-    assert "1 of 2 pictures of the probe are kept" in done.stderr
+    assert f"1 of {run.PICTURES} pictures of the probe are kept" in done.stderr
     assert not out.exists()
     done = run_qplan(*command)
     assert done.exit_code == 0, done.stderr
-    assert stopped == [0, 1, 1]
+    assert stopped == [0, 1, *range(1, run.PICTURES)]
     assert out.read_bytes() == file.read_bytes()
     assert [path.name for path in tmp_path.iterdir()] == ["again.json"]
 
@@ -212,7 +215,7 @@ def test_pictures_of_another_probe_or_damaged_ones_are_made_anew(shared, tmp_pat
     damaged[-1] ^= 1
     kept.with_name("picture-00001.safetensors").write_bytes(damaged)
     assert run_qplan(*command).exit_code == 0
-    assert stopped == [0, 1, 0, 1]
+    assert stopped == [0, 1, *range(run.PICTURES)]
     assert out.read_bytes() == file.read_bytes()
 
 
@@ -223,7 +226,7 @@ def test_a_build_goes_on_with_its_probe(shared, tmp_path, stopped):
     assert run_qplan(*command).exit_code == 130
     done = run_qplan(*command)
     assert done.exit_code == 0, done.stderr
-    assert stopped == [0, 1, 1]
+    assert stopped == [0, 1, *range(1, run.PICTURES)]
     assert [path.name for path in tmp_path.iterdir()] == ["a.qpack"]
 
 
