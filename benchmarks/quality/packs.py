@@ -23,7 +23,7 @@ from planner.build.calibrated_build import CalibrationRun, build_calibrated, mea
 from planner.calibrate.calibration_file import read_calibration, write_calibration
 from planner.moments.find import find_moments
 from planner.moments.kept import SecondMoments
-from planner.probe.run import ProbeSettings, probe_checkpoint
+from planner.probe.run import ProbeSettings, probe_checkpoint, usual_cotangents
 from planner.probe.sensitivity_file import read_sensitivity, write_sensitivity
 from planner.recipes import recipe_settings
 from planner.settings import BuildSettings
@@ -120,7 +120,7 @@ class PackMaker:
 
     def sensitivity_on(self, photos: int) -> SensitivityMap:
         """The same on so many calibration images; one random direction of each."""
-        probe = ProbeSettings(self.images, photos, cotangents=1)
+        probe = ProbeSettings(self.images, photos, usual_cotangents(self.images))
         return self._sensitivity(f"sensitivity-on-{photos}", probe)
 
     def _sensitivity(self, name: str, probe: ProbeSettings) -> SensitivityMap:

@@ -335,13 +335,13 @@ class PassOptions:
         Raises:
             UsageError: a value is out of range.
         """
-        from planner.probe.run import COTANGENTS, PHOTO_COTANGENTS, PICTURES, ProbeSettings
+        from planner.probe.run import PICTURES, ProbeSettings, usual_cotangents
 
         drawn = self.drawn()
         return ProbeSettings(
             photos,
             drawn.images if photos else min(PICTURES, drawn.images),
-            PHOTO_COTANGENTS if photos else COTANGENTS,
+            usual_cotangents(photos),
             crop_px=drawn.crop_px,
             seed=drawn.seed,
         )

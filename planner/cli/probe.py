@@ -64,10 +64,10 @@ class ProbeOptions:
     def settings(self, folder: Path | None) -> "ProbeSettings":
         """As `planner.probe.run` takes them."""
         from planner.calibrate.settings import IMAGES
-        from planner.probe.run import COTANGENTS, PHOTO_COTANGENTS, PICTURES, ProbeSettings
+        from planner.probe.run import PICTURES, ProbeSettings, usual_cotangents
 
         pictures = self.pictures or (IMAGES if folder else PICTURES)
-        cotangents = self.cotangents or (PHOTO_COTANGENTS if folder else COTANGENTS)
+        cotangents = self.cotangents or usual_cotangents(folder)
         return ProbeSettings(folder, pictures, cotangents, self.crop, self.seed)
 
 

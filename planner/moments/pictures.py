@@ -24,8 +24,7 @@ def moment_pictures(
 ) -> tuple[list[Tensor], tuple[CalibrationImage, ...]]:
     """As `planner.probe.run.probe_pictures`, generated ones with a camera's blur and noise.
 
-    Weights rounded by clean ones alone do worse on photos, while bits given by worn ones do worse
-    (docs/results/quality_parts.md).
+    What rounding by them wins: docs/results/quality_parts.md, where the probe keeps to clean ones.
 
     Args:
         settings: as `moment_settings` gives them.

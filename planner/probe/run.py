@@ -43,6 +43,11 @@ SIGNIFICANT_DIGITS = 6
 """Of the numbers in the file: far more than allocation can tell apart."""
 
 
+def usual_cotangents(folder: Path | None) -> int:
+    """Random directions per picture unless told otherwise: of photos, or of generated ones."""
+    return COTANGENTS if folder is None else PHOTO_COTANGENTS
+
+
 @dataclass(frozen=True)
 class ProbeSettings:
     """How to probe.
