@@ -67,7 +67,7 @@ def latent_fidelity_db(
 def enlarge(pipeline: Pipeline, cases: Sequence[Case], settings: UpscaleSettings) -> list[Tensor]:
     """Every crop upscaled, [1, 3, H, W] in 0 ... 1; crop i starts from noise i."""
     return [
-        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
+        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1).cpu()
         for index, case in enumerate(cases)
     ]
 
@@ -117,11 +117,11 @@ def main() -> None:
     parser.add_argument("--out", type=Path, help="JSON file for the means")
     parser.add_argument("--sheet", type=Path, help="PNG of bicubic, result, truth")
     parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
 
-    cpu = torch.device("cpu")
-    pipeline = load_full_precision(arguments.model, device=cpu, dtype=torch.float32)
+    pipeline = load_full_precision(arguments.model, device=arguments.device, dtype=torch.float32)
     if arguments.positive or arguments.negative:
         pipeline = with_prompts(
             pipeline,

@@ -56,6 +56,12 @@ NARROW = NamedNetwork(
     seed=1,
     note="Narrower and deeper than dit4sr-mini, for judging recipes: hidden width 96, 8 blocks.",
 )
+WIDE = NamedNetwork(
+    name="dit4sr-wide",
+    config=_config(heads=12, blocks=8, dual=4),
+    seed=2,
+    note="Five times dit4sr-mini's size, to see what size buys: hidden width 384, 8 blocks.",
+)
 ONE_STEP = NamedNetwork(
     name="dit4sr-mini-onestep",
     config=MINI.config,
@@ -63,4 +69,4 @@ ONE_STEP = NamedNetwork(
     note="dit4sr-mini retrained to restore in one evaluation.",
     start_sigma=0.3,
 )
-NETWORKS = {network.name: network for network in (MINI, NARROW, ONE_STEP)}
+NETWORKS = {network.name: network for network in (MINI, NARROW, WIDE, ONE_STEP)}

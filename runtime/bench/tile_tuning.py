@@ -179,11 +179,17 @@ _MANY_TOKENS = ((64, 128), (128, 64), (128, 128), (64, 256), (128, 256), (256, 1
 """Channels and tokens of a tile."""
 
 
+_PROGRAMS = ((4, 2, 255), (4, 3, 168), (4, 4, 128), (8, 1, 255), (8, 2, 128))
+"""Warps, and how many programs with how many registers share a multiprocessor's 65,536."""
+
+
 def configurations(kernel: str, tokens: int) -> Iterator[dict[str, int]]:
     """What is worth trying."""
     if kernel == "prepare":
-        for elements, warps in itertools.product((2048, 4096, 8192, 16384), (4, 8, 16)):
-            yield {"elements": elements, "num_warps": warps, "num_stages": 1}
+        for elements, shape in itertools.product((2048, 4096, 8192), _PROGRAMS):
+            warps, programs, registers = shape
+            launch = {"programs": programs, "maxnreg": registers}
+            yield {"elements": elements, "num_warps": warps, "num_stages": 1, **launch}
     elif kernel == LOW_RANK:
         for bm, bk, stages in itertools.product((16, 32, 64), (64, 128), (2, 3, 4)):
             yield {"BM": bm, "BK": bk, "num_warps": 4, "num_stages": stages}

@@ -147,7 +147,7 @@ def test_a_measurement_that_fails_fails_the_check(check):
 
 
 def test_a_table_of_the_users_own_is_told(check, tmp_path):
-    own = tmp_path / "cache" / "qdit4sr" / "triton-table.json"
+    own = tmp_path / "cache" / "qdit4sr" / "triton-table-2.json"
     own.parent.mkdir(parents=True)
     own.write_text("{}")
     _, content, text, _ = check([PASSED], MEASURED)

@@ -19,6 +19,14 @@ def capability(device: torch.device) -> int:
     return 10 * major + minor
 
 
+@lru_cache(maxsize=32)
+def multiprocessors(device: torch.device) -> int:
+    """How many the device has; 1 for Triton's interpreter on the CPU."""
+    if device.type != "cuda":
+        return 1
+    return int(torch.cuda.get_device_properties(device).multi_processor_count)
+
+
 def missing_reason(device: torch.device) -> str | None:
     """Why the kernels cannot run on ``device``, or None when they can. Does not import Triton."""
     if device.type != "cuda":

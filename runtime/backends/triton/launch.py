@@ -7,7 +7,7 @@ import triton
 from torch import Tensor
 
 from artifacts.codec.gaussian_quantizer import step_rule
-from runtime.backends.triton.device import capability
+from runtime.backends.triton.device import capability, multiprocessors
 from runtime.backends.triton.factors import Factors, FactorShape
 from runtime.backends.triton.low_rank_kernel import low_rank_kernel
 from runtime.backends.triton.prepare_kernel import prepare_kernel
@@ -22,6 +22,8 @@ from schemas.manifest import ScaleRule
 
 _ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as the reference rounds them."""
+_LEFT_ORDER = 64
+"""Rows of the left product: the fewest that Hopper's tensor cores multiply at once."""
 
 
 def prepare_tokens(
@@ -64,9 +66,12 @@ def prepare_tokens(
     if config is None:
         config = config_for(level, "prepare", rows.total, size, size)
     tile = plan.padded_rows * plan.padded_columns
-    tokens_per_program = max(1, config["elements"] // tile)
+    # A matrix of the left factor for every token at once must stay small.
+    fitting = min(config["elements"] // tile, _LEFT_ORDER // plan.padded_rows)
+    tokens_at_once = max(1, fitting)
+    blocks = triton.cdiv(rows.total, tokens_at_once)
     step = step_rule(rule, bits, token_step)
-    prepare_kernel[(triton.cdiv(rows.total, tokens_per_program),)](
+    prepare_kernel[(min(blocks, config["programs"] * multiprocessors(x.device)),)](
         rows.values,
         plan.gain,
         plan.divisor,
@@ -85,13 +90,13 @@ def prepare_tokens(
         plan.norm,
         step.of_rms,
         step.of_peak,
-        float(2 ** (bits - 1)),
+        2 ** (bits - 1),
         fault,
         L=plan.rows,
         R=plan.columns,
         LP=plan.padded_rows,
         RP=plan.padded_columns,
-        BM=tokens_per_program,
+        BM=tokens_at_once,
         RMS=step.of_rms > 0,
         PEAK=step.of_peak > 0,
         INPUT_SPLITS=_parts(x.dtype, plan),
@@ -99,6 +104,7 @@ def prepare_tokens(
         NATIVE=level > 0,
         num_warps=config["num_warps"],
         num_stages=config["num_stages"],
+        maxnreg=config["maxnreg"],
         **_ROUNDING,
     )
     return codes, scale, sums, rotated

@@ -27,20 +27,30 @@ LOW_RANK = "thin"
 """The file's word for the kernel of the low-rank activations."""
 _PRODUCT = ("BN", "BM", "BK", "GROUP", "num_warps", "num_stages")
 SETTINGS = {
-    "prepare": ("elements", "num_warps", "num_stages"),
+    "prepare": ("elements", "num_warps", "num_stages", "programs", "maxnreg"),
     LOW_RANK: ("BM", "BK", "num_warps", "num_stages"),
     "product8": _PRODUCT,
     "product_packed": _PRODUCT,
 }
 """What a row of a kernel says."""
-_BOUNDS = {"num_warps": (1, 32), "num_stages": (1, 16), "GROUP": (1, 64), "elements": (16, 65536)}
+_BOUNDS = {
+    "num_warps": (1, 32),
+    "num_stages": (1, 16),
+    "GROUP": (1, 64),
+    "elements": (16, 65536),
+    "programs": (1, 32),
+    "maxnreg": (32, 255),
+}
+_ANY_NUMBER = {"num_stages", "programs", "maxnreg"}
+"""What need not be a power of two."""
 _TILE_BOUNDS = (16, 1024)
 """Of BN, BM and BK: tensor cores take no smaller ones."""
 _LARGEST_BYTES = 1 << 20
 _NAME = re.compile(r"(\d{1,4})/(\w+)/\d{1,9}/(?:\*|\d{1,9})/(?:\*|\d{1,9})", re.ASCII)
 
 Config = Mapping[str, int]
-"""A kernel's tile sizes, ``num_warps`` and ``num_stages`` by name."""
+"""A kernel's tile sizes, ``num_warps`` and ``num_stages`` by name. Of the preparing one also
+``programs``, how many a multiprocessor gets, and ``maxnreg``, registers of a thread (255: all)."""
 
 
 @dataclass(frozen=True)
@@ -77,7 +87,8 @@ def capability_of(name: str) -> int:
 def user_file() -> Path | None:
     """Where a user's own rows lie; None without a home."""
     cache = user_cache()
-    return None if cache is None else cache / "triton-table.json"
+    # The number goes up when a kernel changes so that rows measured for it are of no use.
+    return None if cache is None else cache / "triton-table-2.json"
 
 
 def read_file(file: Path) -> Table:
@@ -160,7 +171,7 @@ def _check_row(name: str, row: Any) -> None:
         lowest, highest = _BOUNDS.get(setting, _TILE_BOUNDS)
         if type(value) is not int or not lowest <= value <= highest:
             raise ValueError(f"row {name}: {setting} is no number from {lowest} to {highest}")
-        if value & value - 1 and setting != "num_stages":
+        if value & value - 1 and setting not in _ANY_NUMBER:
             raise ValueError(f"row {name}: {setting} {value} is no power of two")
 
 

@@ -22,7 +22,7 @@ from runtime.backends.triton.low_rank_kernel import low_rank_kernel
 POINTERS = {"x": "bf16", "z": "bf16", "left": "bf16", "right": "bf16", "codes": "i8", "sum": "i32",
             "fault": "i32", "high": "u8", "low": "u8", "offset": "i32", "low_rank": "bf16",
             "down": "bf16", "up": "bf16", "bias": "bf16", "y": "bf16"}
-FLOATS = {"norm", "of_rms", "of_peak", "half"}
+FLOATS = {"norm", "of_rms", "of_peak"}
 
 def ptx(kernel, capability, **constants):
     signature, attributes = {}, {}
@@ -34,7 +34,7 @@ def ptx(kernel, capability, **constants):
             attributes[index,] = [["tt.divisibility", 16]]
         else:
             signature[name] = "fp32" if name in FLOATS else "i32"
-            if name not in {"M", "tokens", "fault"}:
+            if name not in {"M", "tokens", "half", "fault"}:
                 attributes[index,] = [["tt.divisibility", 16]]
     numbered = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, numbered, attributes)
