@@ -30,10 +30,9 @@ def _product(
     x = left if x_is_left else right
     for index in tl.static_range(splits):
         if index + 1 < splits:
-            # Rounded by whole numbers: the conversion's own instruction is four times slower.
-            leading = ((x.to(tl.int32, bitcast=True) + 0x8000) & -0x10000).to(
-                tl.float32, bitcast=True
-            )
+            # Rounded as whole numbers: the conversion's own instruction is four times slower.
+            bits = (x.to(tl.int32, bitcast=True) + 0x8000) & -0x10000
+            leading = bits.to(tl.float32, bitcast=True)
         else:
             leading = x
         part = leading.to(tl.bfloat16)
