@@ -15,7 +15,7 @@ from planner.allocate.vasmp import LayerStatistics
 from planner.build.inventory import take_inventory
 from planner.build.progress import Progress, Silent
 from planner.build.work_folder import WorkFolder
-from planner.build.workers import in_order
+from planner.build.workers import in_order, load_linear_algebra
 from planner.moments.kept import SecondMoments
 from planner.settings import BuildSettings
 from planner.weights.balance import balancing_vector, remaining_error
@@ -113,6 +113,7 @@ class LayerMaker:
         def make(name: str) -> tuple[QuantizedLayer, Header | None]:
             return self._layer(name, bits[name], channels.get(name), name in smoothed)
 
+        load_linear_algebra(self.device)
         with contextlib.closing(in_order(make, names)) as made:
             for name in self.progress.track(names, "quantize"):
                 layer, file = next(made)

@@ -31,6 +31,16 @@ def one_thread() -> Iterator[int]:
         torch.set_num_threads(threads)
 
 
+def load_linear_algebra(device: torch.device | None) -> None:
+    """Have torch load what it decomposes matrices with on ``device``, before threads do.
+
+    On a GPU torch loads that part when it is first called, and of two threads that call at once the
+    second fails with "lazy wrapper should be called at most once" (pytorch/pytorch#90613).
+    """
+    if device is not None and device.type == "cuda":
+        torch.linalg.eigvalsh(torch.eye(1, device=device))
+
+
 def in_order(
     function: Callable[[Item], Result], items: Sequence[Item]
 ) -> Generator[Result, None, None]:

@@ -1,7 +1,9 @@
 """The kernel that turns tokens into codes: smoothing, signs, rotation, scale, codes, their sum.
 
-One program holds BM whole tokens in registers, as a tensor [L, BM, R] (`rotation_plan`): nothing
-between the input and the codes touches memory.
+One program holds BM whole tokens at a time in registers, as a matrix [BM L, R] (`rotation_plan`):
+nothing between the input and the codes touches the device's memory. It goes on to the next tokens
+with the rotation's matrices at hand. The left one stands on the diagonal once for every token, so a
+number that is not finite spreads to the tokens beside it; the run ends with an error either way.
 
 The rotation's matrices have entries +1, -1 and 0, which are exact in bfloat16. The operand beside
 them is cut into bfloat16 parts, the leading bits and then what is left, 8 bits each: all products

@@ -4,10 +4,11 @@ A token x of size n is laid out as a matrix X [L, R] (index = l R + r). Every ro
 `artifacts.codec.hadamard` is ``(A ⊗ S) / sqrt(order)`` with a Sylvester matrix S of order R and a
 small matrix A of order L with entries +1, -1 and, for block-diagonal rotations, 0. So
 
-    z = Aᵀ (X S) / sqrt(order)
+    z = (Aᵀ X) S / sqrt(order)
 
-Usual widths are 1536 = 12 * 128 and 6144 = 48 * 128. Kernels know tiles of powers of two only,
-at least 16 wide, so both matrices are padded with zeros.
+What the first product leaves in a thread's registers is where the second one reads it. Usual
+widths are 1536 = 12 * 128 and 6144 = 48 * 128. Kernels know tiles of powers of two only, at
+least 16 wide, so both matrices are padded with zeros.
 """
 
 from collections.abc import Hashable

@@ -5,7 +5,7 @@ import threading
 import pytest
 import torch
 
-from planner.build.workers import in_order, one_thread
+from planner.build.workers import in_order, load_linear_algebra, one_thread
 from planner.recipes import recipe_settings
 from planner.target import parse_target
 from planner.weights.layer import allocation_variance, quantize_layer
@@ -88,3 +88,18 @@ def test_layers_do_not_depend_on_the_number_of_threads():
     for (variance, tensors), (expected_variance, expected) in zip(on(3), on(1), strict=True):
         assert variance == expected_variance
         assert all(torch.equal(tensors[name], expected[name]) for name in expected)
+
+
+def test_a_gpus_linear_algebra_is_loaded_before_threads_ask_for_it(monkeypatch):
+    """Threads that load it at once fail: seen on an H100."""
+    asked = []
+    eye = torch.eye
+
+    def recorded(size, device=None):
+        asked.append(device)
+        return eye(size)
+
+    monkeypatch.setattr(torch, "eye", recorded)
+    for device in (None, torch.device("cpu"), torch.device("cuda", 1)):
+        load_linear_algebra(device)
+    assert asked == [torch.device("cuda", 1)]
