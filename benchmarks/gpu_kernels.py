@@ -3,7 +3,7 @@
     python -m benchmarks.gpu_kernels
 
 The block with two attentions of `qrun bench`, 512 px, W4A4, ranks 32+8, batch 2, compiled and as a
-CUDA graph: unquantized in bfloat16, and by the ``triton`` backend. Times are the device's own, by
+CUDA graph: unquantized in bfloat16, and by both Triton backends. Times are the device's own, by
 torch's profiler, milliseconds of one pass, and the kernels' count in it.
 """
 
@@ -20,7 +20,7 @@ from runtime.bench.workload import BitWidths, Ranks, Workload
 from runtime.cli.bench import PRESET
 from runtime.network.family import block_family
 
-CANDIDATES = (BASELINE, "triton bfloat16")
+CANDIDATES = (BASELINE, "triton bfloat16", "triton-packed bfloat16")
 PASSES = 5
 LISTED = 22
 KINDS: Mapping[str, tuple[str, ...]] = {
@@ -85,7 +85,9 @@ def main() -> int:
         return 1
     device = torch.device("cuda", torch.cuda.current_device())
     print(torch.cuda.get_device_name(device))
-    for candidate in all_candidates(device, backends=["triton"], compiling=False, peers=False):
+    for candidate in all_candidates(
+        device, backends=["triton", "triton-packed"], compiling=False, peers=False
+    ):
         if candidate.name not in CANDIDATES:
             continue
         found = kernels(candidate, device)

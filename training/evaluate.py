@@ -67,7 +67,7 @@ def latent_fidelity_db(
 def enlarge(pipeline: Pipeline, cases: Sequence[Case], settings: UpscaleSettings) -> list[Tensor]:
     """Every crop upscaled, [1, 3, H, W] in 0 ... 1; crop i starts from noise i."""
     return [
-        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1).cpu()
+        upscale(pipeline, case.small, replace(settings, seed=index)).clamp(0, 1)
         for index, case in enumerate(cases)
     ]
 

@@ -1,8 +1,9 @@
 """The layers of one build: measured, then quantized, or taken over from an interrupted build."""
 
 import contextlib
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -26,6 +27,8 @@ from planner.weights.layer import (
     rotation_for,
 )
 from schemas.calibration import ChannelStatistics
+
+Result = TypeVar("Result")
 
 KEPT_EVERY = 16
 """Variances are written down after so many: measuring a layer takes little longer than writing."""
@@ -63,7 +66,7 @@ class LayerMaker:
             # No name for the weight: it would hold on to it while the next is read.
             return allocation_variance(self._weight(name), self.settings)
 
-        with contextlib.closing(in_order(variance, missing)) as found:
+        with contextlib.closing(self._side_by_side(variance, missing)) as found:
             for count, name in enumerate(self.progress.track(names, "measure"), 1):
                 if name not in variances:
                     variances[name] = next(found)
@@ -113,14 +116,20 @@ class LayerMaker:
         def make(name: str) -> tuple[QuantizedLayer, Header | None]:
             return self._layer(name, bits[name], channels.get(name), name in smoothed)
 
-        load_linear_algebra(self.device)
-        with contextlib.closing(in_order(make, names)) as made:
+        with contextlib.closing(self._side_by_side(make, names)) as made:
             for name in self.progress.track(names, "quantize"):
                 layer, file = next(made)
                 error_db = layer.record.error_db
                 shown = "exact" if error_db is None else f"{error_db:.1f} dB"
                 self.progress.note(f"{name} {bits[name]} bits, {shown}")
                 yield layer, file
+
+    def _side_by_side(
+        self, function: Callable[[str], Result], names: Sequence[str]
+    ) -> Generator[Result, None, None]:
+        """`in_order` for functions that decompose matrices on this maker's device."""
+        load_linear_algebra(self.device)
+        return in_order(function, names)
 
     def _layer(
         self, name: str, bits: int, channels: ChannelStatistics | None, smoothed: bool

@@ -1,6 +1,6 @@
 """Colour correction: give an upscaled image the colours of the image it was made from.
 
-The network is trained for detail, and its colours drift. All three corrections are pure functions
+A network trained for detail may let colours drift. All three corrections are pure functions
 on images [B, 3, H, W] of one range and size:
 
 - ``adain`` (Huang & Belongie 2017, arXiv 1703.06868): every channel takes the mean and the standard

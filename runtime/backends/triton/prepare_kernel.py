@@ -48,7 +48,7 @@ def _quotient(z: tl.tensor, divisor: tl.tensor, native: tl.constexpr) -> tl.tens
     """``z / divisor`` [BM, LP, RP] by [BM], correctly rounded; ``divisor`` is positive and finite.
 
     One reciprocal a token and two corrections of the product with it, Markstein's way, instead of a
-    division a number. A power of two brings the divisor to [1, 4), so that nothing over- or
+    division a number. A power of two brings the divisor near 1, so that nothing over- or
     underflows on the way. Triton's interpreter rounds within a fused multiply-add, and divides.
     """
     if native:

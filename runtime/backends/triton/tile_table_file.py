@@ -45,6 +45,8 @@ _ANY_NUMBER = {"num_stages", "programs", "maxnreg"}
 """What need not be a power of two."""
 _TILE_BOUNDS = (16, 1024)
 """Of BN, BM and BK: tensor cores take no smaller ones."""
+_THREADS, _REGISTERS = 32, 65536
+"""Of a warp, and of a multiprocessor."""
 _LARGEST_BYTES = 1 << 20
 _NAME = re.compile(r"(\d{1,4})/(\w+)/\d{1,9}/(?:\*|\d{1,9})/(?:\*|\d{1,9})", re.ASCII)
 
@@ -173,6 +175,8 @@ def _check_row(name: str, row: Any) -> None:
             raise ValueError(f"row {name}: {setting} is no number from {lowest} to {highest}")
         if value & value - 1 and setting not in _ANY_NUMBER:
             raise ValueError(f"row {name}: {setting} {value} is no power of two")
+    if row["num_warps"] * _THREADS * row.get("maxnreg", 0) > _REGISTERS:
+        raise ValueError(f"row {name}: maxnreg leaves no room for num_warps")
 
 
 def _level(key: str) -> int:

@@ -18,6 +18,7 @@ from planner.allocate.exact import allocate_exact
 from planner.allocate.grid import rounded_down
 from planner.allocate.vasmp import allocate, predicted_distortion
 from planner.allocate.weight_bits import weight_bits
+from planner.build import layers
 from planner.build.base_model import BaseModel
 from planner.build.build import build
 from planner.build.layers import weight_statistics
@@ -303,3 +304,18 @@ def test_timesteps_are_those_of_the_flow_matching_scheduler():
         SAMPLING.model_copy(update={"steps": 40, "shift": 3.0})
     ) == pytest.approx(expected, rel=1e-5)
     assert sampling_timesteps(SAMPLING.model_copy(update={"steps": 1})) == (1000,)
+
+
+def test_linear_algebra_is_loaded_before_every_set_of_threads(tmp_path, checkpoint, monkeypatch):
+    """On a GPU threads that load it at once fail; measuring residuals decomposes, too."""
+    events = []
+    threads = layers.in_order
+
+    def recorded(function, items):
+        events.append("threads")
+        return threads(function, items)
+
+    monkeypatch.setattr(layers, "load_linear_algebra", lambda device: events.append("loaded"))
+    monkeypatch.setattr(layers, "in_order", recorded)
+    build(checkpoint, tmp_path / "m.qpack", settings(weight_statistic="residual"), BASE)
+    assert events == ["loaded", "threads"] * 2

@@ -18,13 +18,14 @@ from triton.compiler import ASTSource
 from runtime.backends.triton.prepare_kernel import prepare_kernel
 from runtime.backends.triton.product_kernel import product_kernel
 from runtime.backends.triton.low_rank_kernel import low_rank_kernel
+from runtime.backends.triton.tile_table import config_for
 
 POINTERS = {"x": "bf16", "z": "bf16", "left": "bf16", "right": "bf16", "codes": "i8", "sum": "i32",
             "fault": "i32", "high": "u8", "low": "u8", "offset": "i32", "low_rank": "bf16",
             "down": "bf16", "up": "bf16", "bias": "bf16", "y": "bf16"}
 FLOATS = {"norm", "of_rms", "of_peak"}
 
-def ptx(kernel, capability, **constants):
+def ptx(kernel, capability, more=(), **constants):
     signature, attributes = {}, {}
     for index, name in enumerate(kernel.arg_names):
         if name in constants:
@@ -38,13 +39,15 @@ def ptx(kernel, capability, **constants):
                 attributes[index,] = [["tt.divisibility", 16]]
     numbered = {(kernel.arg_names.index(name),): value for name, value in constants.items()}
     source = ASTSource(kernel, signature, numbered, attributes)
-    options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False}
+    options = {"num_warps": 4, "num_stages": 3, "enable_fp_fusion": False, **dict(more)}
     target = GPUTarget("cuda", capability, 32)
     return triton.compile(source, target=target, options=options).asm["ptx"]
 
 capability = int(sys.argv[1])
 tensor_cores = "wgmma.mma_async" if capability == 90 else "mma.sync"
-text = ptx(prepare_kernel, capability, divisor_ptr=None, L=12, R=16, LP=16, RP=16, BM=8,
+launch = config_for(capability, "prepare", 4096, 1536, 1536)
+launch = {key: launch[key] for key in ("num_warps", "num_stages", "maxnreg")}
+text = ptx(prepare_kernel, capability, launch, divisor_ptr=None, L=12, R=128, LP=16, RP=128, BM=4,
            RMS=True, PEAK=True, INPUT_SPLITS=1, SPLITS=2, NATIVE=True)
 assert "mma" in text and "div.rn.f32" in text
 for high, low, rank in ((4, 0, 8), (4, 1, 32)):

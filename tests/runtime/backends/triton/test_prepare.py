@@ -144,6 +144,14 @@ def test_codes_do_not_depend_on_a_power_of_two(power):
     assert torch.equal(scaled, scale * 2.0**power)
 
 
+def test_steps_too_small_for_a_normal_number():
+    """Whose reciprocals are no numbers; whole numbers times a power of two are exact there."""
+    x = torch.randint(-9, 10, (7, 96), generator=seeded(13)) * 2.0**-140
+    codes, scale, _ = prepare(x, Rotation.identity(96), 4, "absmax")
+    assert 0 < float(scale.max()) < torch.finfo(torch.float32).tiny
+    assert torch.equal(codes, codes_at(x, 4, scale))
+
+
 def test_smoothing_divides():
     rotation, signs = Rotation.for_size(96), random_signs(96, 3)
     smoothing = torch.randn(96, generator=seeded(2)).exp()

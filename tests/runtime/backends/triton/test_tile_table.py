@@ -36,6 +36,7 @@ SHARED_BYTES = {80: 164 << 10, 86: 100 << 10, 89: 100 << 10, 90: 228 << 10, 120:
 
 
 ROW = {"BM": 32, "BK": 64, "num_warps": 4, "num_stages": 3}
+PREPARE = {"elements": 4096, "num_warps": 4, "num_stages": 1, "programs": 3, "maxnreg": 168}
 HERE = Origin("Some GPU", "3.6.0")
 
 
@@ -157,6 +158,12 @@ BAD = {
     "large": with_row(BM=2048),
     "no power": with_row(BM=48),
     "warps": with_row(num_warps=64),
+    "registers": {**GOOD, "rows": {"90/prepare/64/*/*": {**PREPARE, "maxnreg": 256}}},
+    "more registers than there are": {
+        **GOOD,
+        "rows": {"90/prepare/64/*/*": {**PREPARE, "num_warps": 16, "maxnreg": 160}},
+    },
+    "programs": {**GOOD, "rows": {"90/prepare/64/*/*": {**PREPARE, "programs": 0}}},
 }
 
 
