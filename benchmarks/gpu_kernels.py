@@ -90,6 +90,9 @@ def main() -> int:
     ):
         if candidate.name not in CANDIDATES:
             continue
+        if candidate.missing is not None:
+            print(f"\n{candidate.name}: {candidate.missing}")
+            continue
         found = kernels(candidate, device)
         print(f"\n{candidate.name}: {sum(time for _, time, _ in found):.3f} ms")
         for kind, time in by_kind((name, time) for name, time, _ in found).items():
