@@ -43,7 +43,8 @@ RECIPES: dict[str, Recipe] = {
     ),
     "standard": Recipe(
         "bits by what errors do to the final latent; 8-bit factors of twice the rank; better steps"
-        " of tokens; rounding by GPTQ; a table of modulations",
+        " of tokens; rounding by GPTQ and factors fitted to what that leaves; a table of"
+        " modulations",
         {
             "modulation": "table",
             "global_rank": 64,
@@ -51,6 +52,7 @@ RECIPES: dict[str, Recipe] = {
             "factor_bits": 8,
             "activation_scale": "blend",
             "weight_rounding": "gptq",
+            "factor_fit": "outputs",
             "weight_statistic": "residual",
             "weight_allocation": "sensitivity",
             "timestep_allocation": "sensitivity",

@@ -26,6 +26,7 @@ WeightStatistic = Literal["rotated", "residual"]
 Modulation = Literal["weights", "table", "both"]
 BitBudget = Literal["bytes", "bit-operations"]
 WeightRounding = Literal["nearest", "gptq"]
+FactorFit = Literal["weight", "outputs"]
 Smoothing = Literal["none", "search", "balance"]
 TimestepAllocation = Literal["auto", "vatmp", "uniform", "sensitivity"]
 
@@ -39,6 +40,7 @@ LATER_SETTINGS: dict[str, SettingOrList] = {
     "modulation": "weights",
     "effort": "normal",
     "weight_rounding": "nearest",
+    "factor_fit": "weight",
 }
 """Settings that older packs do not record, as they are there; recorded only where they differ."""
 RECORDED_SMOOTHING: dict[Smoothing, SettingOrList] = {"none": False, "search": True}
@@ -97,6 +99,9 @@ class BuildSettings:
         weight_scale, activation_scale: how the step of an output channel and of a token is found.
         weight_rounding: to the ``nearest`` level, or by ``gptq``: later columns make up for errors
             of earlier ones, by second moments of the layers' inputs.
+        factor_fit: what global factors come near to: the ``weight``, before it is rounded, as the
+            paper has it; or ``outputs``: to what rounding left, where inputs are, by the same
+            moments (ours).
         softmax_bits: of attention probabilities: 8, as the paper has them, or 16, unquantized.
         modulation: what a pack holds of layers that read timestep and pooled prompt alone: their
             ``weights``, quantized like any; the ``table`` of what they give at the pack's own
@@ -129,6 +134,7 @@ class BuildSettings:
     weight_scale: WeightScaleRule = "gaussian"
     activation_scale: ScaleRule = "gaussian"
     weight_rounding: WeightRounding = "nearest"
+    factor_fit: FactorFit = "weight"
     softmax_bits: int = UNQUANTIZED
     modulation: Modulation = "weights"
     effort: EffortName = "normal"
@@ -151,6 +157,7 @@ class BuildSettings:
             ("choice of modulation", self.modulation, Modulation),
             ("effort", self.effort, EffortName),
             ("rounding of weights", self.weight_rounding, WeightRounding),
+            ("fit of factors", self.factor_fit, FactorFit),
             ("smoothing", self.smoothing, Smoothing),
             ("scale rule of weights", self.weight_scale, WeightScaleRule),
             ("scale rule of activations", self.activation_scale, ScaleRule),
@@ -248,9 +255,19 @@ class BuildSettings:
         return self.weight_rounding == "gptq"
 
     @property
+    def fits_factors_to_outputs(self) -> bool:
+        """Whether global factors are fitted, by the same moments, to what rounding left."""
+        return self.factor_fit == "outputs" and self.global_rank > 0
+
+    @property
+    def goes_by_outputs(self) -> bool:
+        """Whether a layer is quantized by what the error of its output would be."""
+        return self.rounds_by_moments or self.fits_factors_to_outputs
+
+    @property
     def uses_moments(self) -> bool:
         """Whether anything goes by the second moments of what layers are fed."""
-        return self.rounds_by_moments or self.balances
+        return self.goes_by_outputs or self.balances
 
     @property
     def makes_table(self) -> bool:

@@ -202,7 +202,7 @@ def build(
     from planner.build.modulation import settle_modulation
     from planner.calibrate.device import choose_device
     from planner.moments.find import find_moments
-    from planner.moments.settle import settle_moments
+    from planner.moments.settle import asks_for_moments, settle_moments
     from planner.probe.default_recipe import default_recipe
     from planner.probe.find import find_sensitivity
     from planner.probe.run import ProbeSettings
@@ -239,7 +239,7 @@ def build(
             parts,
             probe,
             device,
-            asked=not {"weight_rounding", "smoothing"}.isdisjoint(settings),
+            asked=asks_for_moments(settings),
         )
         for note in [*notes, *more]:
             logger.info("%s", note)

@@ -60,6 +60,11 @@ def parts(ranks: Ranks) -> dict[str, Part]:
             {"weight_rounding": "gptq"},
             {"weight_rounding": "nearest"},
         ),
+        "fit": Part(
+            "factors fitted to outputs",
+            {"factor_fit": "outputs"},
+            {"factor_fit": "weight"},
+        ),
         "smoothing": Part(
             "smoothing before the rotation",
             {"smoothing": "balance"},

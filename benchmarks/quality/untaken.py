@@ -38,7 +38,7 @@ from benchmarks.quality.rows import Row
 from benchmarks.quality.small_run import SmallRun, start
 from planner.settings import BuildSettings
 from planner.weights import layer as planner_layer
-from planner.weights.gptq import DAMPING, _inverse_root
+from planner.weights.moment_root import MomentRoot
 from planner.weights.row_scales import QuantizedRows, quantize_weight_rows
 from runtime.backends.reference import ReferenceLinear
 from runtime.network.projection import PreparedInput
@@ -80,21 +80,19 @@ def nearest(values: Tensor, bits: int) -> Tensor:
 
 
 def round_to_codebook(
-    residual: Tensor, bits: int, settings: BuildSettings, moment: Tensor | None
+    residual: Tensor, bits: int, settings: BuildSettings, root: MomentRoot | None
 ) -> QuantizedRows:
     """As the planner rounds a residual, to the nearest level or by GPTQ, but to the codebook."""
     found = quantize_weight_rows(residual, bits, settings.weight_scale)
     divisor = torch.where(found.scale > 0, found.scale, torch.inf)
-    by_moment = moment is not None and settings.rounds_by_moments
-    inverted = _inverse_root(moment, DAMPING) if by_moment and moment is not None else None
     left = residual.clone()
     codes = torch.empty_like(found.codes)
     levels = codebook(bits)
     for i in range(residual.shape[1]):
         code = nearest(left[:, i] / divisor, bits)
         codes[:, i] = code
-        if inverted is not None:
-            upper, _ = inverted
+        if root is not None and settings.rounds_by_moments:
+            upper = root.upper
             error = (left[:, i] - levels[code] * found.scale) / upper[i, i]
             left[:, i + 1 :].addr_(error, upper[i, i + 1 :], alpha=-1)
     decoded = levels[codes.long()] * found.scale[:, None]
@@ -107,10 +105,10 @@ def weights_by_codebook() -> Iterator[None]:
     own = planner_layer._rounded
 
     def rounded(
-        residual: Tensor, bits: int, settings: BuildSettings, moment: Tensor | None
+        residual: Tensor, bits: int, settings: BuildSettings, root: MomentRoot | None
     ) -> QuantizedRows:
         chosen = round_to_codebook if bits <= MOST_BITS else own
-        return chosen(residual, bits, settings, moment)
+        return chosen(residual, bits, settings, root)
 
     with mock.patch.object(planner_layer, "_rounded", rounded):
         yield

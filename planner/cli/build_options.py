@@ -19,6 +19,7 @@ from planner.cli.options import (
     Budget,
     Effort,
     FactorBits,
+    FactorFit,
     GlobalRank,
     Keep,
     LocalRank,
@@ -93,6 +94,7 @@ class QuantizerOptions:
     factor_bits: FactorBits = None
     weight_scale: WeightScale = None
     weight_rounding: WeightRounding = None
+    factor_fit: FactorFit = None
     smoothing: Smoothing = None
     activation_scale: ActivationScale = None
     softmax_bits: SoftmaxBits = None
@@ -147,7 +149,7 @@ class QuantizerOptions:
         if not settings.uses_moments:
             return settings, notes
         from planner.calibrate.device import choose_device
-        from planner.moments.settle import settle_moments
+        from planner.moments.settle import asks_for_moments, settle_moments
 
         device, _ = choose_device(calibration_pass.device)
         settings, more = settle_moments(
@@ -156,7 +158,7 @@ class QuantizerOptions:
             model,
             calibration_pass.probe(None),
             device,
-            asked=self.weight_rounding is not None or self.smoothing is not None,
+            asked=asks_for_moments(self._fields()),
         )
         return settings, [*notes, *more]
 

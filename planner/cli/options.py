@@ -96,6 +96,13 @@ WeightRounding = Annotated[
         help="How weights become codes: nearest, or gptq, by what layers are fed (needs --base)."
     ),
 ]
+FactorFit = Annotated[
+    str | None,
+    typer.Option(
+        help="What global factors come near to: the weight, or the layer's outputs as rounding"
+        " leaves them, by what layers are fed (needs --base): weight or outputs."
+    ),
+]
 Smoothing = Annotated[
     str | None,
     typer.Option(

@@ -46,7 +46,11 @@ class SecondMoments:
 
 def used_for(settings: BuildSettings) -> str:
     """What ``settings`` need second moments for, in words."""
-    uses = {"rounding by GPTQ": settings.rounds_by_moments, "smoothing": settings.balances}
+    uses = {
+        "rounding by GPTQ": settings.rounds_by_moments,
+        "fitting factors to outputs": settings.fits_factors_to_outputs,
+        "smoothing": settings.balances,
+    }
     return " and ".join(use for use, wanted in uses.items() if wanted)
 
 
@@ -54,6 +58,7 @@ def without_moments(settings: BuildSettings) -> str:
     """The options that make do without them."""
     options = {
         "--weight-rounding nearest": settings.rounds_by_moments,
+        "--factor-fit weight": settings.fits_factors_to_outputs,
         "--smoothing none": settings.balances,
     }
     return " ".join(option for option, wanted in options.items() if wanted)

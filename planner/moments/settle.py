@@ -2,10 +2,11 @@
 
 They take a network to run, and time: what nobody asked for by name may not take longer than a probe
 that nobody asked for (`planner.probe.default_recipe`). So what `qplan probe` found on a GPU gives
-bits by sensitivity on a machine without one, too, and weights that are rounded to nearest and not
-smoothed.
+bits by sensitivity on a machine without one, too, and weights that are rounded to nearest, with
+factors of the weights alone, and not smoothed.
 """
 
+from collections.abc import Mapping
 from dataclasses import replace
 from math import inf
 
@@ -25,6 +26,13 @@ from schemas.errors import UsageError
 
 NOTHING_TO_RUN = "without VAE and prompts there are no inputs to go by: {instead}"
 INSIST = "{option} insists"
+ASKING = ("weight_rounding", "factor_fit", "smoothing")
+"""Settings by which a user asks for moments by name."""
+
+
+def asks_for_moments(chosen: Mapping[str, object]) -> bool:
+    """Whether one of the settings that a user chose, those that are not None, may need moments."""
+    return any(chosen.get(name) is not None for name in ASKING)
 
 
 def settle_moments(
@@ -55,10 +63,12 @@ def settle_moments(
     without = replace(
         settings,
         weight_rounding="nearest",
+        factor_fit="weight",
         smoothing="none" if settings.balances else settings.smoothing,
     )
     losses = {
         "weights rounded to nearest": settings.rounds_by_moments,
+        "factors fitted to weights": settings.fits_factors_to_outputs,
         "layers not smoothed": settings.balances,
     }
     instead = ", ".join(loss for loss, suffered in losses.items() if suffered)
@@ -73,12 +83,21 @@ def settle_moments(
     most = MOST_OPERATIONS.get(device.type, inf)
     if asked or (operations := _operations(settings, checkpoint, base, probe)) <= most:
         return settings, []
-    option = "--weight-rounding gptq" if settings.rounds_by_moments else "--smoothing balance"
+    option = next(option for option, wanted in insisting_options(settings).items() if wanted)
     return without, [
         f"{instead}: {used_for(settings)} would run the network with {operations / 1e12:,.0f}"
         f" TFLOP, and unasked {most / 1e12:,.0f} are the most on {device.type};"
         f" {INSIST.format(option=option)}"
     ]
+
+
+def insisting_options(settings: BuildSettings) -> dict[str, bool]:
+    """Options that ask for moments by name, and whether ``settings`` need them for that."""
+    return {
+        "--weight-rounding gptq": settings.rounds_by_moments,
+        "--factor-fit outputs": settings.fits_factors_to_outputs,
+        "--smoothing balance": settings.balances,
+    }
 
 
 def _operations(

@@ -37,8 +37,8 @@ from schemas.manifest import LayerRecord, Manifest
 
 SHOWN_NAMES = 3
 TO_NEAREST = (
-    "{count} layers are rounded to nearest: the pack was rounded by GPTQ, which runs the network;"
-    " a new build does"
+    "{count} layers are rounded to nearest, their factors those of the weight: the pack went by"
+    " what layers are fed, which runs the network; a new build does"
 )
 
 
@@ -104,8 +104,8 @@ def regrid(
     with PackWriter(output, force=force) as writer:
         if names:
             settings = settings_of(pack.manifest.recipe, pack.architecture.family)
-            if settings.rounds_by_moments:
-                settings = replace(settings, weight_rounding="nearest")
+            if settings.goes_by_outputs:
+                settings = replace(settings, weight_rounding="nearest", factor_fit="weight")
                 notes.append(TO_NEAREST.format(count=len(names)))
             source = _source(pack, checkpoint, names)
             channels = _channels(settings, calibration, pack, names)

@@ -7,7 +7,8 @@ column i of all rows at once and changes the columns not yet rounded so that the
 
     e = (w_i - q_i) / U_ii,      w_j -= e U_ij  for j > i,      M⁻¹ = Uᵀ U, U upper triangular
 
-(its Eq. 2 and 3, in the Cholesky form of its Sec. 3.3). Steps are those of `quantize_weight_rows`:
+(its Eq. 2 and 3, in the Cholesky form of its Sec. 3.3), with M damped
+(`planner.weights.moment_root`). Steps are those of `quantize_weight_rows`:
 the codes alone differ from rounding to nearest. With ``M`` a multiple of the identity they do not.
 
 Asked to search, it goes on from there (ours). Every column in turn is rounded again, given all
@@ -20,14 +21,11 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.gaussian_quantizer import dequantize_rows
+from planner.weights.moment_root import MomentRoot
 from planner.weights.row_energy import row_energies
 from planner.weights.row_scales import QuantizedRows, quantize_weight_rows
 from schemas.manifest import WeightScaleRule
 
-DAMPING = 0.1
-"""Of the moment's mean diagonal element, added to all of them: about what activations of 2 bits add
-to the inputs, and less that holds for the measured pictures alone. The paper takes 0.01."""
-MOST_DAMPING = 1.0
 COLUMNS = 128
 """Rounded one by one, before their errors reach the other columns in one product."""
 STEPS = (1.0, 0.9, 1.1, 1.2)
@@ -38,10 +36,9 @@ SWEEPS = 2
 
 def gptq_weight_rows(
     rows: Tensor,
-    moment: Tensor,
+    root: MomentRoot | None,
     bits: int,
     rule: WeightScaleRule,
-    damping: float = DAMPING,
     *,
     search: bool = False,
 ) -> QuantizedRows:
@@ -49,10 +46,9 @@ def gptq_weight_rows(
 
     Args:
         rows: float32 [out, in].
-        moment: second moment of the inputs, symmetric, float32 [in, in]; of any scale.
+        root: of the second moment of the inputs; None, where there are none, to round to nearest.
         bits: 1 ... 8.
         rule: how every row's step is found, as of `quantize_weight_rows`; a search begins there.
-        damping: share of the mean diagonal element that is added to the diagonal.
         search: whether to improve steps and codes, for 10 to 15 times the time.
 
     Returns:
@@ -63,18 +59,16 @@ def gptq_weight_rows(
         ValueError: a value is not finite, or too large for a float32 scale.
     """
     nearest = quantize_weight_rows(rows, bits, rule)
-    inverted = _inverse_root(moment, damping)
-    if inverted is None:
+    if root is None:
         return nearest
-    upper, damping = inverted
     scale = nearest.scale
-    levels = _round_in_turn(rows, scale, upper, bits)
+    levels = _round_in_turn(rows, scale, root.upper, bits)
     if search:
-        damped = _damped(moment, damping)
+        damped = root.damped()
         least = _improve(levels, rows, scale, damped, bits)
         for factor in STEPS[1:]:
             tried = nearest.scale * factor
-            others = _round_in_turn(rows, tried, upper, bits)
+            others = _round_in_turn(rows, tried, root.upper, bits)
             error = _improve(others, rows, tried, damped, bits)
             better = error < least
             levels = torch.where(better, others, levels)
@@ -140,31 +134,3 @@ def _improve(levels: Tensor, rows: Tensor, scale: Tensor, damped: Tensor, bits: 
             gradient[end:].addmm_(damped[end:, begin:end], changes)
     error = (levels - half) * scale - rows.mT
     return (error * gradient).sum(0)
-
-
-def _damped(moment: Tensor, damping: float) -> Tensor:
-    """``moment`` with a mean diagonal element of 1, and ``damping`` added to all of them."""
-    damped = moment / moment.diagonal().mean()
-    damped.diagonal().add_(damping)
-    return damped
-
-
-def _inverse_root(moment: Tensor, damping: float) -> tuple[Tensor, float] | None:
-    """``U`` of ``M⁻¹ = Uᵀ U``, upper triangular, of the damped moment, and its damping.
-
-    None for no inputs at all. More damping is tried where the moment is too near to singular for
-    float32.
-    """
-    if not float(moment.diagonal().mean()) > 0:
-        return None
-    while True:
-        lower, failed = torch.linalg.cholesky_ex(_damped(moment, damping))
-        if not int(failed):
-            inverse = torch.cholesky_inverse(lower)
-            del lower  # of 6144 inputs each takes 150 MB
-            upper, failed = torch.linalg.cholesky_ex(inverse, upper=True)
-            if not int(failed):
-                return upper, damping
-        if damping >= MOST_DAMPING:
-            return None
-        damping = min(10 * damping, MOST_DAMPING) if damping else DAMPING

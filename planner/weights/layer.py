@@ -14,6 +14,8 @@ from planner.settings import BuildSettings
 from planner.weights.effort import EFFORTS
 from planner.weights.gptq import gptq_weight_rows
 from planner.weights.hsvd import HierarchicalFactors, decompose
+from planner.weights.moment_root import MomentRoot
+from planner.weights.output_fit import fit_to_outputs
 from planner.weights.row_energy import energy, row_chunks, row_energies
 from planner.weights.row_scales import QuantizedRows, quantize_weight_rows
 from planner.weights.smoothing import choose_smoothing
@@ -128,7 +130,7 @@ def quantize_layer(
         settings: ranks, rotation, scale rules and seed.
         channels: statistics of the layer's input; needed by settings that search the smoothing.
         moment: second moment of the layer's input, float32 [in, in], up to a factor; needed by
-            settings that round by it.
+            settings that round or fit factors by it.
         smoothing: float32 [in], positive, for settings that balance; None leaves the layer without.
 
     Returns:
@@ -137,18 +139,19 @@ def quantize_layer(
 
     Raises:
         ValueError: the settings search the smoothing and there are no statistics, or of other
-            channels; or they round by second moments, and there is none.
+            channels; or they go by second moments of outputs, and there is none.
     """
     if settings.searches_smoothing:
         smoothing = _searched_smoothing(name, weight, bits, settings, channels)
     rotation, signs = rotation_for(weight.shape[1], settings)
     rotated = rotate(weight if smoothing is None else weight * smoothing, settings)
     factors = _factors(rotated, settings)  # overwrites its argument
-    if settings.rounds_by_moments:
+    root = None
+    if settings.goes_by_outputs:
         if moment is None:
-            raise ValueError(f"layer {name}: rounding by GPTQ needs the second moment of its input")
-        moment = rotated_moment(moment.to(weight.device), settings, smoothing)
-    codes, scale, squared_error = _rounded(factors.residual, bits, settings, moment)
+            raise ValueError(f"layer {name}: its settings need the second moment of its input")
+        root = MomentRoot.of(rotated_moment(moment.to(weight.device), settings, smoothing))
+    factors, (codes, scale, squared_error) = _fitted(factors, bits, settings, root)
     # A rotation changes no norm, so by itself it need not be undone; a smoothing does.
     signal, noise = factors.energy, float(squared_error.sum())
     if smoothing is not None:
@@ -194,14 +197,38 @@ def rotated_moment(moment: Tensor, settings: BuildSettings, smoothing: Tensor | 
     return rotate(rotate(moment, settings).mT.contiguous(), settings)
 
 
+def _fitted(
+    factors: HierarchicalFactors, bits: int, settings: BuildSettings, root: MomentRoot | None
+) -> tuple[HierarchicalFactors, QuantizedRows]:
+    """The residual as codes, and the factors that go with them.
+
+    ``root`` is of the moment of what the residual is multiplied with.
+    """
+
+    def rounded(residual: Tensor) -> QuantizedRows:
+        return _rounded(residual, bits, settings, root)
+
+    if root is None or not settings.fits_factors_to_outputs:
+        return factors, rounded(factors.residual)
+    effort = EFFORTS[settings.effort]
+    return fit_to_outputs(
+        factors,
+        root,
+        bits,
+        rounded,
+        turns=effort.fits,
+        tolerance=effort.tolerance,
+        seed=settings.seed,
+    )
+
+
 def _rounded(
-    residual: Tensor, bits: int, settings: BuildSettings, moment: Tensor | None
+    residual: Tensor, bits: int, settings: BuildSettings, root: MomentRoot | None
 ) -> QuantizedRows:
-    """The residual as codes; ``moment`` is that of what it is multiplied with."""
-    if moment is None or not settings.rounds_by_moments:
+    if not settings.rounds_by_moments:
         return quantize_weight_rows(residual, bits, settings.weight_scale)
     search = EFFORTS[settings.effort].search_rounding
-    return gptq_weight_rows(residual, moment, bits, settings.weight_scale, search=search)
+    return gptq_weight_rows(residual, root, bits, settings.weight_scale, search=search)
 
 
 def _factors(rotated: Tensor, settings: BuildSettings) -> HierarchicalFactors:

@@ -14,6 +14,7 @@ from benchmarks.quality.untaken import (
 from planner.recipes import recipe_settings
 from planner.target import parse_target
 from planner.weights.layer import quantize_layer
+from planner.weights.moment_root import MomentRoot
 from runtime.backends.reference import ReferenceLinear
 
 SETTINGS = recipe_settings("q-dit4sr-no-vatmp", parse_target("W3A4"), global_rank=4, local_rank=2)
@@ -57,9 +58,9 @@ def test_activations_err_less(switch):
 
 def test_weights_are_rounded_to_the_codebook_and_read_by_it():
     rows = torch.randn(16, 32, generator=torch.Generator().manual_seed(3))
-    moment = torch.eye(32) + 0.5
+    root = MomentRoot.of(torch.eye(32) + 0.5)
     settings = recipe_settings("standard", parse_target("W3A4"))
-    found = round_to_codebook(rows, 3, settings, moment)
+    found = round_to_codebook(rows, 3, settings, root)
     decoded = codebook(3)[found.codes.long()] * found.scale[:, None]
     torch.testing.assert_close(found.squared_error, (decoded - rows).double().square().sum(1))
     with weights_by_codebook():

@@ -68,7 +68,7 @@ def test_a_pattern_that_finds_nothing_is_refused_even_beside_one_that_does():
 
 def test_what_is_recorded_fits_the_manifest_and_names_every_setting():
     later = {"softmax_bits": 8, "factor_bits": 8, "budget": "bit-operations", "modulation": "both"}
-    later |= {"effort": "thorough", "weight_rounding": "gptq"}
+    later |= {"effort": "thorough", "weight_rounding": "gptq", "factor_fit": "outputs"}
     chosen = settings(keep=("a", "b"), weight_allocation="sensitivity", **later)
     recorded = RecipeRecord(name="q-dit4sr", settings=chosen.recorded()).settings
     assert set(recorded) == set(BuildSettings.__dataclass_fields__) - {"recipe"}
@@ -155,8 +155,13 @@ def test_smoothing_is_recorded_as_older_packs_have_it(smoothing, recorded):
 
 def test_what_goes_by_second_moments():
     assert not settings().uses_moments
-    for fields in ({"weight_rounding": "gptq"}, {"smoothing": "balance"}):
+    for fields in (
+        {"weight_rounding": "gptq"},
+        {"factor_fit": "outputs"},
+        {"smoothing": "balance"},
+    ):
         assert settings(**fields).uses_moments
+    assert not settings(factor_fit="outputs", global_rank=0).uses_moments  # nothing to fit
     balanced = settings(smoothing="balance")
     assert not balanced.rounds_by_moments
     assert not balanced.uses_calibration or balanced.wants_vatmp

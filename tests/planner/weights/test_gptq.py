@@ -7,8 +7,8 @@ from artifacts.codec.gaussian_quantizer import dequantize_rows
 from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.weights import gptq
-from planner.weights.gptq import gptq_weight_rows
 from planner.weights.layer import quantize_layer, rotate, rotated_moment
+from planner.weights.moment_root import DAMPING, MomentRoot
 from planner.weights.row_scales import quantize_weight_rows
 
 BITS = range(2, 9)
@@ -24,6 +24,10 @@ def correlated(size, seed, *, tokens=None):
 
 def weight(rows, columns, seed):
     return torch.randn(rows, columns, generator=torch.Generator().manual_seed(seed))
+
+
+def gptq_weight_rows(rows, moment, bits, rule, damping=DAMPING, **more):
+    return gptq.gptq_weight_rows(rows, MomentRoot.of(moment, damping), bits, rule, **more)
 
 
 def weighted_error(made, rows, moment, bits):
@@ -116,7 +120,7 @@ def test_what_is_not_finite_is_refused(rule):
         gptq_weight_rows(rows, torch.eye(32), 4, rule)
 
 
-def damped_errors(made, rows, moment, bits, damping=gptq.DAMPING):
+def damped_errors(made, rows, moment, bits, damping=DAMPING):
     """What a search makes small, row by row: ``E M Eᵀ`` with the damped moment."""
     damped = moment.double() / moment.diagonal().mean() + damping * torch.eye(len(moment))
     off = (dequantize_rows(made.codes, made.scale, bits) - rows).double()
