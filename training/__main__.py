@@ -6,6 +6,7 @@
     python -m training network --out out/train           # --network names another shape
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
+    python -m training refine --from FOLDER              # the decoder, for what networks make
     python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
@@ -27,6 +28,7 @@ from training.averages import Averages
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder
+from training.generated import SHARD, generate_shards, joined, load_shard
 from training.network import AVERAGE_DECAYS, Loss, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS, NamedNetwork
 from training.one_step import one_step_loss
@@ -35,6 +37,7 @@ from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
 from training.pool import LatentPool
+from training.refined_decoder import RefineRun, refine_decoder
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 
 SEED = 0
@@ -43,6 +46,7 @@ CPU_STEPS = {
     "decoder": (4000, 2000),
     "network": (60_000, 10_000),
     "one-step": (8000, 3000),
+    "refine": (6000, 2400),
 }
 """Steps in all and of the decay."""
 GPU_STEPS = {
@@ -50,11 +54,13 @@ GPU_STEPS = {
     "decoder": (12_000, 6000),
     "network": (60_000, 10_000),
     "one-step": (8000, 3000),
+    "refine": (6000, 2400),
 }
 GPU_BATCH = 8
 """How many times larger batches of the autoencoder are on a GPU."""
 GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
 """72 crops of 128 px or 32 of 192 px."""
+SHARDS = 80
 USES = 4
 """How often a prepared sample is used on a processor."""
 
@@ -67,7 +73,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "stage",
         nargs="?",
-        choices=("autoencoder", "decoder", "network", "one-step", "export", "all"),
+        choices=("autoencoder", "decoder", "network", "one-step", "refine", "export", "all"),
         default="all",
     )
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
@@ -84,12 +90,30 @@ def parse_arguments() -> argparse.Namespace:
         "--decay-share", type=float, default=DECAY_SHARE, help="of the minutes of --within"
     )
     parser.add_argument("--start", type=Path, help="exported model whose network to train on")
+    parser.add_argument(
+        "--from",
+        dest="networks",
+        type=Path,
+        nargs="+",
+        help="exported models whose results refine trains on; default: that of --out",
+    )
+    parser.add_argument(
+        "--shards", type=int, default=SHARDS, help=f"of {SHARD} such results; default: %(default)s"
+    )
+    parser.add_argument(
+        "--detail",
+        type=float,
+        default=RefineRun.detail,
+        help="how hard refine pulls at detail; default: %(default)s",
+    )
     parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
     parser.add_argument(
         "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
     )
-    parser.add_argument("--folder", type=Path, help="of the exported model")
+    parser.add_argument(
+        "--folder", type=Path, help="of the exported model; refine replaces the autoencoder there"
+    )
     return parser.parse_args()
 
 
@@ -106,6 +130,10 @@ def main() -> None:
     if arguments.stage == "one-step" and not _one_step(arguments):
         return
     if arguments.stage in ("export", "all"):
+        _export(arguments)
+    if arguments.stage in ("refine", "all") and not _refine(arguments):
+        return
+    if arguments.stage == "all":  # with the decoder that it is shown with
         _export(arguments)
 
 
@@ -156,6 +184,30 @@ def _decoder(arguments: argparse.Namespace) -> bool:
         device=arguments.device,
         minutes=arguments.minutes,
     )
+
+
+def _refine(arguments: argparse.Namespace) -> bool:
+    folders = arguments.networks or [arguments.out / "exported" / arguments.network]
+    files = generate_shards(
+        Crops(training_photos(arguments.photos), SEED),
+        load_autoencoder(arguments.out, arguments.device),
+        folders,
+        arguments.shards,
+        arguments.out / "generated",
+    )
+    run = RefineRun(
+        _schedule(arguments, "refine"),
+        count=RefineRun.count * _batch_factor(arguments),
+        detail=arguments.detail,
+    )
+    samples = joined([load_shard(file) for file in files])
+    finished = refine_decoder(
+        samples, arguments.out, run, device=arguments.device, minutes=arguments.minutes
+    )
+    if finished and arguments.stage == "refine" and arguments.folder:
+        vae = load_autoencoder(arguments.out, torch.device("cpu"))
+        vae.to(torch.bfloat16).save_pretrained(arguments.folder / "vae")
+    return finished
 
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:

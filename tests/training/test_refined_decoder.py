@@ -1,0 +1,174 @@
+"""The decoder trained on what networks make: samples, shards, and that it learns from them."""
+
+import shutil
+import sys
+from functools import partial
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from runtime.load import load_full_precision
+from runtime.sampling.sampler import sample
+from tests.training.test_network import CONFIG
+from training import __main__ as main
+from training import refined_decoder
+from training.autoencoder import load_autoencoder
+from training.crops import to_batch
+from training.export import write_folder
+from training.generated import Generated, TrainedNetwork, generate_shards, joined, load_shard
+from training.network import new_network
+from training.networks import NamedNetwork
+from training.prompts import NAMES
+from training.refined_decoder import RefineRun, draw, refine_decoder, refining_loss
+from training.schedule import WarmupStableDecay
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory, vae):
+    folder = tmp_path_factory.mktemp("model") / "tiny"
+    named = NamedNetwork("tiny", CONFIG, 0, "A test.")
+    network = new_network(CONFIG, 0)
+    torch.manual_seed(0)
+    for parameter in network.parameters():  # a new network's velocity is 0
+        parameter.data += 0.02 * torch.randn_like(parameter)
+    write_folder(named, network, vae, folder, dtype=torch.float32)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def samples(folder, crops, vae, tmp_path_factory):
+    out = tmp_path_factory.mktemp("generated")
+    files = generate_shards(crops, vae, [folder], 2, out, crop_px=64, size=6)
+    return joined([load_shard(file) for file in files])
+
+
+def test_a_sample_is_what_the_runtime_makes(folder):
+    network = TrainedNetwork.load(folder, CPU)
+    pipeline = load_full_precision(folder, device=CPU, dtype=torch.float32)
+    control = torch.randn(1, 16, 16, 16, generator=torch.Generator().manual_seed(1))
+    torch.manual_seed(2)
+    found = network.sample(control, torch.tensor([NAMES.index("natural")]))
+    torch.manual_seed(2)
+    noise = torch.randn(control.shape)
+    wanted = sample(
+        pipeline.network,
+        control,
+        pipeline.prompts,
+        pipeline.sampling,
+        noise=noise,
+        patch_size=pipeline.patch_size,
+    )
+    # Where a processor multiplies in bfloat16, the sample is made in it.
+    assert float((found - wanted).norm() / wanted.norm()) < 0.02
+
+
+def test_shards_are_made_once_and_each_by_its_own_network(
+    folder, crops, vae, tmp_path, monkeypatch
+):
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    loaded = []
+    load = TrainedNetwork.load
+    monkeypatch.setattr(
+        TrainedNetwork, "load", lambda path, device: loaded.append(path) or load(path, device)
+    )
+
+    def make(count):
+        return generate_shards(crops, vae, [folder, other], count, tmp_path, crop_px=32, size=2)
+
+    first = make(1)[0].read_bytes()
+    assert loaded == [folder]
+    files = make(3)
+    assert loaded == [folder, other, folder]
+    assert files[0].read_bytes() == first
+    assert files[1].read_bytes() != files[2].read_bytes()
+    files[0].unlink()
+    assert make(1)[0].read_bytes() == first
+
+
+def test_a_network_with_guidance_is_refused(folder, tmp_path):
+    guided = tmp_path / "guided"
+    shutil.copytree(folder, guided)
+    file = guided / "sampling.json"
+    file.write_text(file.read_text().replace('"guidance": 1.0', '"guidance": 2.0'))
+    with pytest.raises(ValueError, match="without guidance"):
+        TrainedNetwork.load(guided, CPU)
+
+
+def test_windows_of_latents_and_pictures_belong_together(monkeypatch):
+    """Every latent pixel of a photo has its own number, and so has the picture below it."""
+    monkeypatch.setattr(refined_decoder, "LATENT_NOISE", 0.0)
+    numbers = torch.arange(64.0).view(1, 1, 8, 8)
+    target = numbers.repeat_interleave(4, 2).repeat_interleave(4, 3)[0, 0]
+    made = Generated(
+        latent=-numbers.bfloat16(),
+        encoded=numbers.bfloat16(),
+        target=target.to(torch.uint8)[None, :, :, None].expand(1, 32, 32, 3),
+        prompt=torch.tensor([0]),
+    )
+    monkeypatch.setattr(refined_decoder, "WINDOW", 5)
+    torch.manual_seed(0)
+    latents, pictures, detailed = draw(made, 8)
+    assert detailed.tolist() == [True] * 6 + [False] * 2
+    latents[:6] *= -1
+    shrunk = (pictures[:, :1, ::4, ::4] + 1) * 127.5
+    torch.testing.assert_close(latents, shrunk, atol=1e-3, rtol=0)
+    assert len({float(corner) for corner in latents[:, 0, 0, 0]}) > 1
+
+
+def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae):
+    latents = samples.latent[:4].float()
+    images = to_batch(list(samples.target[:4].numpy()))
+    without = torch.zeros(4, dtype=torch.bool)
+    some = torch.tensor([True, False, True, False])
+    found = vae.requires_grad_(True)
+    plain, detailed = (
+        float(refining_loss(found, latents, images, chosen, 1.0).detach())
+        for chosen in (without, some)
+    )
+    vae.requires_grad_(False)
+    assert detailed > plain
+
+
+def test_it_learns_and_goes_on_where_it_stopped(samples, vae, tmp_path):
+    def error(out):
+        vae = load_autoencoder(out, CPU)
+        torch.manual_seed(3)
+        with torch.no_grad():
+            latents, images, _ = draw(samples, 12)
+            return float(refining_loss(vae, latents, images, torch.zeros(12).bool(), 0.0))
+
+    def train(name, *stops):
+        out = tmp_path / name
+        vae.save_pretrained(out / "vae")
+        for steps in stops:
+            run = RefineRun(WarmupStableDecay(steps, warmup=2), count=4, learning_rate=1e-3)
+            assert refine_decoder(samples, out, run, device=CPU)
+        return out
+
+    whole = train("whole", 30)
+    assert error(whole) < 0.9 * error(train("untrained"))
+    encoders = [load_autoencoder(out, CPU).encoder for out in (whole, tmp_path / "untrained")]
+    for a, b in zip(*(encoder.parameters() for encoder in encoders), strict=True):
+        assert torch.equal(a, b)
+
+
+def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_path, monkeypatch):
+    vae.save_pretrained(tmp_path / "vae")
+    before = (tmp_path / "vae/diffusion_pytorch_model.safetensors").read_bytes()
+    monkeypatch.setattr(main, "training_photos", lambda _cache: crops.photos)
+    small = partial(generate_shards, crop_px=32, size=4)
+    monkeypatch.setattr(main, "generate_shards", small)
+    shown = tmp_path / "shown"
+    options = ["--from", folder, "--shards", 2, "--steps", 3, "--decay", 1, "--folder", shown]
+    monkeypatch.setattr("sys.argv", ["training", "refine", "--out", tmp_path, *options])
+    monkeypatch.setattr("sys.argv", [str(argument) for argument in sys.argv])
+    main.main()
+    assert len(list((tmp_path / "generated").iterdir())) == 2
+    assert (tmp_path / "vae/diffusion_pytorch_model.safetensors").read_bytes() != before
+    wanted = load_autoencoder(tmp_path, CPU).decoder.conv_out.weight
+    found = load_file(shown / "vae/diffusion_pytorch_model.safetensors")["decoder.conv_out.weight"]
+    assert torch.equal(found, wanted.bfloat16())
