@@ -187,7 +187,8 @@ def _decoder(arguments: argparse.Namespace) -> bool:
 
 
 def _refine(arguments: argparse.Namespace) -> bool:
-    folders = arguments.networks or [arguments.out / "exported" / arguments.network]
+    exported = _exported(arguments) if arguments.stage == "all" else _exported_within(arguments)
+    folders = arguments.networks or [exported]
     files = generate_shards(
         Crops(training_photos(arguments.photos), SEED),
         load_autoencoder(arguments.out, arguments.device),
@@ -264,6 +265,16 @@ def _named(arguments: argparse.Namespace) -> NamedNetwork:
     return named if arguments.sigma is None else replace(named, start_sigma=arguments.sigma)
 
 
+def _exported(arguments: argparse.Namespace) -> Path:
+    """Where the model is exported to."""
+    return arguments.folder or _exported_within(arguments)
+
+
+def _exported_within(arguments: argparse.Namespace) -> Path:
+    folder: Path = arguments.out / "exported" / arguments.network
+    return folder
+
+
 def _export(arguments: argparse.Namespace) -> None:
     named = _named(arguments)
     network = new_network(named.config, named.seed)
@@ -275,7 +286,7 @@ def _export(arguments: argparse.Namespace) -> None:
     averages.load_state_dict(state["averages"])
     averages.copy_to(network, arguments.average)
     vae = load_autoencoder(arguments.out, torch.device("cpu"))
-    folder = arguments.folder or arguments.out / "exported" / named.name
+    folder = _exported(arguments)
     write_folder(named, network, vae, folder)
     print(f"step {state['step']}, average of decay {arguments.average}: {folder}")
 

@@ -5,15 +5,18 @@ the network could not know is missing or invented in them, and patches show. The
 trained for them once the network is there (`training.refined_decoder`).
 
 They are made ahead in shards on disk: sampling takes many times as long as decoding. A shard
-depends on its number, the photos, the seed and the network, and on nothing else.
+says what it was made of, and is made again where that is something else now.
 """
 
-from collections.abc import Sequence
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -34,6 +37,10 @@ SHARD = 64
 AT_ONCE = 8
 """Of them that go through network and encoder together, on a processor."""
 AT_ONCE_ON_GPU = 64
+FIRST_CROPS = 500_000_000
+"""Crops are numbered from here on: smaller numbers are those that networks are trained on."""
+MADE_OF = "made_of"
+"""Key of a shard's metadata."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +76,11 @@ class TrainedNetwork:
 
     @classmethod
     def load(cls, folder: Path, device: torch.device) -> "TrainedNetwork":
-        """Read an exported model; guidance must be 1, as the bundled networks have it."""
+        """Read an exported model.
+
+        Raises:
+            ValueError: it is sampled with guidance, which the bundled networks are not.
+        """
         dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
         pipeline = load_full_precision(folder, device=device, dtype=dtype)
         if pipeline.sampling.guidance != 1:
@@ -116,6 +127,9 @@ def generate_shards(
 ) -> list[Path]:
     """Make ``count`` shards, where they are not there yet; returns their files.
 
+    A shard depends on its number, the photos and their seed, crop and shard size, the weights of
+    network and encoder, and the kind of device.
+
     Args:
         crops: of training photos.
         vae: the autoencoder that all the networks share, on the device that computes.
@@ -124,35 +138,60 @@ def generate_shards(
         out: folder for them.
         crop_px: side of a crop.
         size: crops of a shard.
+
+    Raises:
+        ValueError: a model is sampled with guidance.
     """
+    encoder = _digest(
+        tensor.cpu().numpy().tobytes() for tensor in vae.encoder.state_dict().values()
+    )
+    weights = {folder: _digest(_transformer(folder)) for folder in folders}
     files = [out / f"generated-{index}.safetensors" for index in range(count)]
     networks: dict[Path, TrainedNetwork] = {}
     for index, file in enumerate(files):
-        if file.exists():
-            continue
         folder = folders[index % len(folders)]
+        known = [weights[folder], encoder, vae.device.type, crops.seed, crop_px, size]
+        made_of = json.dumps([*known, len(crops.photos)])
+        if _made_of(file) == made_of:
+            continue
         if folder not in networks:
             networks[folder] = TrainedNetwork.load(folder, vae.device)
-        found = generate(crops, vae, networks[folder], index, size=size, crop_px=crop_px)
+        found = _generate(crops, vae, networks[folder], index, size, crop_px)
         out.mkdir(parents=True, exist_ok=True)
         partial = file.with_suffix(".partial")
-        save_file({name: t.cpu().contiguous() for name, t in vars(found).items()}, partial)
+        tensors = {name: t.cpu().contiguous() for name, t in vars(found).items()}
+        save_file(tensors, partial, metadata={MADE_OF: made_of})
         partial.replace(file)
         print(f"{file.name}: {size} crops by {folder.name}", flush=True)
     return files
 
 
-def generate(
-    crops: Crops,
-    vae: AutoencoderKL,
-    network: TrainedNetwork,
-    index: int,
-    *,
-    size: int = SHARD,
-    crop_px: int = CROP_PX,
+def _transformer(folder: Path) -> Iterator[bytes]:
+    for file in sorted((folder / "transformer").glob("*.safetensors")):
+        yield file.read_bytes()
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    found = hashlib.sha256()
+    for part in parts:
+        found.update(part)
+    return found.hexdigest()
+
+
+def _made_of(file: Path) -> str | None:
+    """What a shard says of itself; None where there is none."""
+    if not file.exists():
+        return None
+    with safe_open(file, "pt") as shard:
+        metadata = shard.metadata() or {}
+    return metadata.get(MADE_OF)
+
+
+def _generate(
+    crops: Crops, vae: AutoencoderKL, network: TrainedNetwork, index: int, size: int, crop_px: int
 ) -> Generated:
-    """Shard ``index``."""
-    targets, controls, names = make_pairs(crops, crop_px, index, size)
+    """``size`` samples with the random numbers of shard ``index``."""
+    targets, controls, names = make_pairs(crops, crop_px, FIRST_CROPS + index, size)
     prompt = torch.tensor(names)
     torch.manual_seed(index)
     at_once = AT_ONCE if vae.device.type == "cpu" else AT_ONCE_ON_GPU

@@ -146,6 +146,9 @@ def refining_loss(
         images: wanted [n, 3, W, W], -1 ... 1.
         detailed: which shall have as much detail as wanted [n].
         weight: how hard each error of detail pulls.
+
+    Returns:
+        The loss, a scalar.
     """
     unscaled = latents / vae.config.scaling_factor + vae.config.shift_factor
     device = latents.device

@@ -29,7 +29,12 @@ from schemas.json_io import format_json
 
 NAME = "quality_first_order"
 _SAME = {"weight_allocation": "uniform", "timestep_allocation": "uniform"}
-_OVERRIDES = {"global_rank": 8, "local_rank": 4, "weight_rounding": "nearest"}
+_OVERRIDES = {
+    "global_rank": 8,
+    "local_rank": 4,
+    "weight_rounding": "nearest",
+    "factor_fit": "weight",
+}
 PACKS: dict[str, tuple[tuple[str, ...], Mapping[str, str]]] = {
     "same bits": (("W3A16", "W4A16", "W6A16", "W8A3", "W8A4", "W8A6", "W4A4", "W6A6"), _SAME),
     "standard": (("W2A4", "W3A4", "W4A4", "W4A6", "W6A6"), {}),

@@ -49,7 +49,8 @@ MOST_BITS = 4
 """Above it 8-bit integers do not hold levels that are close enough together."""
 RECIPES = {
     "the paper's": ("q-dit4sr-no-vatmp", {"global_rank": 4, "local_rank": 2}),
-    "standard": ("standard", {"global_rank": 8, "local_rank": 4}),
+    # Factors cannot be fitted here to what the codebook leaves: only the rounding knows of it.
+    "standard": ("standard", {"global_rank": 8, "local_rank": 4, "factor_fit": "weight"}),
 }
 
 

@@ -1,1 +1,1 @@
-"""Second moments of what layers are fed, for rounding that goes by them (GPTQ)."""
+"""Second moments of what layers are fed, for builds that quantize by them."""

@@ -1,4 +1,4 @@
-"""The second moments of a build that rounds by them."""
+"""The second moments of a build that quantizes by them."""
 
 from collections.abc import Callable
 from pathlib import Path

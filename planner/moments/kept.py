@@ -67,7 +67,7 @@ def without_moments(settings: BuildSettings) -> str:
 def check_moments(
     moments: SecondMoments | None, layers: Sequence[str], settings: BuildSettings
 ) -> None:
-    """Make sure that there is what ``settings`` round or balance ``layers`` by.
+    """Make sure that there is what ``settings`` round, fit or balance ``layers`` by.
 
     Raises:
         UsageError: there is not.

@@ -7,7 +7,7 @@ factors of the weights alone, and not smoothed.
 """
 
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import asdict, replace
 from math import inf
 
 import torch
@@ -26,13 +26,13 @@ from schemas.errors import UsageError
 
 NOTHING_TO_RUN = "without VAE and prompts there are no inputs to go by: {instead}"
 INSIST = "{option} insists"
-ASKING = ("weight_rounding", "factor_fit", "smoothing")
-"""Settings by which a user asks for moments by name."""
+ASKING = {"weight_rounding": "gptq", "factor_fit": "outputs", "smoothing": "balance"}
+"""Choices by which a user asks for moments by name."""
 
 
 def asks_for_moments(chosen: Mapping[str, object]) -> bool:
-    """Whether one of the settings that a user chose, those that are not None, may need moments."""
-    return any(chosen.get(name) is not None for name in ASKING)
+    """Whether a user chose what needs moments; ``chosen`` has fields of `BuildSettings`."""
+    return any(chosen.get(name) == choice for name, choice in ASKING.items())
 
 
 def settle_moments(
@@ -83,21 +83,17 @@ def settle_moments(
     most = MOST_OPERATIONS.get(device.type, inf)
     if asked or (operations := _operations(settings, checkpoint, base, probe)) <= most:
         return settings, []
-    option = next(option for option, wanted in insisting_options(settings).items() if wanted)
+    fields = asdict(settings)
+    option = next(
+        f"--{name.replace('_', '-')} {choice}"
+        for name, choice in ASKING.items()
+        if fields[name] == choice
+    )
     return without, [
         f"{instead}: {used_for(settings)} would run the network with {operations / 1e12:,.0f}"
         f" TFLOP, and unasked {most / 1e12:,.0f} are the most on {device.type};"
         f" {INSIST.format(option=option)}"
     ]
-
-
-def insisting_options(settings: BuildSettings) -> dict[str, bool]:
-    """Options that ask for moments by name, and whether ``settings`` need them for that."""
-    return {
-        "--weight-rounding gptq": settings.rounds_by_moments,
-        "--factor-fit outputs": settings.fits_factors_to_outputs,
-        "--smoothing balance": settings.balances,
-    }
 
 
 def _operations(

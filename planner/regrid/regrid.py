@@ -2,8 +2,9 @@
 
 Activation bits are a matter of the grid alone. Layers whose weight bits change are quantized anew
 from the checkpoint, with the settings that the manifest records; all others keep their bytes, so
-the result is the pack that a build with these bits would have made. (Rounding by GPTQ runs the
-network, which this does not: layers that change are then rounded to nearest.)
+the result is the pack that a build with these bits would have made. (Going by what layers are fed
+runs the network, which this does not: layers that change are then rounded to nearest, with factors
+of the weight.)
 """
 
 from collections.abc import Mapping

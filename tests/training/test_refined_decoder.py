@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 import torch
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 
 from runtime.load import load_full_precision
 from runtime.sampling.sampler import sample
@@ -87,6 +87,13 @@ def test_shards_are_made_once_and_each_by_its_own_network(
     assert files[1].read_bytes() != files[2].read_bytes()
     files[0].unlink()
     assert make(1)[0].read_bytes() == first
+    trained_on = other / "transformer/diffusion_pytorch_model.safetensors"
+    tensors = load_file(trained_on)
+    save_file({name: tensor + 0.01 for name, tensor in tensors.items()}, trained_on)
+    before = files[1].read_bytes()
+    loaded.clear()
+    assert make(3)[1].read_bytes() != before
+    assert loaded == [other]
 
 
 def test_a_network_with_guidance_is_refused(folder, tmp_path):

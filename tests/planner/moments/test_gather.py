@@ -1,18 +1,20 @@
 """Second moments of layers' inputs, gathered from a running network, and builds that go by them."""
 
 from dataclasses import replace
+from math import inf
 
 import pytest
 import torch
 
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.family import preset_architecture
+from artifacts.pack.reader import open_pack
 from planner.build.base_model import find_base_model
 from planner.build.network_probe import active_linears, shared_inputs
 from planner.build.work_folder import work_folder
 from planner.moments import gather, pictures, settle
 from planner.moments.gather import gather_moments, group_layers
-from planner.moments.settle import settle_moments
+from planner.moments.settle import asks_for_moments, settle_moments
 from planner.moments.watch import InputMoments
 from planner.probe.kept_pictures import kept_folder
 from planner.probe.run import ProbeSettings
@@ -205,9 +207,13 @@ def test_there_must_be_something_to_run(setup, tmp_path):
     assert_fails(run_qplan("build", bare, *wrong, "-o", out), 2, "no rounding of weights 'up'")
 
 
-def test_another_grid_rounds_to_nearest_and_says_so(setup, tmp_path):
+@pytest.mark.parametrize(
+    "options",
+    [GPTQ, ("--recipe", "q-dit4sr", "--global-rank", "2", "--factor-fit", "outputs")],
+)
+def test_another_grid_rounds_to_nearest_and_says_so(setup, tmp_path, options):
     pack, new = tmp_path / "a.qpack", tmp_path / "b.qpack"
-    done = build(setup, pack, *GPTQ)
+    done = build(setup, pack, *options)
     assert done.exit_code == 0, done.stderr
     done = run_qplan(
         "regrid", pack, "--set", "attn=W5", "--checkpoint", setup.checkpoint, "-o", new
@@ -241,6 +247,57 @@ def test_what_is_too_dear_is_done_only_when_asked_for(setup, monkeypatch):
     assert "rounded to nearest" in note
     with pytest.raises(UsageError, match="needs VAE and prompts"):
         settled(bare, asked=True)
+
+
+def test_factors_are_fitted_only_where_their_moments_may_be_gathered(setup, monkeypatch):
+    checkpoint = open_checkpoint(setup.checkpoint)
+    base = find_base_model(checkpoint, setup.base)
+    fitted = recipe_settings("standard", parse_target("W4A4"), weight_rounding="nearest")
+    assert (fitted.factor_fit, fitted.uses_moments) == ("outputs", True)
+
+    def settled(parts):
+        return settle_moments(fitted, checkpoint, parts, ProbeSettings(), CPU, asked=False)
+
+    assert settled(base) == (fitted, [])
+    for parts, most in ((base, 1.0), (replace(base, folder=None), inf)):
+        monkeypatch.setattr(settle, "MOST_OPERATIONS", {"cpu": most})
+        found, (note,) = settled(parts)
+        assert (found.factor_fit, found.uses_moments) == ("weight", False)
+        assert "factors fitted to weights" in note
+        assert ("--factor-fit outputs insists" in note) == (most == 1.0)
+
+
+@pytest.mark.parametrize(
+    ("chosen", "asks"),
+    [
+        ({}, False),
+        ({"weight_rounding": None, "smoothing": None}, False),
+        ({"weight_rounding": "nearest", "factor_fit": "weight", "smoothing": "none"}, False),
+        ({"smoothing": "search"}, False),
+        ({"weight_rounding": "gptq"}, True),
+        ({"factor_fit": "outputs"}, True),
+        ({"smoothing": "balance"}, True),
+    ],
+)
+def test_who_declines_moments_does_not_ask_for_them(chosen, asks):
+    assert asks_for_moments(chosen) == asks
+
+
+def test_a_build_whose_factors_are_fitted(setup, tmp_path):
+    ranks = ("--global-rank", "4", "--local-rank", "0")
+    packs = {}
+    for fit in ("weight", "outputs"):
+        out = tmp_path / f"{fit}.qpack"
+        options = ("--recipe", "q-dit4sr", "--weight-rounding", "gptq", "--factor-fit", fit)
+        done = build(setup, out, *options, *ranks)
+        assert done.exit_code == 0, done.stderr
+        packs[fit] = open_pack(out)
+    assert packs["outputs"].manifest.recipe.settings["factor_fit"] == "outputs"
+    assert "factor_fit" not in packs["weight"].manifest.recipe.settings
+    sizes = [pack.manifest.transformer_bytes.pack for pack in packs.values()]
+    assert sizes[0] == sizes[1]
+    name = packs["weight"].layer_names[0]
+    assert not torch.equal(*(pack.layer(name).global_up for pack in packs.values()))
 
 
 def test_a_calibration_of_rounded_weights(setup, tmp_path):
