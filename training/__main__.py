@@ -27,7 +27,7 @@ from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoenc
 from training.averages import Averages
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
-from training.export import write_folder
+from training.export import write_folder, write_vae
 from training.generated import SHARD, generate_shards, joined, load_shard
 from training.network import AVERAGE_DECAYS, Loss, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS, NamedNetwork
@@ -207,7 +207,7 @@ def _refine(arguments: argparse.Namespace) -> bool:
     )
     if finished and arguments.stage == "refine" and arguments.folder:
         vae = load_autoencoder(arguments.out, torch.device("cpu"))
-        vae.to(torch.bfloat16).save_pretrained(arguments.folder / "vae")
+        write_vae(vae.to(torch.bfloat16), arguments.folder / "vae")
     return finished
 
 

@@ -71,12 +71,21 @@ def write_folder(
     save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
     config = {"_class_name": "DiT4SR", **named.config.model_dump(mode="json")}
     (transformer / "config.json").write_text(json.dumps(config, indent=2) + "\n")
-    vae.to(dtype).save_pretrained(folder / "vae")
+    write_vae(vae.to(dtype), folder / "vae")
     FlowMatchEulerDiscreteScheduler(shift=SHIFT).save_pretrained(folder / "scheduler")
     _write_prompts(named, folder)
     sampling = SAMPLING if named.start_sigma == 1 else one_step_sampling(named.start_sigma)
     (folder / "sampling.json").write_bytes(dump_json(sampling))
     (folder / "README.md").write_text(MODEL_CARD.format(name=named.name, note=named.note))
+
+
+def write_vae(vae: AutoencoderKL, folder: Path) -> None:
+    """Write an autoencoder without the path that it was read from, which diffusers keeps."""
+    vae.save_pretrained(folder)
+    file = folder / "config.json"
+    config = json.loads(file.read_text())
+    config.pop("_name_or_path", None)
+    file.write_text(json.dumps(config, indent=2) + "\n")
 
 
 def one_step_sampling(start_sigma: float) -> SamplingDefaults:
