@@ -131,10 +131,8 @@ def main() -> None:
         return
     if arguments.stage in ("export", "all"):
         _export(arguments)
-    if arguments.stage in ("refine", "all") and not _refine(arguments):
-        return
-    if arguments.stage == "all":  # with the decoder that it is shown with
-        _export(arguments)
+    if arguments.stage == "refine":
+        _refine(arguments)
 
 
 def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
@@ -186,9 +184,8 @@ def _decoder(arguments: argparse.Namespace) -> bool:
     )
 
 
-def _refine(arguments: argparse.Namespace) -> bool:
-    exported = _exported(arguments) if arguments.stage == "all" else _exported_within(arguments)
-    folders = arguments.networks or [exported]
+def _refine(arguments: argparse.Namespace) -> None:
+    folders = arguments.networks or [_exported(arguments)]
     files = generate_shards(
         Crops(training_photos(arguments.photos), SEED),
         load_autoencoder(arguments.out, arguments.device),
@@ -205,10 +202,9 @@ def _refine(arguments: argparse.Namespace) -> bool:
     finished = refine_decoder(
         samples, arguments.out, run, device=arguments.device, minutes=arguments.minutes
     )
-    if finished and arguments.stage == "refine" and arguments.folder:
+    if finished and arguments.folder:
         vae = load_autoencoder(arguments.out, torch.device("cpu"))
         write_vae(vae.to(torch.bfloat16), arguments.folder / "vae")
-    return finished
 
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:
@@ -266,11 +262,7 @@ def _named(arguments: argparse.Namespace) -> NamedNetwork:
 
 
 def _exported(arguments: argparse.Namespace) -> Path:
-    """Where the model is exported to."""
-    return arguments.folder or _exported_within(arguments)
-
-
-def _exported_within(arguments: argparse.Namespace) -> Path:
+    """Where a model is exported to unless ``--folder`` says otherwise."""
     folder: Path = arguments.out / "exported" / arguments.network
     return folder
 
@@ -286,7 +278,7 @@ def _export(arguments: argparse.Namespace) -> None:
     averages.load_state_dict(state["averages"])
     averages.copy_to(network, arguments.average)
     vae = load_autoencoder(arguments.out, torch.device("cpu"))
-    folder = _exported(arguments)
+    folder = arguments.folder or _exported(arguments)
     write_folder(named, network, vae, folder)
     print(f"step {state['step']}, average of decay {arguments.average}: {folder}")
 

@@ -63,17 +63,9 @@ def train_decoder(
         device: where to train.
         minutes: wall time after which to stop, to be continued later.
     """
-    vae = load_autoencoder(out, device)
-    vae.decoder.requires_grad_(True)
-    keep_anchors(vae)
-    training = Training(
-        vae.decoder,
-        [adamw(vae.decoder.parameters(), run.learning_rate, weight_decay=0.0)],
-        run.schedule,
-        Averages(vae.decoder, [AVERAGE_DECAY]),
-        out / "decoder.pt",
+    vae, training = decoder_training(
+        out, device, run.schedule, run.learning_rate, AVERAGE_DECAY, "decoder.pt"
     )
-
     training.resume()
     make = partial(_images, crops, run.pixels // 128**2)
     images = made_ahead(make, range(training.step, MOST_STEPS), run.workers)
@@ -91,6 +83,37 @@ def train_decoder(
         training.averages.copy_to(vae.decoder, AVERAGE_DECAY)
         vae.cpu().save_pretrained(out / "vae")
     return finished
+
+
+def decoder_training(
+    out: Path,
+    device: torch.device,
+    schedule: Schedule,
+    learning_rate: float,
+    decay: float,
+    state: str,
+) -> tuple[AutoencoderKL, Training]:
+    """The autoencoder in ``out``, of which the decoder alone learns, and its training.
+
+    Args:
+        out: folder with the autoencoder.
+        device: where to train.
+        schedule: of the learning rate.
+        learning_rate: its peak.
+        decay: of the average of the weights.
+        state: name of the state's file in ``out``.
+    """
+    vae = load_autoencoder(out, device)
+    vae.decoder.requires_grad_(True)
+    keep_anchors(vae)
+    training = Training(
+        vae.decoder,
+        [adamw(vae.decoder.parameters(), learning_rate, weight_decay=0.0)],
+        schedule,
+        Averages(vae.decoder, [decay]),
+        out / state,
+    )
+    return vae, training
 
 
 def _images(crops: Crops, count: int, step: int) -> Tensor:

@@ -15,10 +15,9 @@ import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training.autoencoder import LATENT_NOISE, load_autoencoder, reconstruction_loss
-from training.autoencoder_start import keep_anchors
-from training.averages import Averages
+from training.autoencoder import LATENT_NOISE, reconstruction_loss
 from training.crops import to_batch
+from training.decoder import decoder_training
 from training.detail import (
     balanced,
     contrast_difference,
@@ -27,8 +26,7 @@ from training.detail import (
 )
 from training.device import multiplies_bfloat16
 from training.generated import Generated
-from training.loop import Batch, Training
-from training.optimizers import adamw
+from training.loop import Batch
 from training.prompts import NAMES
 from training.schedule import Schedule
 
@@ -80,15 +78,8 @@ def refine_decoder(
         device: where to train.
         minutes: wall time after which to stop, to be continued later.
     """
-    vae = load_autoencoder(out, device)
-    vae.decoder.requires_grad_(True)
-    keep_anchors(vae)
-    training = Training(
-        vae.decoder,
-        [adamw(vae.decoder.parameters(), run.learning_rate, weight_decay=0.0)],
-        run.schedule,
-        Averages(vae.decoder, [AVERAGE_DECAY]),
-        out / "refined.pt",
+    vae, training = decoder_training(
+        out, device, run.schedule, run.learning_rate, AVERAGE_DECAY, "refined.pt"
     )
 
     def batch_of(_step: int) -> Batch:
