@@ -6,7 +6,7 @@
     python -m training network --out out/train           # --network names another shape
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
-    python -m training refine --from FOLDER              # the decoder, for what networks make
+    python -m training refine --from MODEL --folder MODEL     # the decoder, for what it makes
     python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
@@ -16,6 +16,7 @@ the whole run of the decoder or the network for a wall time, the decay of the ra
 
 import argparse
 import os
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -132,7 +133,10 @@ def main() -> None:
     if arguments.stage in ("export", "all"):
         _export(arguments)
     if arguments.stage == "refine":
-        _refine(arguments)
+        _refine(arguments, arguments.networks or [_exported(arguments)], arguments.folder)
+    if arguments.stage == "all":
+        exported = arguments.folder or _exported(arguments)
+        _refine(arguments, arguments.networks or [exported], exported)
 
 
 def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
@@ -184,12 +188,12 @@ def _decoder(arguments: argparse.Namespace) -> bool:
     )
 
 
-def _refine(arguments: argparse.Namespace) -> None:
-    folders = arguments.networks or [_exported(arguments)]
+def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> None:
+    """Train the decoder on for what ``networks`` make; ``folder`` is a model that gets it."""
     files = generate_shards(
         Crops(training_photos(arguments.photos), SEED),
         load_autoencoder(arguments.out, arguments.device),
-        folders,
+        networks,
         arguments.shards,
         arguments.out / "generated",
     )
@@ -202,9 +206,9 @@ def _refine(arguments: argparse.Namespace) -> None:
     finished = refine_decoder(
         samples, arguments.out, run, device=arguments.device, minutes=arguments.minutes
     )
-    if finished and arguments.folder:
+    if finished and folder:
         vae = load_autoencoder(arguments.out, torch.device("cpu"))
-        write_vae(vae.to(torch.bfloat16), arguments.folder / "vae")
+        write_vae(vae.to(torch.bfloat16), folder / "vae")
 
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:

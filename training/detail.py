@@ -5,7 +5,11 @@ blurred: detail in the wrong place costs twice. These two ask how much detail th
 
 - **Gradient similarity**, pixel by pixel, of the magnitudes (Xue et al. 2014, GMSD, whose map this
   is; Scharr's operator and constant as in FSIM).
-- **Contrast**: root mean square of two bands of the Laplacian pyramid, in windows of 8 pixels.
+- **Spectrum**: power by frequency in windows of 32 px, on a logarithmic scale, mean over windows.
+
+Contrast without frequencies is not to be asked for: where a latent says nothing of what lies inside
+its pixels, a decoder that shall have contrast repeats coarse structure on the pixel grid, in
+columns and rows of dots. Power by frequency sees them, as they lie at a few frequencies.
 
 A third, **pattern error**, is what of the error repeats with the network's patches: an eye sees a
 weave where a mean over all pixels sees next to nothing.
@@ -21,9 +25,11 @@ from torch import Tensor
 
 GRADIENT_CONSTANT = 160 / 255**2
 """For values in 0 ... 1."""
-WINDOW, STRIDE = 8, 4
 TINY = 1e-6
-BANDS = 2
+WINDOW_PX, STRIDE_PX = 32, 8
+"""Of the local spectra."""
+QUIET = 0.5 / 255
+"""Standard deviation of white noise below which powers count as equal."""
 PERIOD_PX = 8
 """Of the patches: two latent pixels of 4 px each."""
 
@@ -46,15 +52,18 @@ def gradient_difference(found: Tensor, wanted: Tensor) -> Tensor:
     return total
 
 
-def contrast_difference(found: Tensor, wanted: Tensor) -> Tensor:
-    """Mean difference of local contrast, of the finest bands added up; arguments as above."""
-    first, second = _gray(found), _gray(wanted)
-    total = first.new_zeros(())
-    for _ in range(BANDS):
-        smooth1, smooth2 = _smoothed(first), _smoothed(second)
-        total = total + (_contrast(first - smooth1) - _contrast(second - smooth2)).abs().mean()
-        first, second = smooth1[..., ::2, ::2], smooth2[..., ::2, ::2]
-    return total
+def spectrum_difference(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean difference of the logarithms of amplitude, frequency by frequency.
+
+    Amplitude is the root of a window's power, mean over all windows of a picture and over 3 x 3
+    neighbouring frequencies.
+
+    Args:
+        found: pictures [n, 3, H, W], -1 ... 1, of at least `WINDOW_PX`.
+        wanted: likewise.
+    """
+    first, second = (_log_amplitude(_gray(pictures)) for pictures in (found, wanted))
+    return (first - second).abs().mean()
 
 
 def pattern_error(found: Tensor, wanted: Tensor) -> Tensor:
@@ -97,11 +106,13 @@ def _gradient(gray: Tensor) -> Tensor:
     return (both.square().sum(dim=1) + TINY).sqrt()
 
 
-def _smoothed(gray: Tensor) -> Tensor:
-    line = gray.new_tensor([1, 4, 6, 4, 1]) / 16
-    kernel = (line[:, None] * line)[None, None]
-    return F.conv2d(F.pad(gray, (2, 2, 2, 2), mode="reflect"), kernel)
-
-
-def _contrast(band: Tensor) -> Tensor:
-    return (F.avg_pool2d(band.square(), WINDOW, STRIDE) + TINY).sqrt()
+def _log_amplitude(gray: Tensor) -> Tensor:
+    """[n, 1, H, W] to [n, f, f'], every second frequency."""
+    line = torch.hann_window(WINDOW_PX, device=gray.device)
+    window = line[:, None] * line
+    windows = gray.unfold(2, WINDOW_PX, STRIDE_PX).unfold(3, WINDOW_PX, STRIDE_PX)
+    windows = (windows - windows.mean(dim=(-2, -1), keepdim=True)) * window
+    power = torch.fft.rfft2(windows).abs().square().mean(dim=(2, 3))  # [n, 1, 32, 17]
+    power = F.avg_pool2d(torch.fft.fftshift(power, dim=2), 3, stride=2, padding=1)
+    floor = QUIET**2 * window.square().sum()
+    return (power + floor).log()[:, 0] / 2

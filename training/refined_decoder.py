@@ -20,9 +20,9 @@ from training.crops import to_batch
 from training.decoder import decoder_training
 from training.detail import (
     balanced,
-    contrast_difference,
     gradient_difference,
     pattern_error,
+    spectrum_difference,
 )
 from training.device import multiplies_bfloat16
 from training.generated import Generated
@@ -35,11 +35,13 @@ WINDOW = 24
 """Side of the windows that batches have, in latent pixels."""
 PHOTO_SHARE = 0.375
 """Of a batch: latents of photos."""
-PHOTO_WEIGHT = 6.0
-"""Of their error: it is a tenth of that of what networks make, and matters as much."""
+PHOTO_WEIGHT = 1.75
+"""Of their error, by the weight of all that pulls at what networks make: theirs is a tenth of it, and
+matters as much."""
 DETAILED = tuple(NAMES.index(name) for name in ("natural", "sharp"))
 """Prompts that ask for all the detail there is."""
-DETAIL_WEIGHT = 2.5
+DETAIL_WEIGHT = 50.0
+"""Detail decides then; the other errors say where there is none."""
 PATTERN_WEIGHT = 100.0
 """Of the error that repeats with the patches: twenty times that of any other squared error."""
 
@@ -154,12 +156,13 @@ def refining_loss(
     total = _error(decoded[made], images[made]) * (1 - PHOTO_SHARE)
     if bool(detailed.any()) and weight:
         pair = decoded[detailed], images[detailed]
-        details = [gradient_difference(*pair), contrast_difference(*pair)]
+        details = [gradient_difference(*pair), spectrum_difference(*pair)]
         total = balanced(decoded, total, details, weight)
     if not photos:
         return total
     of_photos = slice(len(images) - photos, None)
-    return total + PHOTO_WEIGHT * PHOTO_SHARE * _error(decoded[of_photos], images[of_photos])
+    share = PHOTO_SHARE * PHOTO_WEIGHT * (1 + weight)
+    return total + share * _error(decoded[of_photos], images[of_photos])
 
 
 def _photos(count: int) -> int:

@@ -84,25 +84,27 @@ def pack_table(psnrs: Mapping[str, Sequence[float]]) -> str:
 
 
 def flaw_table(scores: Mapping[str, MethodScores], seams: Mapping[str, Sequence[float]]) -> str:
-    """Flat fields, lines at the patch's period, seams, drifting colours."""
+    """Flat fields, lines at the patch's period, images on the grid, seams, drifting colours."""
+    in_db = ["peak_8px_db", "peak_4px_db", "grid_images_db"]
     headings = (
         "deviation in flat fields, of 255",
         "of the truth's",
         "fields above 1.5 times",
         "line at 8 px, dB",
         "line at 4 px, dB",
+        "grid images, dB",
         "jump at tile borders",
         "colour drift",
     )
     lines = ["| | " + " | ".join(headings) + " |", "|" + "---|" * (len(headings) + 1)]
     for label, of in scores.items():
         flat = flat_fields(of)
-        found = means(of, ["peak_8px_db", "peak_4px_db", "colour_drift"])
+        found = means(of, [*in_db, "colour_drift"])
         cells = [
             f"{flat.deviation:.2f}",
             f"{flat.deviation / flat.truth_deviation:.2f}",
             f"{flat.rough:.0%}",
-            *(_with_interval(found[name], 1) for name in ("peak_8px_db", "peak_4px_db")),
+            *(_with_interval(found[name], 1) for name in in_db),
             _with_interval(mean_interval(seams[label]), 2, sign=False) if label in seams else "",
             f"{found['colour_drift'].mean:.2f}",
         ]

@@ -6,12 +6,12 @@ import torch.nn.functional as F
 
 from training.detail import (
     balanced,
-    contrast_difference,
     gradient_difference,
     pattern_error,
+    spectrum_difference,
 )
 
-BOTH = pytest.mark.parametrize("difference", [gradient_difference, contrast_difference])
+BOTH = pytest.mark.parametrize("difference", [gradient_difference, spectrum_difference])
 
 
 def picture(seed=0):
@@ -28,12 +28,34 @@ def test_equal_pictures_do_not_differ_and_blur_does(difference):
     assert float(difference(blurred(picture()), picture())) > 0.05
 
 
-def test_contrast_asks_how_much_and_not_where():
-    """Other noise of the same strength is as far away as can be, and has the right contrast."""
+def test_a_spectrum_says_how_much_and_not_where():
+    """Other noise of the same strength is as far away as can be, and has the right spectrum."""
     wanted, other, soft = picture(), picture(1), blurred(picture())
     assert float(F.l1_loss(other, wanted)) > float(F.l1_loss(soft, wanted))
-    found = [float(contrast_difference(p, wanted)) for p in (other, soft)]
+    found = [float(spectrum_difference(p, wanted)) for p in (other, soft)]
     assert found[0] < 0.3 * found[1]
+
+
+def test_a_spectrum_says_at_which_frequencies():
+    """Dots on the grid bring back the contrast that blur took away, and hardly any spectrum."""
+    wanted, soft = picture(), blurred(picture())
+    dots = torch.arange(64) % 2 * 2 - 1
+    missing = (wanted - soft).std()
+    dotted = soft + missing * dots * dots[:, None]
+    assert float(dotted.std()) == pytest.approx(float(wanted.std()), rel=0.1)
+    found = [float(spectrum_difference(p, wanted)) for p in (dotted, soft)]
+    assert found[0] > 0.95 * found[1]
+
+
+def test_a_spectrum_is_that_of_windows():
+    """A mean over windows, in logarithms; and what is quiet counts as equal."""
+    left = torch.cat([torch.ones(32), torch.zeros(32)])
+    wanted = picture()
+    one_sided = spectrum_difference(wanted * left, wanted)
+    assert 0.1 < float(one_sided) < 1
+    assert float(spectrum_difference(wanted * 0.5, wanted)) == pytest.approx(0.693, abs=0.01)
+    flat = torch.zeros(1, 3, 64, 64)
+    assert float(spectrum_difference(flat + 0.0002 * picture()[:1], flat)) < 0.01
 
 
 def test_gradients_turn_by_a_quarter_unseen():
@@ -67,7 +89,7 @@ def test_others_pull_as_hard_as_they_are_told_to():
     found = blurred(picture()).requires_grad_(True)
     middle = found * 1
     base = F.l1_loss(middle, picture())
-    other = 1000 * contrast_difference(middle, picture())
+    other = 1000 * spectrum_difference(middle, picture())
     own = torch.autograd.grad(base, middle, retain_graph=True)[0]
     total = balanced(middle, base, [other], 0.5)
     more = torch.autograd.grad(total, middle)[0] - own

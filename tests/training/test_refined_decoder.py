@@ -180,3 +180,23 @@ def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_pat
     found = load_file(shown / "vae/diffusion_pytorch_model.safetensors")["decoder.conv_out.weight"]
     assert torch.equal(found, wanted.bfloat16())
     assert str(tmp_path) not in (shown / "vae/config.json").read_text()
+
+
+def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
+    exported = tmp_path / "exported/dit4sr-mini"
+    vae.save_pretrained(tmp_path / "vae")
+    monkeypatch.setattr(main, "training_photos", lambda _cache: crops.photos)
+    monkeypatch.setattr(main, "generate_shards", partial(generate_shards, crop_px=32, size=4))
+    for stage in ("_autoencoder", "_decoder", "_network"):
+        monkeypatch.setattr(main, stage, lambda _arguments: True)
+    monkeypatch.setattr(main, "_export", lambda _arguments: shutil.copytree(folder, exported))
+    options = ["--out", str(tmp_path), "--shards", "1", "--steps", "2", "--decay", "1"]
+    monkeypatch.setattr("sys.argv", ["training", "all", *options])
+    main.main()
+    wanted = load_autoencoder(tmp_path, CPU).decoder.conv_out.weight
+    found, before = (
+        load_file(model / "vae/diffusion_pytorch_model.safetensors")["decoder.conv_out.weight"]
+        for model in (exported, folder)
+    )
+    assert torch.equal(found, wanted.bfloat16())
+    assert not torch.equal(found, before.bfloat16())

@@ -7,6 +7,7 @@ from benchmarks.demo_quality.flaws import (
     PATCH_PX,
     colour_drift,
     flat_fields,
+    grid_images_db,
     patch_peaks_db,
     seam_ratio,
 )
@@ -32,6 +33,29 @@ def test_noise_has_no_line_and_a_weave_has_one_at_its_own_period():
     assert woven["peak_8px_db"] > 15
     assert woven["peak_4px_db"] < 15
     assert patch_peaks_db(TRUTH + NOISE + 0.005 * weave(4), TRUTH)["peak_4px_db"] > 15
+
+
+def textured(seed, deviation=0.1):
+    planes = np.random.default_rng(seed).normal(0.5, deviation, (SIDE, SIDE))
+    return np.broadcast_to(planes, (3, SIDE, SIDE)).astype(np.float32)
+
+
+def test_coarse_structure_repeated_on_the_grid_is_seen_where_lines_are_not():
+    """Dots whose sign follows the picture have no place of their own in the crop's spectrum."""
+    truth = textured(0)
+    assert abs(grid_images_db(textured(1), truth)) < 0.5
+    assert grid_images_db(0.5 + 0.3 * (truth - 0.5), truth) == pytest.approx(0, abs=0.01)
+    coarse = np.kron(np.sign(textured(2)[0, ::16, ::16] - 0.5), np.ones((16, 16)))
+    dots = (np.arange(SIDE) % 2 * 2 - 1) * coarse
+    dotted = truth + 0.1 * dots.astype(np.float32)
+    assert grid_images_db(dotted, truth) > 3
+    assert grid_images_db(dotted.transpose(0, 2, 1), truth.transpose(0, 2, 1)) > 3
+    assert max(patch_peaks_db(dotted, truth).values()) < 15
+
+
+def test_crops_without_texture_have_no_images():
+    assert grid_images_db(TRUTH, TRUTH) == 0
+    assert grid_images_db(TRUTH + 0.1, TRUTH) == pytest.approx(0, abs=1e-6)
 
 
 def test_a_jump_at_a_border_is_told_from_jumps_between_patches():
