@@ -11,11 +11,12 @@
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
 outside the checkout. --minutes stops a run after a wall time, with its state saved; --within plans
-the whole run of the decoder or the network for a wall time, the decay of the rate included.
+the whole run of decoder, network or refine, each, for a wall time, the decay of the rate included.
 """
 
 import argparse
 import os
+import shutil
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -113,7 +114,9 @@ def parse_arguments() -> argparse.Namespace:
         "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
     )
     parser.add_argument(
-        "--folder", type=Path, help="of the exported model; refine replaces the autoencoder there"
+        "--folder",
+        type=Path,
+        help="of the exported model; refine replaces the autoencoder there, by default none",
     )
     return parser.parse_args()
 
@@ -189,13 +192,18 @@ def _decoder(arguments: argparse.Namespace) -> bool:
 
 
 def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> None:
-    """Train the decoder on for what ``networks`` make; ``folder`` is a model that gets it."""
+    """Train the decoder on for what ``networks`` make; ``folder`` is a model that gets it.
+
+    What is in ``--out`` stays as it is, for other networks have other such decoders.
+    """
+    own = _network_folder(arguments)
+    shutil.copytree(arguments.out / "vae", own / "vae", dirs_exist_ok=True)
     files = generate_shards(
         Crops(training_photos(arguments.photos), SEED),
-        load_autoencoder(arguments.out, arguments.device),
+        load_autoencoder(own, arguments.device),
         networks,
         arguments.shards,
-        arguments.out / "generated",
+        own / "generated",
     )
     run = RefineRun(
         _schedule(arguments, "refine"),
@@ -203,11 +211,9 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
         detail=arguments.detail,
     )
     samples = joined([load_shard(file) for file in files])
-    finished = refine_decoder(
-        samples, arguments.out, run, device=arguments.device, minutes=arguments.minutes
-    )
+    finished = refine_decoder(samples, own, run, device=arguments.device, minutes=arguments.minutes)
     if finished and folder:
-        vae = load_autoencoder(arguments.out, torch.device("cpu"))
+        vae = load_autoencoder(own, torch.device("cpu"))
         write_vae(vae.to(torch.bfloat16), folder / "vae")
 
 

@@ -5,7 +5,7 @@ blurred: detail in the wrong place costs twice. These two ask how much detail th
 
 - **Gradient similarity**, pixel by pixel, of the magnitudes (Xue et al. 2014, GMSD, whose map this
   is; Scharr's operator and constant as in FSIM).
-- **Spectrum**: power by frequency in windows of 32 px, on a logarithmic scale, mean over windows.
+- **Spectrum**: power by frequency in windows of 32 px, mean over windows, then the logarithm.
 
 Contrast without frequencies is not to be asked for: where a latent says nothing of what lies inside
 its pixels, a decoder that shall have contrast repeats coarse structure on the pixel grid, in
@@ -56,7 +56,7 @@ def spectrum_difference(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean difference of the logarithms of amplitude, frequency by frequency.
 
     Amplitude is the root of a window's power, mean over all windows of a picture and over 3 x 3
-    neighbouring frequencies.
+    neighbouring frequencies, of which those outside count as zero.
 
     Args:
         found: pictures [n, 3, H, W], -1 ... 1, of at least `WINDOW_PX`.

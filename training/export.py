@@ -80,7 +80,12 @@ def write_folder(
 
 
 def write_vae(vae: AutoencoderKL, folder: Path) -> None:
-    """Write an autoencoder without the path that it was read from, which diffusers keeps."""
+    """Write an autoencoder without the path that it was read from, which diffusers keeps.
+
+    Where ``folder`` is a link to another's, it is replaced, and the other stays.
+    """
+    if folder.is_symlink():
+        folder.unlink()
     vae.save_pretrained(folder)
     file = folder / "config.json"
     config = json.loads(file.read_text())

@@ -35,12 +35,11 @@ WINDOW = 24
 """Side of the windows that batches have, in latent pixels."""
 PHOTO_SHARE = 0.375
 """Of a batch: latents of photos."""
-PHOTO_WEIGHT = 1.75
-"""Of their error, by the weight of all that pulls at what networks make: theirs is a tenth of it, and
-matters as much."""
+PHOTO_WEIGHT = 0.4
+"""Of their error, by one plus the weight of an error of detail."""
 DETAILED = tuple(NAMES.index(name) for name in ("natural", "sharp"))
 """Prompts that ask for all the detail there is."""
-DETAIL_WEIGHT = 50.0
+DETAIL_WEIGHT = 15.0
 """Detail decides then; the other errors say where there is none."""
 PATTERN_WEIGHT = 100.0
 """Of the error that repeats with the patches: twenty times that of any other squared error."""

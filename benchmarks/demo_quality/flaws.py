@@ -57,17 +57,17 @@ def _peak_db(line: Plane, period: int) -> float:
 
 
 def grid_images_db(result: Picture, truth: Picture) -> float:
-    """How far images of coarse structure on the pixel grid stand out of the finest octave.
+    """How far images of coarse structure on the pixel grid stand out of the highest frequencies.
 
     A decoder that enlarges a latent without knowing what lies inside its pixels repeats coarse
-    structure at high frequencies: columns and rows of dots, wherever there is something to repeat
-    (Odena, Dumoulin and Olah 2016, "Deconvolution and checkerboard artifacts"). They change
-    sign with the picture, so `patch_peaks_db`, which looks at the crop as a whole, does not see
-    them; windows of 32 px do.
+    structure at high frequencies: columns or rows of dots, every second pixel, wherever there is
+    something to repeat (Odena, Dumoulin and Olah 2016, "Deconvolution and checkerboard artifacts").
+    They change sign with the picture, so `patch_peaks_db`, which looks at the crop as a whole,
+    does not see them; windows of 32 px do.
 
     Mean over frequencies near half the sampling rate along one axis and near zero along the other
-    of the result's power by the truth's, in dB, less that over other frequencies as high. Bicubic
-    interpolation has a little, of what JPEG's blocks leave.
+    of the result's power by the truth's, in dB, less that over other frequencies as high (bins 13
+    to 16 of 16 along either axis). Dots with another period, or along both axes, are not seen.
 
     Args:
         result: [3, H, W], of at least 32 px.

@@ -2,7 +2,9 @@
 
 from pathlib import Path
 
+import pytest
 import torch
+from safetensors.torch import load_file
 
 from benchmarks.quality import __main__ as command
 from benchmarks.quality.measure import Sampling
@@ -11,6 +13,7 @@ from runtime.load import load_full_precision
 from training.networks import NARROW
 
 FOLDER = Path("benchmarks/networks/dit4sr-narrow")
+ONE_STEP = Path("benchmarks/networks/dit4sr-mini-onestep")
 
 
 def test_the_second_network_is_as_described_and_small():
@@ -20,9 +23,16 @@ def test_the_second_network_is_as_described_and_small():
     assert sum(path.stat().st_size for path in own) <= 8e6
 
 
-def test_the_networks_share_one_autoencoder():
+@pytest.mark.parametrize("folder", [FOLDER, ONE_STEP])
+def test_networks_share_one_encoder(folder):
+    """So their latents can be compared; the bundled model's decoder is trained on for its own."""
+    assert (folder / "vae").resolve() == Path("training/autoencoder_weights").resolve()
     name = "vae/diffusion_pytorch_model.safetensors"
-    assert (FOLDER / name).resolve() == (command.MODEL / name).resolve()
+    shared, bundled = (load_file(model / name) for model in (folder, command.MODEL))
+    assert shared.keys() == bundled.keys()
+    encoder = [key for key in shared if key.startswith("encoder.")]
+    assert encoder
+    assert all(torch.equal(shared[key], bundled[key]) for key in encoder)
 
 
 def test_what_was_measured_on_one_network_is_not_taken_for_another(tmp_path):

@@ -140,6 +140,16 @@ def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae):
     assert detailed > plain
 
 
+def test_photos_count_more_the_harder_detail_pulls(samples, vae):
+    latents, images = samples.encoded[:4].float(), to_batch(list(samples.target[:4].numpy()))
+    nowhere = torch.zeros(4, dtype=torch.bool)
+    losses = [
+        float(refining_loss(vae, latents, images, nowhere, weight)) for weight in (0.0, 1.0, 3.0)
+    ]
+    assert losses[0] < losses[1]
+    assert losses[2] - losses[1] == pytest.approx(2 * (losses[1] - losses[0]), rel=1e-3)
+
+
 def test_it_learns_and_goes_on_where_it_stopped(samples, vae, tmp_path):
     def error(out):
         vae = load_autoencoder(out, CPU)
@@ -174,9 +184,11 @@ def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_pat
     monkeypatch.setattr("sys.argv", ["training", "refine", "--out", tmp_path, *options])
     monkeypatch.setattr("sys.argv", [str(argument) for argument in sys.argv])
     main.main()
-    assert len(list((tmp_path / "generated").iterdir())) == 2
-    assert (tmp_path / "vae/diffusion_pytorch_model.safetensors").read_bytes() != before
-    wanted = load_autoencoder(tmp_path, CPU).decoder.conv_out.weight
+    assert (tmp_path / "vae/diffusion_pytorch_model.safetensors").read_bytes() == before
+    own = tmp_path / "dit4sr-mini"
+    assert len(list((own / "generated").iterdir())) == 2
+    assert (own / "vae/diffusion_pytorch_model.safetensors").read_bytes() != before
+    wanted = load_autoencoder(own, CPU).decoder.conv_out.weight
     found = load_file(shown / "vae/diffusion_pytorch_model.safetensors")["decoder.conv_out.weight"]
     assert torch.equal(found, wanted.bfloat16())
     assert str(tmp_path) not in (shown / "vae/config.json").read_text()
@@ -193,7 +205,7 @@ def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
     options = ["--out", str(tmp_path), "--shards", "1", "--steps", "2", "--decay", "1"]
     monkeypatch.setattr("sys.argv", ["training", "all", *options])
     main.main()
-    wanted = load_autoencoder(tmp_path, CPU).decoder.conv_out.weight
+    wanted = load_autoencoder(tmp_path / "dit4sr-mini", CPU).decoder.conv_out.weight
     found, before = (
         load_file(model / "vae/diffusion_pytorch_model.safetensors")["decoder.conv_out.weight"]
         for model in (exported, folder)
