@@ -180,6 +180,8 @@ def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_pat
     small = partial(generate_shards, crop_px=32, size=4)
     monkeypatch.setattr(main, "generate_shards", small)
     shown = tmp_path / "shown"
+    shown.mkdir()
+    (shown / "vae").symlink_to(tmp_path / "vae")  # as the second network's; not written through
     options = ["--from", folder, "--shards", 2, "--steps", 3, "--decay", 1, "--folder", shown]
     monkeypatch.setattr("sys.argv", ["training", "refine", "--out", tmp_path, *options])
     monkeypatch.setattr("sys.argv", [str(argument) for argument in sys.argv])
