@@ -116,12 +116,13 @@ def test_upscale_makes_a_picture_near_the_unquantized_one(pack, photo, tmp_path)
     images = {"quantized": read(quantized), "full": read(full)}
     height, width = read(source).shape[:2]
     assert images["full"].shape == truth.shape == (SCALE * height, SCALE * width, 3)
-    # 25.4 and 25.2. A network that had learnt nothing, or a broken pack, ends near 10 dB.
+    # 25.4 and 24.9. A network that had learnt nothing, or a broken pack, ends near 10 dB.
     assert psnr_db(images["full"], truth) > 24
     assert psnr_db(images["quantized"], truth) > 24
-    # 38.4. The rows of one feed-forward weight shifted by one give 33.1, one modulation without its
-    # factors 29.0; a layer whose error shows less is the next test's.
-    assert psnr_db(images["quantized"], images["full"]) > 37
+    # 34.5; 38.4 with the decoder before, which drew less detail of the same latents. The rows of
+    # one feed-forward weight shifted by one give 19.6 to 29.4, one modulation without its factors
+    # 14.7 to 31.8, all tried; a layer whose error shows less is the next test's.
+    assert psnr_db(images["quantized"], images["full"]) > 33
 
 
 def test_every_layer_of_the_running_network_is_the_decoded_one(pack):
