@@ -17,6 +17,7 @@ the whole run of decoder, network or refine, each, for a wall time, the decay of
 import argparse
 import os
 import shutil
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
@@ -39,7 +40,7 @@ from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
 from training.pool import LatentPool
-from training.refined_decoder import RefineRun, refine_decoder
+from training.refined_decoder import Pulls, RefineRun, refine_decoder
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 
 SEED = 0
@@ -103,10 +104,13 @@ def parse_arguments() -> argparse.Namespace:
         "--shards", type=int, default=SHARDS, help=f"of {SHARD} such results; default: %(default)s"
     )
     parser.add_argument(
-        "--detail",
-        type=float,
-        default=RefineRun.detail,
-        help="how hard refine pulls at detail; default: %(default)s",
+        "--pull",
+        type=_pull,
+        action="extend",
+        nargs="+",
+        default=[],
+        metavar="NAME=FACTOR",
+        help=f"how hard an error of detail pulls at refine's pictures; default: {_pulls(Pulls())}",
     )
     parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
@@ -121,10 +125,29 @@ def parse_arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def _pull(text: str) -> tuple[str, float]:
+    """``NAME=FACTOR``, a name of `Pulls`."""
+    name, _, factor = text.partition("=")
+    try:
+        if name in vars(Pulls()) and 0 <= float(factor) < float("inf"):
+            return name, float(factor)
+    except ValueError:
+        pass
+    known = ", ".join(vars(Pulls()))
+    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FACTOR with a name of {known}")
+
+
+def _pulls(pulls: Pulls) -> str:
+    return " ".join(f"{name}={factor:g}" for name, factor in vars(pulls).items())
+
+
 def main() -> None:
     """Run the stages that were asked for."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    if arguments.stage not in ("autoencoder", "all") and not (arguments.out / "vae").is_dir():
+        vae = arguments.out / "vae"
+        sys.exit(f"no autoencoder in {vae}: train one, or copy training/autoencoder_weights there")
     if arguments.stage in ("autoencoder", "all") and not _autoencoder(arguments):
         return
     if arguments.stage in ("decoder", "all") and not _decoder(arguments):
@@ -204,11 +227,12 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
         networks,
         arguments.shards,
         own / "generated",
+        workers=_workers(arguments),
     )
     run = RefineRun(
         _schedule(arguments, "refine"),
         count=RefineRun.count * _batch_factor(arguments),
-        detail=arguments.detail,
+        pulls=Pulls(**dict(arguments.pull)),
     )
     samples = joined([load_shard(file) for file in files])
     finished = refine_decoder(samples, own, run, device=arguments.device, minutes=arguments.minutes)

@@ -1,6 +1,6 @@
 """Makes numbered batches in other processes, in order, while the device trains on earlier ones."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Generic, TypeVar
 
 import torch
@@ -15,7 +15,7 @@ AHEAD = 4
 class _Numbered(Dataset[T], Generic[T]):
     """``make`` of every number of ``numbers`` as a data set."""
 
-    def __init__(self, make: Callable[[int], T], numbers: range) -> None:
+    def __init__(self, make: Callable[[int], T], numbers: Sequence[int]) -> None:
         self.make, self.numbers = make, numbers
 
     def __getitem__(self, index: int) -> T:
@@ -25,7 +25,7 @@ class _Numbered(Dataset[T], Generic[T]):
         return len(self.numbers)
 
 
-def made_ahead(make: Callable[[int], T], numbers: range, workers: int) -> Iterator[T]:
+def made_ahead(make: Callable[[int], T], numbers: Sequence[int], workers: int) -> Iterator[T]:
     """``make(n)`` for every n of ``numbers``, in order.
 
     Args:

@@ -92,6 +92,8 @@ def decoder_training(
     learning_rate: float,
     decay: float,
     state: str,
+    *,
+    graphs: bool = False,
 ) -> tuple[AutoencoderKL, Training]:
     """The autoencoder in ``out``, of which the decoder alone learns, and its training.
 
@@ -102,6 +104,7 @@ def decoder_training(
         learning_rate: its peak.
         decay: of the average of the weights.
         state: name of the state's file in ``out``.
+        graphs: take steps as CUDA graphs.
     """
     vae = load_autoencoder(out, device)
     vae.decoder.requires_grad_(True)
@@ -112,6 +115,7 @@ def decoder_training(
         schedule,
         Averages(vae.decoder, [decay]),
         out / state,
+        graphs=graphs,
     )
     return vae, training
 

@@ -12,6 +12,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -26,6 +27,7 @@ from runtime.prompts.named import NAMED_PROMPTS
 from runtime.sampling.sampler import initial_latent
 from runtime.sampling.schedule import euler_schedule
 from runtime.sampling.settings import UpscaleSettings
+from training.ahead import made_ahead
 from training.crops import Crops, to_batch
 from training.device import multiplies_bfloat16
 from training.pairs import encode, make_pairs
@@ -39,8 +41,8 @@ AT_ONCE = 8
 AT_ONCE_ON_GPU = 64
 FIRST_CROPS = 500_000_000
 """Crops are numbered from here on: smaller numbers are those that networks are trained on."""
-MADE_OF = "made_of"
-"""Key of a shard's metadata."""
+ORIGIN = "made_of"
+"""Key of a shard's metadata: what it was made of."""
 
 
 @dataclass(frozen=True)
@@ -124,6 +126,7 @@ def generate_shards(
     *,
     crop_px: int = CROP_PX,
     size: int = SHARD,
+    workers: int = 0,
 ) -> list[Path]:
     """Make ``count`` shards, where they are not there yet; returns their files.
 
@@ -138,6 +141,7 @@ def generate_shards(
         out: folder for them.
         crop_px: side of a crop.
         size: crops of a shard.
+        workers: processes that degrade the crops; 0 to do it in this one.
 
     Raises:
         ValueError: a model is sampled with guidance.
@@ -147,22 +151,26 @@ def generate_shards(
     )
     weights = {folder: _digest(_transformer(folder)) for folder in folders}
     files = [out / f"generated-{index}.safetensors" for index in range(count)]
+    missing = {}
+    for index in range(count):
+        known = [weights[folders[index % len(folders)]], encoder, vae.device.type, crops.seed]
+        origin = json.dumps([*known, crop_px, size, len(crops.photos)])
+        if _origin(files[index]) != origin:
+            missing[index] = origin
     networks: dict[Path, TrainedNetwork] = {}
-    for index, file in enumerate(files):
+    make = partial(_pictures, crops, crop_px, size)
+    pictures = made_ahead(make, list(missing), min(workers, len(missing)))
+    for (index, origin), found in zip(missing.items(), pictures, strict=True):
         folder = folders[index % len(folders)]
-        known = [weights[folder], encoder, vae.device.type, crops.seed, crop_px, size]
-        made_of = json.dumps([*known, len(crops.photos)])
-        if _made_of(file) == made_of:
-            continue
         if folder not in networks:
             networks[folder] = TrainedNetwork.load(folder, vae.device)
-        found = _generate(crops, vae, networks[folder], index, size, crop_px)
+        generated = _generate(vae, networks[folder], index, *found)
         out.mkdir(parents=True, exist_ok=True)
-        partial = file.with_suffix(".partial")
-        tensors = {name: t.cpu().contiguous() for name, t in vars(found).items()}
-        save_file(tensors, partial, metadata={MADE_OF: made_of})
-        partial.replace(file)
-        print(f"{file.name}: {size} crops by {folder.name}", flush=True)
+        unfinished = files[index].with_suffix(".partial")
+        tensors = {name: t.cpu().contiguous() for name, t in vars(generated).items()}
+        save_file(tensors, unfinished, metadata={ORIGIN: origin})
+        unfinished.replace(files[index])
+        print(f"{files[index].name}: {size} crops by {folder.name}", flush=True)
     return files
 
 
@@ -178,30 +186,39 @@ def _digest(parts: Iterable[bytes]) -> str:
     return found.hexdigest()
 
 
-def _made_of(file: Path) -> str | None:
+def _origin(file: Path) -> str | None:
     """What a shard says of itself; None where there is none."""
     if not file.exists():
         return None
     with safe_open(file, "pt") as shard:
         metadata = shard.metadata() or {}
-    return metadata.get(MADE_OF)
+    return metadata.get(ORIGIN)
+
+
+def _pictures(crops: Crops, crop_px: int, size: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Targets, degraded crops and prompts of shard ``number``."""
+    targets, controls, prompts = make_pairs(crops, crop_px, FIRST_CROPS + number, size)
+    return torch.from_numpy(targets), torch.from_numpy(controls), torch.tensor(prompts)
 
 
 def _generate(
-    crops: Crops, vae: AutoencoderKL, network: TrainedNetwork, index: int, size: int, crop_px: int
+    vae: AutoencoderKL,
+    network: TrainedNetwork,
+    index: int,
+    targets: Tensor,
+    controls: Tensor,
+    prompt: Tensor,
 ) -> Generated:
-    """``size`` samples with the random numbers of shard ``index``."""
-    targets, controls, names = make_pairs(crops, crop_px, FIRST_CROPS + index, size)
-    prompt = torch.tensor(names)
+    """Samples with the random numbers of shard ``index``."""
     torch.manual_seed(index)
     at_once = AT_ONCE if vae.device.type == "cpu" else AT_ONCE_ON_GPU
     latents, encoded = [], []
-    for start in range(0, size, at_once):
+    for start in range(0, len(prompt), at_once):
         part = slice(start, start + at_once)
-        control = encode(vae, to_batch(list(controls[part])))
-        encoded.append(encode(vae, to_batch(list(targets[part]))).bfloat16())
+        control = encode(vae, to_batch(list(controls[part].numpy())))
+        encoded.append(encode(vae, to_batch(list(targets[part].numpy()))).bfloat16())
         latents.append(network.sample(control, prompt[part].to(control.device)).bfloat16())
-    return Generated(torch.cat(latents), torch.cat(encoded), torch.from_numpy(targets), prompt)
+    return Generated(torch.cat(latents), torch.cat(encoded), targets, prompt)
 
 
 def load_shard(file: Path) -> Generated:

@@ -4,11 +4,14 @@ The network works on patches of ``PATCH_PX`` pixels, and in tiles where the pict
 can be seen in the error, if they can be seen at all, as a line of its spectrum or as a jump.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 
+from training.detail import along_edges
 from training.fsim import Plane, luminance
 from training.metrics import Picture
 
@@ -80,6 +83,22 @@ def grid_images_db(result: Picture, truth: Picture) -> float:
     images = finest & (low <= IMAGE_BINS)
     found = [float(np.mean(10 * np.log10(ratio[of]))) for of in (images, finest & ~images)]
     return found[0] - found[1]
+
+
+def ragged_edges_db(result: Picture, truth: Picture) -> float:
+    """How much steeper the result is along the truth's edges than the truth: teeth, stair-steps.
+
+    Mean by the weights of `training.detail.along_edges`, whose positive part the bundled decoder is
+    trained on. Softer edges are less steep along themselves, too, so that a blurred picture's is
+    negative.
+
+    Args:
+        result: [3, H, W].
+        truth: likewise.
+    """
+    weight, quotient = along_edges(*(torch.from_numpy(p)[None] * 2 - 1 for p in (result, truth)))
+    total = float(weight.sum())
+    return 20 / math.log(10) * float((weight * quotient).sum()) / total if total else 0.0
 
 
 def _local_power(picture: Picture) -> Plane:

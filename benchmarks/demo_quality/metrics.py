@@ -9,12 +9,17 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from benchmarks.demo_quality.flaws import colour_drift, grid_images_db, patch_peaks_db
+from benchmarks.demo_quality.flaws import (
+    colour_drift,
+    grid_images_db,
+    patch_peaks_db,
+    ragged_edges_db,
+)
 from runtime.evaluation.metrics import check_names, open_metrics
 from schemas.errors import UsageError
 from training.metrics import measure, upper_octave_power
 
-FORMAT = 2
+FORMAT = 3
 """Raise when a value is computed otherwise: stored ones are then not read any more."""
 LIBRARY_METRICS = ("ssim", "gmsd", "vif", "nlpd", "piqe")
 """Of ``qrun eval``: they need no weights. NIQE is left out: it fits a Gaussian of 36 features to
@@ -79,6 +84,7 @@ class Judge:
         found["brisque"] = self._brisque(picture)
         found |= patch_peaks_db(result, wanted)
         found["grid_images_db"] = grid_images_db(result, wanted)
+        found["ragged_edges_db"] = ragged_edges_db(result, wanted)
         found["colour_drift"] = colour_drift(result, wanted)
         return {name: round(value, 8) for name, value in found.items() if math.isfinite(value)}
 

@@ -84,8 +84,8 @@ def pack_table(psnrs: Mapping[str, Sequence[float]]) -> str:
 
 
 def flaw_table(scores: Mapping[str, MethodScores], seams: Mapping[str, Sequence[float]]) -> str:
-    """Flat fields, lines at the patch's period, images on the grid, seams, drifting colours."""
-    in_db = ["peak_8px_db", "peak_4px_db", "grid_images_db"]
+    """Flat fields, lines at the patch's period, images on the grid, edges, seams, colours."""
+    in_db = ["peak_8px_db", "peak_4px_db", "grid_images_db", "ragged_edges_db"]
     headings = (
         "deviation in flat fields, of 255",
         "of the truth's",
@@ -93,6 +93,7 @@ def flaw_table(scores: Mapping[str, MethodScores], seams: Mapping[str, Sequence[
         "line at 8 px, dB",
         "line at 4 px, dB",
         "grid images, dB",
+        "ragged edges, dB",
         "jump at tile borders",
         "colour drift",
     )

@@ -2,17 +2,19 @@
 
 import shutil
 import sys
+from dataclasses import replace
 from functools import partial
 
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTensorMode
 
 from runtime.load import load_full_precision
 from runtime.sampling.sampler import sample
 from tests.training.test_network import CONFIG
 from training import __main__ as main
-from training import refined_decoder
+from training import detail, refined_decoder, windows
 from training.autoencoder import load_autoencoder
 from training.crops import to_batch
 from training.export import write_folder
@@ -20,8 +22,9 @@ from training.generated import Generated, TrainedNetwork, generate_shards, joine
 from training.network import new_network
 from training.networks import NamedNetwork
 from training.prompts import NAMES
-from training.refined_decoder import RefineRun, draw, refine_decoder, refining_loss
+from training.refined_decoder import Pulls, RefineRun, refine_decoder, refining_loss
 from training.schedule import WarmupStableDecay
+from training.windows import Windows
 
 CPU = torch.device("cpu")
 
@@ -96,6 +99,16 @@ def test_shards_are_made_once_and_each_by_its_own_network(
     assert loaded == [other]
 
 
+def test_other_processes_make_the_same_shards(folder, crops, vae, tmp_path):
+    alone, helped = (
+        generate_shards(
+            crops, vae, [folder], 3, tmp_path / str(workers), crop_px=32, size=2, workers=workers
+        )
+        for workers in (0, 2)
+    )
+    assert [file.read_bytes() for file in alone] == [file.read_bytes() for file in helped]
+
+
 def test_a_network_with_guidance_is_refused(folder, tmp_path):
     guided = tmp_path / "guided"
     shutil.copytree(folder, guided)
@@ -107,7 +120,7 @@ def test_a_network_with_guidance_is_refused(folder, tmp_path):
 
 def test_windows_of_latents_and_pictures_belong_together(monkeypatch):
     """Every latent pixel of a photo has its own number, and so has the picture below it."""
-    monkeypatch.setattr(refined_decoder, "LATENT_NOISE", 0.0)
+    monkeypatch.setattr(windows, "LATENT_NOISE", 0.0)
     numbers = torch.arange(64.0).view(1, 1, 8, 8)
     target = numbers.repeat_interleave(4, 2).repeat_interleave(4, 3)[0, 0]
     made = Generated(
@@ -116,9 +129,9 @@ def test_windows_of_latents_and_pictures_belong_together(monkeypatch):
         target=target.to(torch.uint8)[None, :, :, None].expand(1, 32, 32, 3),
         prompt=torch.tensor([0]),
     )
-    monkeypatch.setattr(refined_decoder, "WINDOW", 5)
+    monkeypatch.setattr(windows, "WINDOW", 5)
     torch.manual_seed(0)
-    latents, pictures, detailed = draw(made, 8)
+    latents, pictures, detailed = Windows(made, CPU).draw(8)
     assert detailed.tolist() == [True] * 5 + [False] * 3
     latents[:5] *= -1
     shrunk = (pictures[:, :1, ::4, ::4] + 1) * 127.5
@@ -126,28 +139,118 @@ def test_windows_of_latents_and_pictures_belong_together(monkeypatch):
     assert len({float(corner) for corner in latents[:, 0, 0, 0]}) > 1
 
 
-def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae):
-    latents = samples.latent[:4].float()
-    images = to_batch(list(samples.target[:4].numpy()))
-    without = torch.zeros(4, dtype=torch.bool)
-    some = torch.tensor([True, False, False, False])
-    found = vae.requires_grad_(True)
-    plain, detailed = (
-        float(refining_loss(found, latents, images, chosen, 1.0).detach())
-        for chosen in (without, some)
+def test_windows_of_the_default_prompt_are_more_frequent():
+    """One sample in four is natural: 0.4, and a quarter of the other 0.6."""
+    prompt = torch.arange(4).repeat(8)
+    made = Generated(
+        latent=prompt.view(-1, 1, 1, 1).expand(-1, 1, 4, 4).bfloat16(),
+        encoded=torch.zeros(32, 1, 4, 4, dtype=torch.bfloat16),
+        target=torch.zeros(32, 16, 16, 3, dtype=torch.uint8),
+        prompt=prompt,
     )
+    torch.manual_seed(0)
+    latents, _, detailed = Windows(made, CPU).draw(3200)
+    drawn = latents[:2000, 0, 0, 0]
+    assert float((drawn == NAMES.index("natural")).float().mean()) == pytest.approx(0.55, abs=0.04)
+    wanting = torch.tensor([NAMES.index(name) for name in ("natural", "sharp")])
+    assert torch.equal(detailed[:2000], torch.isin(drawn.long(), wanting))
+    assert not detailed[2000:].any()
+
+
+@pytest.fixture
+def loss_of(samples, vae):
+    """Loss of four samples by which of them ask for detail, and how hard errors of it pull."""
+
+    def loss(latents, detailed, pulls):
+        images = to_batch(list(samples.target[:4].numpy()))
+        return float(refining_loss(vae, latents[:4].float(), images, detailed, pulls).detach())
+
+    yield loss
     vae.requires_grad_(False)
-    assert detailed > plain
 
 
-def test_photos_count_more_the_harder_detail_pulls(samples, vae):
-    latents, images = samples.encoded[:4].float(), to_batch(list(samples.target[:4].numpy()))
+def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae, loss_of):
+    vae.requires_grad_(True)
+    some = torch.tensor([True, False, False, False])
+    for pulls in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls()):
+        plain, detailed = (loss_of(samples.latent, d, pulls) for d in (some & False, some))
+        assert detailed > plain
+
+
+NAMED = {
+    "detail": ("gradient_difference", "spectrum_difference"),
+    "quiet": ("quiet_error",),
+    "overshoot": ("overshoot_error",),
+    "ragged": ("ragged_error",),
+    "weave": ("weave_error",),
+}
+
+
+@pytest.mark.parametrize("name", NAMED)
+def test_a_pull_is_of_the_error_of_its_name(name, samples, vae, loss_of, monkeypatch):
+    """It is asked of the pictures that networks made, and counts for those with detail alone."""
+    called = []
+
+    def stand_in(own, found, _wanted):
+        called.append((own, len(found)))
+        return found.mean(dim=(1, 2, 3)) * 0 + torch.tensor([7.0, 0.0])[: len(found)]
+
+    for error in sum(NAMED.values(), ()):
+        monkeypatch.setattr(refined_decoder, error, partial(stand_in, error))
+    monkeypatch.setattr(refined_decoder, "balanced", lambda _p, base, errors: base + errors[0][1])
+    vae.requires_grad_(True)
+    nothing = Pulls(0, 0, 0, 0, 0)
+    first, second = torch.eye(4, dtype=torch.bool)[:2]
+    plain = loss_of(samples.latent, first, nothing)
+    for detailed, more in ((first, 7.0), (second, 0.0)):
+        called.clear()
+        pulls = replace(nothing, **{name: 1e-9})  # which leaves the weight of photos as it is
+        assert loss_of(samples.latent, detailed, pulls) - plain == pytest.approx(more, abs=1e-4)
+        assert called == [(error, 2) for error in NAMED[name]]
+
+
+def test_a_step_waits_for_no_device(vae):
+    """Tensors without contents refuse to be read; nor may which samples ask for detail matter."""
+    vae.requires_grad_(True)
+    detail._scharr(CPU, torch.float32)  # made while a step warms up
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        batch = torch.empty(8, 16, 24, 24), torch.empty(8, 3, 96, 96), torch.empty(8) > 0
+        loss = refining_loss(vae, *batch, Pulls())
+        loss.backward()
+        with pytest.raises(DataDependentOutputException):
+            bool(loss > 0)
+    vae.requires_grad_(False)
+    for parameter in vae.parameters():
+        parameter.grad = None
+
+
+def test_photos_count_more_the_harder_detail_pulls(samples, vae, loss_of):
+    vae.requires_grad_(True)
     nowhere = torch.zeros(4, dtype=torch.bool)
-    losses = [
-        float(refining_loss(vae, latents, images, nowhere, weight)) for weight in (0.0, 1.0, 3.0)
-    ]
+    losses = [loss_of(samples.encoded, nowhere, Pulls(weight, 0, 0, 0, 0)) for weight in (0, 1, 3)]
     assert losses[0] < losses[1]
     assert losses[2] - losses[1] == pytest.approx(2 * (losses[1] - losses[0]), rel=1e-3)
+
+
+@pytest.mark.parametrize("stage", ["decoder", "network", "one-step", "refine", "export"])
+def test_a_missing_autoencoder_is_named(stage, tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["training", stage, "--out", str(tmp_path)])
+    with pytest.raises(SystemExit, match=f"no autoencoder in {tmp_path}/vae: train one"):
+        main.main()
+
+
+def test_pulls_are_named(monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["training", "refine", "--pull", "detail=20", "weave=7.5"])
+    assert main.parse_arguments().pull == [("detail", 20.0), ("weave", 7.5)]
+    monkeypatch.setattr(
+        "sys.argv", ["training", "refine", "--pull", "detail=2", "--pull", "quiet=0"]
+    )
+    assert main.parse_arguments().pull == [("detail", 2.0), ("quiet", 0.0)]
+    for wrong in ("contrast=1", "detail", "detail=much", "detail=-1", "detail=nan", "detail=inf"):
+        monkeypatch.setattr("sys.argv", ["training", "refine", "--pull", wrong])
+        with pytest.raises(SystemExit):
+            main.parse_arguments()
+        assert f"'{wrong}' is not NAME=FACTOR with a name of detail," in capsys.readouterr().err
 
 
 def test_it_learns_and_goes_on_where_it_stopped(samples, vae, tmp_path):
@@ -155,14 +258,15 @@ def test_it_learns_and_goes_on_where_it_stopped(samples, vae, tmp_path):
         vae = load_autoencoder(out, CPU)
         torch.manual_seed(3)
         with torch.no_grad():
-            latents, images, _ = draw(samples, 12)
-            return float(refining_loss(vae, latents, images, torch.zeros(12).bool(), 0.0))
+            latents, images, _ = Windows(samples, CPU).draw(12)
+            nothing = torch.zeros(12, dtype=torch.bool)
+            return float(refining_loss(vae, latents, images, nothing, Pulls(0, 0, 0, 0, 0)))
 
-    def train(name, *stops):
+    def train(name, *steps):
         out = tmp_path / name
         vae.save_pretrained(out / "vae")
-        for steps in stops:
-            run = RefineRun(WarmupStableDecay(steps, warmup=2), count=4, learning_rate=1e-3)
+        for count in steps:
+            run = RefineRun(WarmupStableDecay(count, warmup=2), count=4, learning_rate=1e-3)
             assert refine_decoder(samples, out, run, device=CPU)
         return out
 
@@ -171,6 +275,8 @@ def test_it_learns_and_goes_on_where_it_stopped(samples, vae, tmp_path):
     encoders = [load_autoencoder(out, CPU).encoder for out in (whole, tmp_path / "untrained")]
     for a, b in zip(*(encoder.parameters() for encoder in encoders), strict=True):
         assert torch.equal(a, b)
+    name = "vae/diffusion_pytorch_model.safetensors"
+    assert (train("prolonged", 11, 30) / name).read_bytes() == (whole / name).read_bytes()
 
 
 def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_path, monkeypatch):
@@ -183,6 +289,7 @@ def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_pat
     shown.mkdir()
     (shown / "vae").symlink_to(tmp_path / "vae")  # as the second network's; not written through
     options = ["--from", folder, "--shards", 2, "--steps", 3, "--decay", 1, "--folder", shown]
+    options += ["--pull", "detail=20", "weave=7.5"]
     monkeypatch.setattr("sys.argv", ["training", "refine", "--out", tmp_path, *options])
     monkeypatch.setattr("sys.argv", [str(argument) for argument in sys.argv])
     main.main()

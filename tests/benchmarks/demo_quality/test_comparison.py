@@ -115,7 +115,7 @@ def test_bicubic_and_the_network_enlarge_four_times():
 def scores_of(psnr, power):
     names = ("ssim", "fsim", "gmsd", "vif", "nlpd", "ciede2000", "piqe", "brisque", "colour_drift")
     values = dict.fromkeys(names, 0.5) | {"peak_8px_db": 1.0, "peak_4px_db": -1.0}
-    values["grid_images_db"] = 2.0
+    values |= {"grid_images_db": 2.0, "ragged_edges_db": 0.5}
     values |= {"upper_octave": power, "truth_upper_octave": 2.0}
     values |= {"flat_deviation": 1.5, "truth_flat_deviation": 1.0}
     return {f"crop-{i}": {**values, "psnr_db": psnr + i} for i in range(3)}
@@ -130,7 +130,7 @@ def test_tables_show_means_differences_and_flaws():
     assert "**+2.00 [+2.00, +2.00]**" in report.difference_table(scores, "bicubic")
     flaws = report.flaw_table(scores, {"ours": [1.0, 1.0]})
     assert "| ours | 1.50 | 1.50 | 0% | +1.0 [+1.0, +1.0] |" in flaws
-    assert "| +2.0 [+2.0, +2.0] | 1.00 [1.00, 1.00] |" in flaws
+    assert "| +2.0 [+2.0, +2.0] | +0.5 [+0.5, +0.5] | 1.00 [1.00, 1.00] |" in flaws
     assert "| pack | 31.00 [30.00, 32.00] |" in report.pack_table({"pack": [30.0, 32.0]})
     content = report.to_json(scores, {}, {"kind": "blind"})
     assert json.loads(json.dumps(content, allow_nan=False)) == content

@@ -9,6 +9,7 @@ from benchmarks.demo_quality.flaws import (
     flat_fields,
     grid_images_db,
     patch_peaks_db,
+    ragged_edges_db,
     seam_ratio,
 )
 
@@ -56,6 +57,20 @@ def test_coarse_structure_repeated_on_the_grid_is_seen_where_lines_are_not():
 def test_crops_without_texture_have_no_images():
     assert grid_images_db(TRUTH, TRUTH) == 0
     assert grid_images_db(TRUTH + 0.1, TRUTH) == pytest.approx(0, abs=1e-6)
+
+
+def test_teeth_along_an_edge_are_seen():
+    rows, columns = np.arange(SIDE)[:, None], np.arange(SIDE)
+
+    def edge(teeth=0.0, width=1.0):
+        place = (columns - SIDE / 2 - 0.4 * (rows - SIDE / 2) - teeth) / width
+        return np.broadcast_to(1 / (1 + np.exp(-place)), TRUTH.shape).astype(np.float32)
+
+    assert ragged_edges_db(edge(), edge()) == pytest.approx(0, abs=1e-5)
+    assert ragged_edges_db(edge(2 * (rows // 4 % 2)), edge()) > 3
+    assert abs(ragged_edges_db(edge(1.0), edge())) < 0.5
+    assert ragged_edges_db(edge(width=2), edge()) < 0
+    assert ragged_edges_db(TRUTH + NOISE, TRUTH) == 0
 
 
 def test_a_jump_at_a_border_is_told_from_jumps_between_patches():
