@@ -11,9 +11,11 @@ Contrast without frequencies is not to be asked for: where a latent says nothing
 its pixels, a decoder that shall have contrast repeats coarse structure on the pixel grid, in
 columns and rows of dots. Power by frequency sees them, as they lie at a few frequencies.
 
-Whoever asks for power gets it where there shall be none, too, as speckle in flat fields and as
-single bright dots. Two look at these alone: **quiet error** at the deviation where the truth hardly
-has any, and **overshoot error** at what is brighter or darker than anything that is wanted nearby.
+Whoever asks for power gets it where there shall be none, too, as speckle in flat fields, as single
+bright dots, in ragged edges and as a weave of dots. One error looks at each: **quiet error** at the
+deviation where the truth hardly has any, **overshoot error** at what is brighter or darker than
+anything that is wanted nearby, **ragged error** at steepness along the truth's edges, and **weave
+error** at what of the error repeats with the latent's pixels.
 
 Then **pattern error**, what of the error repeats with the network's patches: an eye sees a weave
 where a mean over all pixels sees next to nothing.
