@@ -7,11 +7,13 @@
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
     python -m training refine --from MODEL --folder MODEL     # the decoder, for what it makes
+    python -m training closing --from MODEL --folder MODEL    # its closing step, for the picture
     python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
 outside the checkout. --minutes stops a run after a wall time, with its state saved; --within plans
-the whole run of decoder, network or refine, each, for a wall time, the decay of the rate included.
+the whole run of decoder, network, refine or closing, each, for a wall time, the decay of the rate
+included.
 """
 
 import argparse
@@ -28,10 +30,12 @@ import torch
 
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
+from training.closing import CROPS_PX, ClosingRun, train_closing
+from training.closing_states import ClosingStates
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
-from training.export import write_folder, write_vae
-from training.generated import SHARD, generate_shards, joined, load_shard
+from training.export import write_folder, write_vae, write_weights
+from training.generated import Generated
 from training.network import AVERAGE_DECAYS, Loss, NetworkRun, Sizes, new_network, train_network
 from training.networks import MINI, NETWORKS, NamedNetwork
 from training.one_step import one_step_loss
@@ -40,8 +44,10 @@ from training.pairs import Samples, SizedShards
 from training.photos.gather import default_cache
 from training.photos.library import training_photos
 from training.pool import LatentPool
-from training.refined_decoder import Pulls, RefineRun, refine_decoder
+from training.pulls import Pulls
+from training.refined_decoder import RefineRun, refine_decoder
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
+from training.shards import SHARD, make_shards
 
 SEED = 0
 CPU_STEPS = {
@@ -50,6 +56,7 @@ CPU_STEPS = {
     "network": (60_000, 10_000),
     "one-step": (8000, 3000),
     "refine": (6000, 2400),
+    "closing": (1500, 500),
 }
 """Steps in all and of the decay."""
 GPU_STEPS = {
@@ -58,7 +65,9 @@ GPU_STEPS = {
     "network": (60_000, 10_000),
     "one-step": (8000, 3000),
     "refine": (6000, 2400),
+    "closing": (4000, 1500),
 }
+STAGES = ("autoencoder", "decoder", "network", "one-step", "refine", "closing", "export", "all")
 GPU_BATCH = 8
 """How many times larger batches of the autoencoder are on a GPU."""
 GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
@@ -76,7 +85,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "stage",
         nargs="?",
-        choices=("autoencoder", "decoder", "network", "one-step", "refine", "export", "all"),
+        choices=STAGES,
         default="all",
     )
     parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
@@ -98,7 +107,7 @@ def parse_arguments() -> argparse.Namespace:
         dest="networks",
         type=Path,
         nargs="+",
-        help="exported models whose results refine trains on; default: that of --out",
+        help="exported models whose results refine and closing train on; default: that of --out",
     )
     parser.add_argument(
         "--shards", type=int, default=SHARDS, help=f"of {SHARD} such results; default: %(default)s"
@@ -110,7 +119,7 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME=FACTOR",
-        help=f"how hard an error of detail pulls at refine's pictures; default: {_pulls(Pulls())}",
+        help=f"how hard an error of detail pulls at the pictures; default: {_pulls(Pulls())}",
     )
     parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
@@ -120,7 +129,7 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--folder",
         type=Path,
-        help="of the exported model; refine replaces the autoencoder there, by default none",
+        help="of the exported model; refine and closing replace its part, by default none",
     )
     return parser.parse_args()
 
@@ -145,7 +154,8 @@ def main() -> None:
     """Run the stages that were asked for."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    if arguments.stage not in ("autoencoder", "all") and not (arguments.out / "vae").is_dir():
+    without = ("autoencoder", "closing", "all")
+    if arguments.stage not in without and not (arguments.out / "vae").is_dir():
         vae = arguments.out / "vae"
         sys.exit(f"no autoencoder in {vae}: train one, or copy training/autoencoder_weights there")
     if arguments.stage in ("autoencoder", "all") and not _autoencoder(arguments):
@@ -160,9 +170,12 @@ def main() -> None:
         _export(arguments)
     if arguments.stage == "refine":
         _refine(arguments, arguments.networks or [_exported(arguments)], arguments.folder)
+    if arguments.stage == "closing":
+        _closing(arguments, arguments.networks or [_exported(arguments)], arguments.folder)
     if arguments.stage == "all":
         exported = arguments.folder or _exported(arguments)
         _refine(arguments, arguments.networks or [exported], exported)
+        _closing(arguments, [exported], exported)
 
 
 def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
@@ -221,7 +234,8 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     """
     own = _network_folder(arguments)
     shutil.copytree(arguments.out / "vae", own / "vae", dirs_exist_ok=True)
-    files = generate_shards(
+    samples = make_shards(
+        Generated,
         Crops(training_photos(arguments.photos), SEED),
         load_autoencoder(own, arguments.device),
         networks,
@@ -234,11 +248,47 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
         count=RefineRun.count * _batch_factor(arguments),
         pulls=Pulls(**dict(arguments.pull)),
     )
-    samples = joined([load_shard(file) for file in files])
     finished = refine_decoder(samples, own, run, device=arguments.device, minutes=arguments.minutes)
     if finished and folder:
         vae = load_autoencoder(own, torch.device("cpu"))
         write_vae(vae.to(torch.bfloat16), folder / "vae")
+
+
+def _closing(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> None:
+    """Train the closing step of a model's network on; ``folder`` is a model that gets it."""
+    if len(networks) > 1:
+        sys.exit(f"closing trains one model, and --from names {len(networks)}")
+    (model,) = networks
+    if not (model / "vae").is_dir():
+        sys.exit(f"no exported model in {model}: name one with --from")
+    own = _network_folder(arguments)
+    vae = load_autoencoder(model, arguments.device)
+    crops = Crops(training_photos(arguments.photos), SEED)
+    samples = [
+        make_shards(
+            ClosingStates,
+            crops,
+            vae,
+            networks,
+            arguments.shards,
+            own / f"closing{crop_px}",
+            crop_px=crop_px,
+            size=SHARD * CROPS_PX[0] ** 2 // crop_px**2,
+            workers=_workers(arguments),
+        )
+        for crop_px in CROPS_PX
+    ]
+    run = ClosingRun(
+        NETWORKS[arguments.network],
+        _schedule(arguments, "closing"),
+        count=ClosingRun.count * _batch_factor(arguments),
+        pulls=Pulls(**dict(arguments.pull)),
+    )
+    network = train_closing(
+        samples, model, vae, own, run, device=arguments.device, minutes=arguments.minutes
+    )
+    if network and folder:
+        write_weights(network, folder / "transformer")
 
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:

@@ -21,7 +21,7 @@ from torch import Tensor
 from training.autoencoder_start import block_transform, keep_anchors, start_as_transform_code
 from training.averages import Averages
 from training.crops import Crops
-from training.device import autocast
+from training.device import autocast, multiplies_bfloat16
 from training.loop import Training
 from training.optimizers import adamw
 from training.schedule import WarmupStableDecay
@@ -136,6 +136,16 @@ def loss(vae: AutoencoderKL, images: Tensor) -> Tensor:
     return reconstruction_loss(decoded, images) + HALVED_WEIGHT * F.l1_loss(
         halved, F.avg_pool2d(images, 2)
     )
+
+
+def decode(vae: AutoencoderKL, latents: Tensor) -> Tensor:
+    """Pictures [n, 3, H, W], about -1 ... 1, of scaled latents; gradients pass."""
+    unscaled = latents / vae.config.scaling_factor + vae.config.shift_factor
+    device = latents.device
+    with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
+        decoded = vae.decode(unscaled.contiguous(memory_format=torch.channels_last)).sample
+    pictures: Tensor = decoded.float()
+    return pictures
 
 
 def reconstruction_loss(decoded: Tensor, images: Tensor) -> Tensor:

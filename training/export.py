@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
 from safetensors.torch import save_file
+from torch import nn
 
 from artifacts.dit4sr.layout import POSITION_TABLE
 from runtime.dit4sr.network import DiT4SR
@@ -63,12 +64,7 @@ def write_folder(
     shutil.rmtree(folder, ignore_errors=True)
     transformer = folder / "transformer"
     transformer.mkdir(parents=True)
-    weights = {
-        name: tensor.to(dtype).contiguous()
-        for name, tensor in network.state_dict().items()
-        if name != POSITION_TABLE  # rebuilt at load
-    }
-    save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
+    write_weights(network, transformer, dtype=dtype)
     config = {"_class_name": "DiT4SR", **named.config.model_dump(mode="json")}
     (transformer / "config.json").write_text(json.dumps(config, indent=2) + "\n")
     write_vae(vae.to(dtype), folder / "vae")
@@ -77,6 +73,18 @@ def write_folder(
     sampling = SAMPLING if named.start_sigma == 1 else one_step_sampling(named.start_sigma)
     (folder / "sampling.json").write_bytes(dump_json(sampling))
     (folder / "README.md").write_text(MODEL_CARD.format(name=named.name, note=named.note))
+
+
+def write_weights(
+    network: nn.Module, transformer: Path, *, dtype: torch.dtype = torch.bfloat16
+) -> None:
+    """Write a network's weights as those of the folder ``transformer``."""
+    weights = {
+        name: tensor.to(dtype).contiguous()
+        for name, tensor in network.state_dict().items()
+        if name != POSITION_TABLE  # rebuilt at load
+    }
+    save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
 
 
 def write_vae(vae: AutoencoderKL, folder: Path) -> None:

@@ -8,61 +8,24 @@ and, where the prompt wants detail, as much of it as the truth has and none wher
 The encoder stays as it is, and so do all networks.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training.autoencoder import reconstruction_loss
+from training.autoencoder import decode
 from training.decoder import decoder_training
-from training.detail import (
-    balanced,
-    gradient_difference,
-    overshoot_error,
-    pattern_error,
-    quiet_error,
-    ragged_error,
-    spectrum_difference,
-    weave_error,
-)
-from training.device import multiplies_bfloat16
 from training.generated import Generated
 from training.loop import Batch
+from training.pulls import Pulls, picture_error, pulled_error
 from training.schedule import Schedule
 from training.windows import PHOTO_SHARE, Windows, photos_of
 
 AVERAGE_DECAY = 0.998
 PHOTO_WEIGHT = 1.2
-"""Of their error, by one plus the weight of an error of detail."""
-PATTERN_WEIGHT = 100.0
-"""Of the error that repeats with the patches: twenty times that of any other squared error."""
-
-
-@dataclass(frozen=True)
-class Pulls:
-    """How hard errors of detail pull at the picture, by what the other errors pull.
-
-    Attributes:
-        detail: each of the two that ask for detail, which decides then; the other errors say where
-            there is none.
-        quiet: that of speckle in flat fields.
-        overshoot: that of single dots.
-        ragged: that of teeth along edges.
-        weave: that of dots on the grid of the latent.
-    """
-
-    detail: float = 90.0
-    quiet: float = 20.0
-    overshoot: float = 3.0
-    ragged: float = 12.0
-    weave: float = 15.0
-
-    @property
-    def photo_weight(self) -> float:
-        """Of the error of photos, which counts more the harder ``detail`` pulls."""
-        return PHOTO_WEIGHT * (1 + self.detail)
+"""Of their error, by one plus the weight of an error of detail, which they have to stand."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +42,7 @@ class RefineRun:
     schedule: Schedule
     count: int = 8
     learning_rate: float = 2e-4
-    pulls: Pulls = Pulls()
+    pulls: Pulls = field(default_factory=Pulls)
 
 
 def refine_decoder(
@@ -142,36 +105,13 @@ def refining_loss(
     Returns:
         The loss, a scalar.
     """
-    unscaled = latents / vae.config.scaling_factor + vae.config.shift_factor
-    device = latents.device
-    with torch.autocast(device.type, torch.bfloat16, enabled=multiplies_bfloat16(device)):
-        decoded = vae.decode(unscaled.contiguous(memory_format=torch.channels_last)).sample
-    decoded = decoded.float()
+    decoded = decode(vae, latents)
     photos = photos_of(len(images))
     made = slice(0, len(images) - photos)
-    total = _error(decoded[made], images[made]) * (1 - PHOTO_SHARE)
-    pair = decoded[made], images[made]
-    share = detailed[made] / detailed[made].sum().clamp_min(1)
-    errors = [
-        (factor, (error(*pair) * share).sum())
-        for factor, error in (
-            (pulls.detail, gradient_difference),
-            (pulls.detail, spectrum_difference),
-            (pulls.quiet, quiet_error),
-            (pulls.overshoot, overshoot_error),
-            (pulls.ragged, ragged_error),
-            (pulls.weave, weave_error),
-        )
-        if factor
-    ]
-    if errors:
-        total = balanced(decoded, total, errors)
+    share = 1 - PHOTO_SHARE
+    total = share * pulled_error(decoded[made], images[made], detailed[made], pulls)
     if not photos:
         return total
     of_photos = slice(len(images) - photos, None)
-    weight = PHOTO_SHARE * pulls.photo_weight
-    return total + weight * _error(decoded[of_photos], images[of_photos])
-
-
-def _error(decoded: Tensor, images: Tensor) -> Tensor:
-    return reconstruction_loss(decoded, images) + PATTERN_WEIGHT * pattern_error(decoded, images)
+    weight = PHOTO_SHARE * PHOTO_WEIGHT * (1 + pulls.detail)
+    return total + weight * picture_error(decoded[of_photos], images[of_photos])

@@ -37,7 +37,7 @@ class Windows:
             for tensor in (samples.latent, samples.encoded, samples.target, samples.prompt)
         )
         self._natural = torch.nonzero(self._prompt == NATURAL)[:, 0]
-        self._detailed = torch.isin(self._prompt, torch.tensor(DETAILED, device=device))
+        self._detailed = asks_for_detail(self._prompt)
 
     def draw(self, count: int) -> tuple[Tensor, Tensor, Tensor]:
         """A batch.
@@ -50,7 +50,7 @@ class Windows:
         window = min(WINDOW, side)
         scale = self._target.shape[1] // side
         device = self._prompt.device
-        chosen = self._choose(count)
+        chosen = draw_samples(self._prompt, self._natural, count)
         corners = torch.randint(side - window + 1, (2, count, 1), device=device)
         rows, columns = corners + torch.arange(window, device=device)
         made = count - photos_of(count)
@@ -70,14 +70,26 @@ class Windows:
         detailed[made:] = False
         return latents, images.contiguous(memory_format=torch.channels_last), detailed
 
-    def _choose(self, count: int) -> Tensor:
-        """Indices of samples [count]."""
-        device = self._prompt.device
-        chosen = torch.randint(len(self._prompt), (count,), device=device)
-        if not len(self._natural):
-            return chosen
-        natural = self._natural[torch.randint(len(self._natural), (count,), device=device)]
-        return torch.where(torch.rand(count, device=device) < NATURAL_SHARE, natural, chosen)
+
+def asks_for_detail(prompt: Tensor) -> Tensor:
+    """Which prompts [n] ask for all the detail there is, bool [n]."""
+    return torch.isin(prompt, torch.tensor(DETAILED, device=prompt.device))
+
+
+def draw_samples(prompt: Tensor, natural: Tensor, count: int) -> Tensor:
+    """Indices of samples [count], more often than not of the default prompt.
+
+    Args:
+        prompt: of all samples [n].
+        natural: indices of those with the default prompt [k]; k may be 0.
+        count: how many.
+    """
+    device = prompt.device
+    chosen = torch.randint(len(prompt), (count,), device=device)
+    if not len(natural):
+        return chosen
+    preferred = natural[torch.randint(len(natural), (count,), device=device)]
+    return torch.where(torch.rand(count, device=device) < NATURAL_SHARE, preferred, chosen)
 
 
 def _cut(latents: Tensor, chosen: Tensor, rows: Tensor, columns: Tensor) -> Tensor:

@@ -12,40 +12,26 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from runtime.load import load_full_precision
 from runtime.sampling.sampler import sample
-from tests.training.test_network import CONFIG
 from training import __main__ as main
-from training import detail, refined_decoder, windows
+from training import detail, pulls, windows
 from training.autoencoder import load_autoencoder
 from training.crops import to_batch
-from training.export import write_folder
-from training.generated import Generated, TrainedNetwork, generate_shards, joined, load_shard
-from training.network import new_network
-from training.networks import NamedNetwork
+from training.generated import Generated
 from training.prompts import NAMES
-from training.refined_decoder import Pulls, RefineRun, refine_decoder, refining_loss
+from training.pulls import Pulls
+from training.refined_decoder import RefineRun, refine_decoder, refining_loss
+from training.sampled import TrainedNetwork
 from training.schedule import WarmupStableDecay
+from training.shards import make_shards
 from training.windows import Windows
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory, vae):
-    folder = tmp_path_factory.mktemp("model") / "tiny"
-    named = NamedNetwork("tiny", CONFIG, 0, "A test.")
-    network = new_network(CONFIG, 0)
-    torch.manual_seed(0)
-    for parameter in network.parameters():  # a new network's velocity is 0
-        parameter.data += 0.02 * torch.randn_like(parameter)
-    write_folder(named, network, vae, folder, dtype=torch.float32)
-    return folder
-
-
-@pytest.fixture(scope="module")
 def samples(folder, crops, vae, tmp_path_factory):
     out = tmp_path_factory.mktemp("generated")
-    files = generate_shards(crops, vae, [folder], 2, out, crop_px=64, size=6)
-    return joined([load_shard(file) for file in files])
+    return make_shards(Generated, crops, vae, [folder], 2, out, crop_px=64, size=6)
 
 
 def test_a_sample_is_what_the_runtime_makes(folder):
@@ -80,7 +66,8 @@ def test_shards_are_made_once_and_each_by_its_own_network(
     )
 
     def make(count):
-        return generate_shards(crops, vae, [folder, other], count, tmp_path, crop_px=32, size=2)
+        make_shards(Generated, crops, vae, [folder, other], count, tmp_path, crop_px=32, size=2)
+        return [tmp_path / f"generated-{index}.safetensors" for index in range(count)]
 
     first = make(1)[0].read_bytes()
     assert loaded == [folder]
@@ -100,13 +87,13 @@ def test_shards_are_made_once_and_each_by_its_own_network(
 
 
 def test_other_processes_make_the_same_shards(folder, crops, vae, tmp_path):
-    alone, helped = (
-        generate_shards(
-            crops, vae, [folder], 3, tmp_path / str(workers), crop_px=32, size=2, workers=workers
-        )
-        for workers in (0, 2)
-    )
-    assert [file.read_bytes() for file in alone] == [file.read_bytes() for file in helped]
+    shards = []
+    for workers in (0, 2):
+        out = tmp_path / str(workers)
+        make_shards(Generated, crops, vae, [folder], 3, out, crop_px=32, size=2, workers=workers)
+        shards.append([file.read_bytes() for file in sorted(out.iterdir())])
+    assert shards[0] == shards[1]
+    assert len(shards[0]) == 3
 
 
 def test_a_network_with_guidance_is_refused(folder, tmp_path):
@@ -172,8 +159,8 @@ def loss_of(samples, vae):
 def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae, loss_of):
     vae.requires_grad_(True)
     some = torch.tensor([True, False, False, False])
-    for pulls in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls()):
-        plain, detailed = (loss_of(samples.latent, d, pulls) for d in (some & False, some))
+    for asked in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls()):
+        plain, detailed = (loss_of(samples.latent, d, asked) for d in (some & False, some))
         assert detailed > plain
 
 
@@ -196,16 +183,17 @@ def test_a_pull_is_of_the_error_of_its_name(name, samples, vae, loss_of, monkeyp
         return found.mean(dim=(1, 2, 3)) * 0 + torch.tensor([7.0, 0.0])[: len(found)]
 
     for error in sum(NAMED.values(), ()):
-        monkeypatch.setattr(refined_decoder, error, partial(stand_in, error))
-    monkeypatch.setattr(refined_decoder, "balanced", lambda _p, base, errors: base + errors[0][1])
+        monkeypatch.setattr(pulls, error, partial(stand_in, error))
+    monkeypatch.setattr(pulls, "balanced", lambda _p, base, errors: base + errors[0][1] / share)
+    share = 1 - windows.PHOTO_SHARE
     vae.requires_grad_(True)
     nothing = Pulls(0, 0, 0, 0, 0)
     first, second = torch.eye(4, dtype=torch.bool)[:2]
     plain = loss_of(samples.latent, first, nothing)
     for detailed, more in ((first, 7.0), (second, 0.0)):
         called.clear()
-        pulls = replace(nothing, **{name: 1e-9})  # which leaves the weight of photos as it is
-        assert loss_of(samples.latent, detailed, pulls) - plain == pytest.approx(more, abs=1e-4)
+        faint = replace(nothing, **{name: 1e-9})  # which leaves the weight of photos as it is
+        assert loss_of(samples.latent, detailed, faint) - plain == pytest.approx(more, abs=1e-4)
         assert called == [(error, 2) for error in NAMED[name]]
 
 
@@ -283,8 +271,7 @@ def test_the_command_refines_what_lies_in_its_folder(folder, crops, vae, tmp_pat
     vae.save_pretrained(tmp_path / "vae")
     before = (tmp_path / "vae/diffusion_pytorch_model.safetensors").read_bytes()
     monkeypatch.setattr(main, "training_photos", lambda _cache: crops.photos)
-    small = partial(generate_shards, crop_px=32, size=4)
-    monkeypatch.setattr(main, "generate_shards", small)
+    monkeypatch.setattr(main, "make_shards", partial(make_shards, crop_px=32, size=4))
     shown = tmp_path / "shown"
     shown.mkdir()
     (shown / "vae").symlink_to(tmp_path / "vae")  # as the second network's; not written through
@@ -307,9 +294,11 @@ def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
     exported = tmp_path / "exported/dit4sr-mini"
     vae.save_pretrained(tmp_path / "vae")
     monkeypatch.setattr(main, "training_photos", lambda _cache: crops.photos)
-    monkeypatch.setattr(main, "generate_shards", partial(generate_shards, crop_px=32, size=4))
+    monkeypatch.setattr(main, "make_shards", partial(make_shards, crop_px=32, size=4))
     for stage in ("_autoencoder", "_decoder", "_network"):
         monkeypatch.setattr(main, stage, lambda _arguments: True)
+    ended = []
+    monkeypatch.setattr(main, "_closing", lambda _arguments, *models: ended.append(models))
     monkeypatch.setattr(main, "_export", lambda _arguments: shutil.copytree(folder, exported))
     options = ["--out", str(tmp_path), "--shards", "1", "--steps", "2", "--decay", "1"]
     monkeypatch.setattr("sys.argv", ["training", "all", *options])
@@ -321,3 +310,4 @@ def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
     )
     assert torch.equal(found, wanted.bfloat16())
     assert not torch.equal(found, before.bfloat16())
+    assert ended == [([exported], exported)]

@@ -1,0 +1,195 @@
+"""A network's closing step, trained on by the picture that comes of it.
+
+Flow matching teaches the mean of what is possible, step by step, and never shows the network a
+picture of its own: what earlier steps got wrong, edges that do not meet from patch to patch for
+one, goes through to the end. The decoder can be trained for that (`training.refined_decoder`), but
+knows neither the degraded picture nor where patches begin. The network's closing step knows both,
+and begins with a third of noise, so that much can still be changed.
+
+It is taken from states to which the network's own sampling led, all the way to the image, decoded
+by the frozen decoder, and judged as the decoder was. (Backpropagation through the last steps of
+sampling alone: DRaFT-K, Clark et al. 2024, arXiv 2309.17400.) Earlier steps are held where they
+are by what the network found for them before.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from diffusers import AutoencoderKL
+from torch import Tensor, nn
+
+from artifacts.dit4sr.position_table import sincos_table
+from training.autoencoder import decode
+from training.averages import Averages
+from training.closing_states import ClosingStates
+from training.device import autocast
+from training.loop import Batch, Training
+from training.network import (
+    TIMESTEPS,
+    compile_blocks,
+    load_exported,
+    new_network,
+    position_table,
+    prompt_table,
+    shifted_positions,
+)
+from training.networks import NamedNetwork
+from training.optimizers import adamw
+from training.prompts import PromptTable
+from training.pulls import Pulls, pulled_error
+from training.schedule import Schedule
+from training.windows import NATURAL, asks_for_detail, draw_samples
+
+AVERAGE_DECAY = 0.995
+EARLIER_SHARE = 0.2
+"""Of a batch: earlier steps."""
+EARLIER_WEIGHT = 1.0
+"""Of the squared error of their velocities, beside the picture's error."""
+CROPS_PX = (128, 192)
+"""Sides of crops, in turn; a tile is as large as the last."""
+
+
+@dataclass(frozen=True)
+class ClosingRun:
+    """How long and on what the network trains.
+
+    Attributes:
+        named: its shape and seed.
+        schedule: of the learning rate.
+        count: samples of 128 px in a batch; of larger ones as many as have no more pixels.
+        learning_rate: its peak.
+        pulls: of the errors of detail.
+    """
+
+    named: NamedNetwork
+    schedule: Schedule
+    count: int = 5
+    learning_rate: float = 6e-5
+    pulls: Pulls = field(default_factory=Pulls)
+
+
+class ClosingBatches:
+    """Batches for the closing step, by torch's random numbers.
+
+    Args:
+        samples: of one crop size.
+        device: where they lie, and where batches are made.
+    """
+
+    def __init__(self, samples: ClosingStates, device: torch.device) -> None:
+        self._samples = ClosingStates(**{n: t.to(device) for n, t in vars(samples).items()})
+        self._natural = torch.nonzero(self._samples.prompt == NATURAL)[:, 0]
+        self.side_px = samples.target.shape[1]
+
+    def draw(self, count: int) -> tuple[Tensor, ...]:
+        """``count`` samples, the last `earlier_of` them of earlier steps.
+
+        Returns:
+            Latents, share of noise, control latents and prompts of all, [count, ...]; of closing
+            steps wanted pictures [k, 3, H, W], -1 ... 1, and which shall have detail [k]; of the
+            others the velocities to keep [count - k, C, h, w].
+        """
+        own = self._samples
+        chosen = draw_samples(own.prompt, self._natural, count)
+        closing, earlier = chosen.split([count - earlier_of(count), earlier_of(count)])
+        pictures = own.target[closing].permute(0, 3, 1, 2).float().div(127.5).sub(1)
+        return (
+            torch.cat([own.latent[closing], own.earlier[earlier]]).float(),
+            torch.cat([own.sigma[closing], own.earlier_sigma[earlier]]),
+            own.control[chosen].float(),
+            own.prompt[chosen],
+            pictures.contiguous(memory_format=torch.channels_last),
+            asks_for_detail(own.prompt[closing]),
+            own.earlier_velocity[earlier].float(),
+        )
+
+
+def earlier_of(count: int) -> int:
+    """How many of a batch are earlier steps."""
+    return max(1, round(EARLIER_SHARE * count))
+
+
+def train_closing(
+    samples: Sequence[ClosingStates],
+    start: Path,
+    vae: AutoencoderKL,
+    out: Path,
+    run: ClosingRun,
+    *,
+    device: torch.device,
+    minutes: float = float("inf"),
+) -> nn.Module | None:
+    """Train on; returns the network with averaged weights when the end was reached.
+
+    Args:
+        samples: one set for each size of crops.
+        start: exported model that the samples are of.
+        vae: its autoencoder, frozen, on ``device``.
+        out: folder for the state.
+        run: how long.
+        device: where to train.
+        minutes: wall time after which to stop, to be continued later.
+    """
+    network = new_network(run.named.config, run.named.seed)
+    load_exported(network, start)
+    network.to(device)
+    training = Training(
+        network,
+        [adamw(network.parameters(), run.learning_rate, weight_decay=0.0)],
+        run.schedule,
+        Averages(network, [AVERAGE_DECAY]),
+        out / "closing.pt",
+        graphs=device.type == "cuda",
+    )
+    table = prompt_table(run.named.config, run.named.seed).to(device)
+    whole = sincos_table(run.named.config).to(device)
+    if device.type == "cuda":
+        compile_blocks(network)
+    batches = [ClosingBatches(part, device) for part in samples]
+
+    def batch_of(step: int) -> Batch:
+        source = batches[step % len(batches)]
+        count = max(2, run.count * CROPS_PX[0] ** 2 // source.side_px**2)
+        batch = source.draw(count)
+        latent_side, patch = batch[0].shape[-1], run.named.config.patch_size
+        return *batch, shifted_positions(whole, latent_side, patch)
+
+    def loss_of(*batch: Tensor) -> Tensor:
+        *rest, positions = batch
+        with position_table(network.pos_embed, positions):
+            return closing_loss(network, vae, table, tuple(rest), run.pulls)
+
+    if not training.run(batch_of, loss_of, minutes=minutes):
+        return None
+    training.averages.copy_to(network, AVERAGE_DECAY)
+    return network
+
+
+def closing_loss(
+    network: nn.Module,
+    vae: AutoencoderKL,
+    table: PromptTable,
+    batch: tuple[Tensor, ...],
+    pulls: Pulls,
+) -> Tensor:
+    """Error of the pictures that the closing step gives, and of earlier steps' velocities.
+
+    Args:
+        network: maps as `runtime.network.family.LatentNetwork` does.
+        vae: the autoencoder, frozen.
+        table: the prompts that samples name.
+        batch: as `ClosingBatches.draw` has it.
+        pulls: how hard errors of detail pull.
+    """
+    latent, sigma, control, prompt, images, detailed, kept = batch
+    with autocast(latent.device):
+        velocity = network(
+            latent, control, table.embeds[prompt], table.pooled[prompt], sigma * TIMESTEPS
+        ).float()
+    closing = slice(0, len(images))
+    image = latent[closing] - sigma[closing, None, None, None] * velocity[closing]
+    picture = pulled_error(decode(vae, image), images, detailed, pulls) / pulls.total
+    return picture + EARLIER_WEIGHT * F.mse_loss(velocity[len(images) :], kept)
