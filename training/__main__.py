@@ -30,7 +30,7 @@ import torch
 
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
-from training.closing import CROPS_PX, ClosingRun, train_closing
+from training.closing import CROPS_PX, PULLS, ClosingRun, train_closing
 from training.closing_states import ClosingStates
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
@@ -119,7 +119,8 @@ def parse_arguments() -> argparse.Namespace:
         nargs="+",
         default=[],
         metavar="NAME=FACTOR",
-        help=f"how hard an error of detail pulls at the pictures; default: {_pulls(Pulls())}",
+        help="how hard an error of detail pulls at the pictures; default of refine:\n"
+        f"{_pulls(Pulls())}, of closing:\n{_pulls(PULLS)}",
     )
     parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
@@ -282,7 +283,7 @@ def _closing(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pa
         NETWORKS[arguments.network],
         _schedule(arguments, "closing"),
         count=ClosingRun.count * _batch_factor(arguments),
-        pulls=Pulls(**dict(arguments.pull)),
+        pulls=replace(PULLS, **dict(arguments.pull)),
     )
     network = train_closing(
         samples, model, vae, own, run, device=arguments.device, minutes=arguments.minutes

@@ -13,7 +13,7 @@ are by what the network found for them before.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -48,6 +48,8 @@ EARLIER_SHARE = 0.2
 """Of a batch: earlier steps."""
 EARLIER_WEIGHT = 1.0
 """Of the squared error of their velocities, beside the picture's error."""
+PULLS = Pulls(detail=90, quiet=30, overshoot=4, ragged=40, weave=15, pattern=60)
+"""The network can do more about edges and patches than a decoder."""
 CROPS_PX = (128, 192)
 """Sides of crops, in turn; a tile is as large as the last."""
 
@@ -68,7 +70,7 @@ class ClosingRun:
     schedule: Schedule
     count: int = 5
     learning_rate: float = 6e-5
-    pulls: Pulls = field(default_factory=Pulls)
+    pulls: Pulls = PULLS
 
 
 class ClosingBatches:

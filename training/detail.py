@@ -173,12 +173,12 @@ def weave_error(found: Tensor, wanted: Tensor) -> Tensor:
 def pattern_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Mean square of the error's mean over all blocks of `PERIOD_PX`, without the block's own mean.
 
-    Sides of the pictures are multiples of it; arguments as above. A scalar, unlike the others.
+    Sides of the pictures are multiples of it; arguments as above.
     """
     error = (found - wanted).mean(dim=1)
     blocks = error.unflatten(2, (-1, PERIOD_PX)).unflatten(1, (-1, PERIOD_PX))
     pattern = blocks.mean(dim=(1, 3))  # [n, 8, 8]
-    return (pattern - pattern.mean(dim=(1, 2), keepdim=True)).square().mean()
+    return (pattern - pattern.mean(dim=(1, 2), keepdim=True)).square().mean(dim=(1, 2))
 
 
 def balanced(picture: Tensor, base: Tensor, others: Sequence[tuple[float, Tensor]]) -> Tensor:

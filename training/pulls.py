@@ -31,6 +31,7 @@ class Pulls:
         overshoot: that of single dots.
         ragged: that of teeth along edges.
         weave: that of dots on the grid of the latent.
+        pattern: that of what repeats with the patches, beside what of it is in the other errors.
     """
 
     detail: float = 90.0
@@ -38,11 +39,12 @@ class Pulls:
     overshoot: float = 3.0
     ragged: float = 12.0
     weave: float = 15.0
+    pattern: float = 0.0
 
     @property
     def total(self) -> float:
-        """Of all errors together, the others included."""
-        return 1 + 2 * self.detail + self.quiet + self.overshoot + self.ragged + self.weave
+        """Of all errors together, those that are not of detail counting once."""
+        return 1 + self.detail + sum(vars(self).values())
 
 
 def pulled_error(found: Tensor, wanted: Tensor, detailed: Tensor, pulls: Pulls) -> Tensor:
@@ -67,6 +69,7 @@ def pulled_error(found: Tensor, wanted: Tensor, detailed: Tensor, pulls: Pulls) 
             (pulls.overshoot, overshoot_error),
             (pulls.ragged, ragged_error),
             (pulls.weave, weave_error),
+            (pulls.pattern, pattern_error),
         )
         if factor
     ]
@@ -75,4 +78,5 @@ def pulled_error(found: Tensor, wanted: Tensor, detailed: Tensor, pulls: Pulls) 
 
 def picture_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Absolute, squared and gradient error, and more of it for what repeats with the patches."""
-    return reconstruction_loss(found, wanted) + PATTERN_WEIGHT * pattern_error(found, wanted)
+    patterns = pattern_error(found, wanted).mean()
+    return reconstruction_loss(found, wanted) + PATTERN_WEIGHT * patterns

@@ -7,7 +7,7 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 
 from tests.training.test_network import CONFIG
 from training import __main__ as main
-from training import closing, detail
+from training import closing, detail, pulls
 from training.autoencoder import decode
 from training.closing import ClosingBatches, ClosingRun, closing_loss, earlier_of, train_closing
 from training.closing_states import ClosingStates
@@ -121,11 +121,11 @@ def test_pulls_are_weighed_by_all_of_them(samples, vae):
     network = new_network(CONFIG, 0)
     batch = ClosingBatches(samples, CPU).draw(5)
     losses = [
-        float(closing_loss(network, vae, prompt_table(CONFIG, 0), batch, pulls).detach())
-        for pulls in (Pulls(10, 1, 1, 1, 1), Pulls(100, 10, 10, 10, 10))
+        float(closing_loss(network, vae, prompt_table(CONFIG, 0), batch, asked).detach())
+        for asked in (Pulls(10, 1, 1, 1, 1, 1), Pulls(100, 10, 10, 10, 10, 10))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.3)
-    assert Pulls(1, 2, 3, 4, 5).total == 1 + 2 * 1 + 2 + 3 + 4 + 5
+    assert Pulls(1, 2, 3, 4, 5, 6).total == 1 + 2 * 1 + 2 + 3 + 4 + 5 + 6
 
 
 def test_a_step_waits_for_no_device(samples, vae):
@@ -179,6 +179,22 @@ def test_a_run_that_was_stopped_gives_no_network(folder, samples, vae, tmp_path)
     run = ClosingRun(NAMED, WarmupStableDecay(9), count=2, pulls=NOTHING)
     assert train_closing([samples], folder, vae, tmp_path, run, device=CPU, minutes=0) is None
     assert (tmp_path / "closing.pt").exists()
+
+
+def test_the_pull_of_patterns_is_of_what_repeats_with_the_patches(monkeypatch):
+    """It is asked of every picture beside what the other errors have of it."""
+    wanted = torch.zeros(2, 3, 32, 32)
+    wave = 0.1 * torch.cos(torch.arange(32) * torch.pi / 4).expand(2, 3, 32, 32)
+    found = (wanted + wave).requires_grad_(True)
+    first = torch.tensor([True, False])
+    plain, pulled = (
+        float(pulls.pulled_error(found, wanted, first, Pulls(0, 0, 0, 0, 0, factor)).detach())
+        for factor in (0, 50)
+    )
+    monkeypatch.setattr(pulls, "balanced", lambda _p, base, errors: base + errors[0][1])
+    sharing = float(pulls.pulled_error(found, wanted, first, Pulls(0, 0, 0, 0, 0, 50)).detach())
+    assert sharing - plain == pytest.approx(0.1**2 / 2, rel=1e-3)
+    assert pulled > 2 * plain
 
 
 @pytest.fixture

@@ -159,7 +159,7 @@ def loss_of(samples, vae):
 def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae, loss_of):
     vae.requires_grad_(True)
     some = torch.tensor([True, False, False, False])
-    for asked in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls()):
+    for asked in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls(0, 0, 0, 0, 0, 1), Pulls()):
         plain, detailed = (loss_of(samples.latent, d, asked) for d in (some & False, some))
         assert detailed > plain
 
