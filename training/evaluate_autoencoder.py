@@ -25,6 +25,9 @@ def main() -> None:
     parser.add_argument("--vae", type=Path, required=True, help="the autoencoder's folder")
     parser.add_argument("--photos", type=Path, default=default_cache(), help="gathered photos")
     arguments = parser.parse_args()
+    if not (arguments.vae / "config.json").is_file():
+        # diffusers would ask the hub for a model of that name.
+        parser.error(f"{arguments.vae} is no autoencoder's folder: it has no config.json")
     vae = AutoencoderKL.from_pretrained(arguments.vae).float().eval()
     rows = []
     for name, photo in held_out_photos(arguments.photos).items():

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from training import autoencoder
+from training import autoencoder, evaluate_autoencoder
 from training.autoencoder import (
     AutoencoderRun,
     load_autoencoder,
@@ -100,3 +100,11 @@ def test_training_the_decoder_on_leaves_the_encoder_as_it_is(tmp_path, crops, st
     }
     assert moved
     assert all(name.startswith("decoder.") for name in moved)
+
+
+def test_a_folder_without_an_autoencoder_is_named(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["evaluate_autoencoder", "--vae", str(tmp_path / "none")])
+    with pytest.raises(SystemExit) as stop:
+        evaluate_autoencoder.main()
+    assert stop.value.code == 2
+    assert "none is no autoencoder's folder: it has no config.json" in capsys.readouterr().err

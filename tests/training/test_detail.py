@@ -18,7 +18,7 @@ from training.detail import (
 
 BOTH = pytest.mark.parametrize("difference", [gradient_difference, spectrum_difference])
 ONE_SIDED = [quiet_error, overshoot_error, ragged_error]
-ALL = [gradient_difference, spectrum_difference, weave_error, *ONE_SIDED]
+ALL = [gradient_difference, spectrum_difference, weave_error, pattern_error, *ONE_SIDED]
 
 
 def picture(seed=0):
