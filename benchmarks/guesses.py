@@ -33,6 +33,8 @@ MODEL = Path("artifacts/demo/dit4sr-mini")
 SHOWN = ("opencv-doc/scenetext_segmented_word03-0", "opencv-doc/scenetext_segmented_word03-1")
 """Apache-2.0 and BSD-3-Clause."""
 SHEET = "guesses.jpg"
+COLUMNS = 5
+"""Guesses shown, spread over the steps."""
 QUALITY = 88
 """Of JPEG."""
 
@@ -100,6 +102,8 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    if arguments.out:
+        arguments.out.mkdir(parents=True, exist_ok=True)
     every = evaluation_set(arguments.photos, "blind")
     cases = spread(every, arguments.limit)
     pipeline = load_full_precision(arguments.model, device=torch.device("cpu"), dtype=torch.float32)
@@ -115,18 +119,22 @@ def main() -> None:
             flush=True,
         )
     if arguments.out:
-        draw(pipeline, [case for case in every if case.name in SHOWN], arguments.out / SHEET)
+        by_name = {case.name: case for case in every}
+        draw(pipeline, [by_name[name] for name in SHOWN], arguments.out / SHEET)
 
 
 def draw(pipeline: Pipeline, cases: Sequence[Case], file: Path) -> None:
-    """The guesses for ``cases``, a crop a row, between bicubic interpolation and the truth."""
+    """The guesses for ``cases``, a crop a row, between bicubic interpolation and the truth.
+
+    The last step's, which begins with next to no noise, is the result; crop i starts from noise i.
+    """
     rows, labels = [], []
     for seed, case in enumerate(cases):
-        found = guesses(pipeline, case, seed)
-        shown = found[0], found[2], *found[4:-2], found[-1]
-        labels = ["bicubic", *(f"noise {sigma:.2f}" for sigma, _ in shown[:-1]), "result", "truth"]
-        side = case.truth.shape[-2:]
-        rows.append([resize(case.small, side), *(picture for _, picture in shown), case.truth])
+        *found, _, result = guesses(pipeline, case, seed)
+        shown = [found[round(place)] for place in np.linspace(0, len(found) - 1, COLUMNS)]
+        labels = ["bicubic", *(f"noise {sigma:.2f}" for sigma, _ in shown), "result", "truth"]
+        enlarged = resize(case.small, case.truth.shape[-2:])
+        rows.append([enlarged, *(picture for _, picture in shown), result[1], case.truth])
     contact_sheet(rows, labels).save(file, quality=QUALITY)
 
 

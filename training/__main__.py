@@ -7,7 +7,7 @@
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
     python -m training refine --from MODEL --folder MODEL     # the decoder, for what it makes
-    python -m training closing --from MODEL --folder MODEL    # its closing step, for the picture
+    python -m training closing --from MODEL --folder OTHER    # its last step, for the picture
     python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
@@ -17,6 +17,7 @@ included.
 """
 
 import argparse
+import json
 import os
 import shutil
 import sys
@@ -28,10 +29,11 @@ from typing import get_args
 
 import torch
 
+from artifacts.dit4sr.config import TransformerConfig
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
 from training.closing import CROPS_PX, PULLS, ClosingRun, train_closing
-from training.closing_states import ClosingStates
+from training.closing_states import ClosingStates, has_closing_step
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder, write_vae, write_weights
@@ -46,6 +48,7 @@ from training.photos.library import training_photos
 from training.pool import LatentPool
 from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder
+from training.sampled import TrainedNetwork
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 from training.shards import SHARD, make_shards
 
@@ -110,7 +113,10 @@ def parse_arguments() -> argparse.Namespace:
         help="exported models whose results refine and closing train on; default: that of --out",
     )
     parser.add_argument(
-        "--shards", type=int, default=SHARDS, help=f"of {SHARD} such results; default: %(default)s"
+        "--shards",
+        type=int,
+        default=SHARDS,
+        help=f"of {SHARD} such results, closing has as many of larger ones; default: %(default)s",
     )
     parser.add_argument(
         "--pull",
@@ -155,8 +161,8 @@ def main() -> None:
     """Run the stages that were asked for."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
-    without = ("autoencoder", "closing", "all")
-    if arguments.stage not in without and not (arguments.out / "vae").is_dir():
+    have_their_own = ("autoencoder", "closing", "all")
+    if arguments.stage not in have_their_own and not (arguments.out / "vae").is_dir():
         vae = arguments.out / "vae"
         sys.exit(f"no autoencoder in {vae}: train one, or copy training/autoencoder_weights there")
     if arguments.stage in ("autoencoder", "all") and not _autoencoder(arguments):
@@ -172,11 +178,17 @@ def main() -> None:
     if arguments.stage == "refine":
         _refine(arguments, arguments.networks or [_exported(arguments)], arguments.folder)
     if arguments.stage == "closing":
-        _closing(arguments, arguments.networks or [_exported(arguments)], arguments.folder)
+        models = arguments.networks or [_exported(arguments)]
+        if len(models) > 1:
+            sys.exit(f"closing trains one model, and --from names {len(models)}")
+        if arguments.folder and arguments.folder.resolve() == models[0].resolve():
+            sys.exit("closing begins with the model of --from, which --folder must not change")
+        _closing(arguments, models[0], arguments.folder)
     if arguments.stage == "all":
         exported = arguments.folder or _exported(arguments)
-        _refine(arguments, arguments.networks or [exported], exported)
-        _closing(arguments, [exported], exported)
+        refined = _refine(arguments, arguments.networks or [exported], exported)
+        if refined and _named(arguments).start_sigma == 1:  # others have one step alone
+            _closing(arguments, exported, exported)
 
 
 def _steps(arguments: argparse.Namespace, stage: str) -> tuple[int, int]:
@@ -228,8 +240,10 @@ def _decoder(arguments: argparse.Namespace) -> bool:
     )
 
 
-def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> None:
+def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> bool:
     """Train the decoder on for what ``networks`` make; ``folder`` is a model that gets it.
+
+    Returns whether the end was reached.
 
     What is in ``--out`` stays as it is, for other networks have other such decoders.
     """
@@ -253,15 +267,22 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     if finished and folder:
         vae = load_autoencoder(own, torch.device("cpu"))
         write_vae(vae.to(torch.bfloat16), folder / "vae")
+    return finished
 
 
-def _closing(arguments: argparse.Namespace, networks: Sequence[Path], folder: Path | None) -> None:
+def _closing(arguments: argparse.Namespace, model: Path, folder: Path | None) -> None:
     """Train the closing step of a model's network on; ``folder`` is a model that gets it."""
-    if len(networks) > 1:
-        sys.exit(f"closing trains one model, and --from names {len(networks)}")
-    (model,) = networks
-    if not (model / "vae").is_dir():
+    named = NETWORKS[arguments.network]
+    if not (model / "transformer").is_dir():
         sys.exit(f"no exported model in {model}: name one with --from")
+    written = json.loads((model / "transformer/config.json").read_bytes())
+    config = TransformerConfig.from_diffusers(written)
+    if config != named.config:
+        sys.exit(f"{model} has another shape than {named.name}: say which with --network")
+    if folder and not (folder / "transformer").is_dir():
+        sys.exit(f"no exported model in {folder}, which --folder shall change: copy one there")
+    if not has_closing_step(TrainedNetwork.load(model, arguments.device)):
+        sys.exit(f"{model} samples in one step, and has no closing one")
     own = _network_folder(arguments)
     vae = load_autoencoder(model, arguments.device)
     crops = Crops(training_photos(arguments.photos), SEED)
@@ -270,7 +291,7 @@ def _closing(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pa
             ClosingStates,
             crops,
             vae,
-            networks,
+            [model],
             arguments.shards,
             own / f"closing{crop_px}",
             crop_px=crop_px,
@@ -280,7 +301,7 @@ def _closing(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pa
         for crop_px in CROPS_PX
     ]
     run = ClosingRun(
-        NETWORKS[arguments.network],
+        named,
         _schedule(arguments, "closing"),
         count=ClosingRun.count * _batch_factor(arguments),
         pulls=replace(PULLS, **dict(arguments.pull)),

@@ -8,11 +8,12 @@ and begins with a third of noise, so that much can still be changed.
 
 It is taken from states to which the network's own sampling led, all the way to the image, decoded
 by the frozen decoder, and judged as the decoder was. (Backpropagation through the last steps of
-sampling alone: DRaFT-K, Clark et al. 2024, arXiv 2309.17400.) Earlier steps are held where they
-are by what the network found for them before.
+sampling alone: DRaFT-K, Clark et al. 2024, arXiv 2309.17400.) That is done for prompts that ask for
+detail. Earlier steps, and all steps of the other prompts, are held where they are by what the
+network found for them before.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +22,6 @@ import torch.nn.functional as F
 from diffusers import AutoencoderKL
 from torch import Tensor, nn
 
-from artifacts.dit4sr.position_table import sincos_table
 from training.autoencoder import decode
 from training.averages import Averages
 from training.closing_states import ClosingStates
@@ -32,21 +32,20 @@ from training.network import (
     compile_blocks,
     load_exported,
     new_network,
-    position_table,
     prompt_table,
-    shifted_positions,
 )
 from training.networks import NamedNetwork
 from training.optimizers import adamw
 from training.prompts import PromptTable
 from training.pulls import Pulls, pulled_error
 from training.schedule import Schedule
+from training.shards import digest, sampled_by
 from training.windows import NATURAL, asks_for_detail, draw_samples
 
 AVERAGE_DECAY = 0.995
-EARLIER_SHARE = 0.2
-"""Of a batch: earlier steps."""
-EARLIER_WEIGHT = 1.0
+KEPT_SHARE = 0.2
+"""Of a batch: steps that are to stay as they are."""
+KEPT_WEIGHT = 1.0
 """Of the squared error of their velocities, beside the picture's error."""
 PULLS = Pulls(detail=90, quiet=30, overshoot=4, ragged=40, weave=15, pattern=60)
 """The network can do more about edges and patches than a decoder."""
@@ -61,7 +60,7 @@ class ClosingRun:
     Attributes:
         named: its shape and seed.
         schedule: of the learning rate.
-        count: samples of 128 px in a batch; of larger ones as many as have no more pixels.
+        count: samples of 128 px in a batch; of larger ones as many as have no more pixels, but two.
         learning_rate: its peak.
         pulls: of the errors of detail.
     """
@@ -83,35 +82,37 @@ class ClosingBatches:
 
     def __init__(self, samples: ClosingStates, device: torch.device) -> None:
         self._samples = ClosingStates(**{n: t.to(device) for n, t in vars(samples).items()})
-        self._natural = torch.nonzero(self._samples.prompt == NATURAL)[:, 0]
+        self._detailed = torch.nonzero(asks_for_detail(self._samples.prompt))[:, 0]
+        of_detailed = self._samples.prompt[self._detailed]
+        self._natural = self._detailed[of_detailed == NATURAL]
         self.side_px = samples.target.shape[1]
 
     def draw(self, count: int) -> tuple[Tensor, ...]:
-        """``count`` samples, the last `earlier_of` them of earlier steps.
+        """``count`` samples, the last `kept_of` them of steps to be kept.
 
         Returns:
             Latents, share of noise, control latents and prompts of all, [count, ...]; of closing
-            steps wanted pictures [k, 3, H, W], -1 ... 1, and which shall have detail [k]; of the
-            others the velocities to keep [count - k, C, h, w].
+            steps the wanted pictures [k, 3, H, W], -1 ... 1; of the others the velocities to keep
+            [count - k, C, h, w].
         """
-        own = self._samples
-        chosen = draw_samples(own.prompt, self._natural, count)
-        closing, earlier = chosen.split([count - earlier_of(count), earlier_of(count)])
+        own, kept_count = self._samples, kept_of(count)
+        closing = draw_samples(self._detailed, self._natural, count - kept_count)
+        kept = torch.randint(len(own.prompt), (kept_count,), device=closing.device)
+        chosen = torch.cat([closing, kept])
         pictures = own.target[closing].permute(0, 3, 1, 2).float().div(127.5).sub(1)
         return (
-            torch.cat([own.latent[closing], own.earlier[earlier]]).float(),
-            torch.cat([own.sigma[closing], own.earlier_sigma[earlier]]),
+            torch.cat([own.latent[closing], own.kept[kept]]).float(),
+            torch.cat([own.sigma[closing], own.kept_sigma[kept]]),
             own.control[chosen].float(),
             own.prompt[chosen],
             pictures.contiguous(memory_format=torch.channels_last),
-            asks_for_detail(own.prompt[closing]),
-            own.earlier_velocity[earlier].float(),
+            own.kept_velocity[kept].float(),
         )
 
 
-def earlier_of(count: int) -> int:
-    """How many of a batch are earlier steps."""
-    return max(1, round(EARLIER_SHARE * count))
+def kept_of(count: int) -> int:
+    """How many of a batch are steps to be kept."""
+    return max(1, round(KEPT_SHARE * count))
 
 
 def train_closing(
@@ -130,7 +131,7 @@ def train_closing(
         samples: one set for each size of crops.
         start: exported model that the samples are of.
         vae: its autoencoder, frozen, on ``device``.
-        out: folder for the state.
+        out: folder for the state, which is named after ``start``.
         run: how long.
         device: where to train.
         minutes: wall time after which to stop, to be continued later.
@@ -143,31 +144,31 @@ def train_closing(
         [adamw(network.parameters(), run.learning_rate, weight_decay=0.0)],
         run.schedule,
         Averages(network, [AVERAGE_DECAY]),
-        out / "closing.pt",
+        out / f"closing-{digest(_judged_by(start))[:12]}.pt",
         graphs=device.type == "cuda",
     )
     table = prompt_table(run.named.config, run.named.seed).to(device)
-    whole = sincos_table(run.named.config).to(device)
     if device.type == "cuda":
         compile_blocks(network)
     batches = [ClosingBatches(part, device) for part in samples]
 
     def batch_of(step: int) -> Batch:
         source = batches[step % len(batches)]
-        count = max(2, run.count * CROPS_PX[0] ** 2 // source.side_px**2)
-        batch = source.draw(count)
-        latent_side, patch = batch[0].shape[-1], run.named.config.patch_size
-        return *batch, shifted_positions(whole, latent_side, patch)
+        return source.draw(max(2, run.count * CROPS_PX[0] ** 2 // source.side_px**2))
 
     def loss_of(*batch: Tensor) -> Tensor:
-        *rest, positions = batch
-        with position_table(network.pos_embed, positions):
-            return closing_loss(network, vae, table, tuple(rest), run.pulls)
+        return closing_loss(network, vae, table, batch, run.pulls)
 
     if not training.run(batch_of, loss_of, minutes=minutes):
         return None
     training.averages.copy_to(network, AVERAGE_DECAY)
     return network
+
+
+def _judged_by(start: Path) -> Iterator[bytes]:
+    """What a run depends on of the model it begins with."""
+    yield from sampled_by(start)
+    yield (start / "vae/diffusion_pytorch_model.safetensors").read_bytes()
 
 
 def closing_loss(
@@ -177,7 +178,7 @@ def closing_loss(
     batch: tuple[Tensor, ...],
     pulls: Pulls,
 ) -> Tensor:
-    """Error of the pictures that the closing step gives, and of earlier steps' velocities.
+    """Error of the pictures that the closing step gives, and of the velocities to be kept.
 
     Args:
         network: maps as `runtime.network.family.LatentNetwork` does.
@@ -186,12 +187,13 @@ def closing_loss(
         batch: as `ClosingBatches.draw` has it.
         pulls: how hard errors of detail pull.
     """
-    latent, sigma, control, prompt, images, detailed, kept = batch
+    latent, sigma, control, prompt, images, kept = batch
     with autocast(latent.device):
         velocity = network(
             latent, control, table.embeds[prompt], table.pooled[prompt], sigma * TIMESTEPS
         ).float()
     closing = slice(0, len(images))
     image = latent[closing] - sigma[closing, None, None, None] * velocity[closing]
-    picture = pulled_error(decode(vae, image), images, detailed, pulls) / pulls.total
-    return picture + EARLIER_WEIGHT * F.mse_loss(velocity[len(images) :], kept)
+    all_of_them = torch.ones(len(images), device=latent.device)
+    picture = pulled_error(decode(vae, image), images, all_of_them, pulls) / pulls.total
+    return picture + KEPT_WEIGHT * F.mse_loss(velocity[len(images) :], kept)

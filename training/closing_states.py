@@ -1,4 +1,4 @@
-"""What a network begins its closing step with, by its own sampling, and some earlier one.
+"""What a network begins its closing step with, by its own sampling, and some step to be kept.
 
 The closing step is the last one that does something: schedules of diffusers end with one more, from
 hardly any noise.
@@ -14,6 +14,7 @@ from torch import Tensor
 from training.crops import to_batch
 from training.pairs import encode
 from training.sampled import TrainedNetwork
+from training.windows import asks_for_detail
 
 HARDLY_ANY = 0.02
 """Share of noise from which a step changes next to nothing."""
@@ -26,21 +27,23 @@ class ClosingStates:
     Attributes:
         latent: what the closing step begins with, bfloat16 [n, C, h, w].
         sigma: share of noise in it [n].
-        earlier: what a random earlier step began with, bfloat16 [n, C, h, w].
-        earlier_sigma: share of noise in that [n].
-        earlier_velocity: what the network found for it, bfloat16 [n, C, h, w].
+        kept: what a random step began with: an earlier one, or any of a prompt that asks for no
+            detail; bfloat16 [n, C, h, w].
+        kept_sigma: share of noise in that [n].
+        kept_velocity: what the network found for it, bfloat16 [n, C, h, w].
         control: scaled latents of the degraded pictures, likewise.
         target: the wanted pictures, uint8 [n, H, W, 3].
         prompt: indices into `training.prompts.PROMPTS` [n].
     """
 
     name: ClassVar[str] = "closing"
+    first_crops: ClassVar[int] = 600_000_000
 
     latent: Tensor
     sigma: Tensor
-    earlier: Tensor
-    earlier_sigma: Tensor
-    earlier_velocity: Tensor
+    kept: Tensor
+    kept_sigma: Tensor
+    kept_velocity: Tensor
     control: Tensor
     target: Tensor
     prompt: Tensor
@@ -54,27 +57,27 @@ class ClosingStates:
         controls: Tensor,
         prompt: Tensor,
     ) -> "ClosingStates":
-        """As `training.shards.Made`.
-
-        Raises:
-            ValueError: the network restores in one step, which has no earlier one.
-        """
+        """As `training.shards.Made`, by a network of which `has_closing_step` is true."""
         control = encode(vae, to_batch(list(controls.numpy())))
         taken = network.steps(control, prompt.to(control.device))
         steps = [step for step in taken if step.sigma > HARDLY_ANY]
-        if len(steps) < 2:
-            raise ValueError("a network that samples in one step has no earlier ones to keep")
-        *before, closing = steps
-        chosen = torch.randint(len(before), (len(prompt),)).tolist()
+        closing, earlier = steps[-1], len(steps) - 1
+        draws = torch.rand(len(prompt)) * (earlier + (~asks_for_detail(prompt)).float())
+        chosen = [steps[int(draw)] for draw in draws.tolist()]
         return cls(
             latent=closing.latent.bfloat16(),
             sigma=torch.full((len(prompt),), closing.sigma),
-            earlier=torch.stack([before[k].latent[i] for i, k in enumerate(chosen)]).bfloat16(),
-            earlier_sigma=torch.tensor([before[k].sigma for k in chosen]),
-            earlier_velocity=torch.stack(
-                [before[k].velocity[i] for i, k in enumerate(chosen)]
+            kept=torch.stack([step.latent[i] for i, step in enumerate(chosen)]).bfloat16(),
+            kept_sigma=torch.tensor([step.sigma for step in chosen]),
+            kept_velocity=torch.stack(
+                [step.velocity[i] for i, step in enumerate(chosen)]
             ).bfloat16(),
             control=control.bfloat16(),
             target=targets,
             prompt=prompt,
         )
+
+
+def has_closing_step(network: TrainedNetwork) -> bool:
+    """Whether more than one step of a network's sampling does something."""
+    return sum(sigma > HARDLY_ANY for sigma in network.schedule.sigmas.tolist()) > 1

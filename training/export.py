@@ -6,10 +6,11 @@ from pathlib import Path
 
 import torch
 from diffusers import AutoencoderKL, FlowMatchEulerDiscreteScheduler
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import nn
 
 from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.files.whole_file import write_bytes
 from runtime.dit4sr.network import DiT4SR
 from runtime.prompts.named import NAMED_PROMPTS
 from schemas.json_io import dump_json
@@ -84,7 +85,8 @@ def write_weights(
         for name, tensor in network.state_dict().items()
         if name != POSITION_TABLE  # rebuilt at load
     }
-    save_file(weights, transformer / "diffusion_pytorch_model.safetensors")
+    # Its own way of saving leaves files that nobody else may read.
+    write_bytes(transformer / "diffusion_pytorch_model.safetensors", save(weights))
 
 
 def write_vae(vae: AutoencoderKL, folder: Path) -> None:
@@ -109,10 +111,11 @@ def one_step_sampling(start_sigma: float) -> SamplingDefaults:
 def _write_prompts(named: NamedNetwork, folder: Path) -> None:
     table = prompt_table(named.config, named.seed)
     pair = table.pair(POSITIVE, NEGATIVE)
-    save_file({name: t.bfloat16() for name, t in pair.items()}, folder / "prompts.safetensors")
+    halved = {name: t.bfloat16() for name, t in pair.items()}
+    write_bytes(folder / "prompts.safetensors", save(halved))
     every = {
         f"{name}.{part}": getattr(table, part)[index].bfloat16().contiguous()
         for index, name in enumerate(NAMES)
         for part in ("embeds", "pooled")
     }
-    save_file(every, folder / NAMED_PROMPTS)
+    write_bytes(folder / NAMED_PROMPTS, save(every))

@@ -28,6 +28,7 @@ class Generated:
     """
 
     name: ClassVar[str] = "generated"
+    first_crops: ClassVar[int] = 500_000_000
 
     latent: Tensor
     encoded: Tensor

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
+from diffusers import FlowMatchEulerDiscreteScheduler
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -84,11 +85,14 @@ class TrainedNetwork:
         *_, last = self.steps(control, prompt)
         return last.after
 
+    @property
+    def schedule(self) -> FlowMatchEulerDiscreteScheduler:
+        """Its shares of noise and timesteps."""
+        return euler_schedule(self.settings.steps, self.settings.shift, self.settings.start_sigma)
+
     def steps(self, control: Tensor, prompt: Tensor) -> Iterator[SamplingStep]:
         """The same, step by step."""
-        schedule = euler_schedule(
-            self.settings.steps, self.settings.shift, self.settings.start_sigma
-        )
+        schedule = self.schedule
         noise = torch.randn(control.shape).to(control.device)
         latent = initial_latent(noise, control, schedule.sigmas[0])
         sigmas, timesteps = schedule.sigmas.tolist(), schedule.timesteps.tolist()

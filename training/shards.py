@@ -17,6 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from artifacts.checkpoint.sampling_defaults import SAMPLING_FILE
+from runtime.prompts.named import NAMED_PROMPTS
 from training.ahead import made_ahead
 from training.crops import Crops
 from training.pairs import make_pairs
@@ -28,8 +30,6 @@ SHARD = 64
 AT_ONCE = 8
 """Of them that go through network and encoder together, on a processor."""
 AT_ONCE_ON_GPU = 64
-FIRST_CROPS = 500_000_000
-"""Crops are numbered from here on: smaller numbers are those that networks are trained on."""
 ORIGIN = "made_of"
 """Key of a shard's metadata: what it was made of."""
 
@@ -39,9 +39,12 @@ class Made(Protocol):
 
     Attributes:
         name: of its files.
+        first_crops: crops and noise are numbered from here on; below 500,000,000 are those that
+            networks are trained on.
     """
 
     name: ClassVar[str]
+    first_crops: ClassVar[int]
 
     def __init__(self, **tensors: Tensor) -> None:
         """Of the tensors by name."""
@@ -83,8 +86,9 @@ def make_shards(
 ) -> M:
     """All samples of ``count`` shards, which are made where they are not there yet.
 
-    A shard depends on its number, the photos and their seed, crop and shard size, the weights of
-    network and encoder, and the kind of device.
+    A shard depends on its number, the photos and their seed, crop and shard size, the model's
+    network, prompts and way of sampling, the encoder, and the kind of device; of the photos it
+    remembers how many there are.
 
     Args:
         made: what they hold.
@@ -100,19 +104,18 @@ def make_shards(
     Raises:
         ValueError: a model is sampled with guidance.
     """
-    encoder = _digest(
-        tensor.cpu().numpy().tobytes() for tensor in vae.encoder.state_dict().values()
-    )
-    weights = {folder: _digest(_transformer(folder)) for folder in folders}
+    encoder = digest(tensor.cpu().numpy().tobytes() for tensor in vae.encoder.state_dict().values())
+    scaling = [vae.config.scaling_factor, vae.config.shift_factor]
+    models = {folder: digest(sampled_by(folder)) for folder in folders}
     files = [out / f"{made.name}-{index}.safetensors" for index in range(count)]
     missing = {}
     for index in range(count):
-        known = [weights[folders[index % len(folders)]], encoder, vae.device.type, crops.seed]
-        origin = json.dumps([*known, crop_px, size, len(crops.photos)])
+        known = [models[folders[index % len(folders)]], encoder, scaling, vae.device.type]
+        origin = json.dumps([*known, crops.seed, crop_px, size, len(crops.photos)])
         if _origin(files[index]) != origin:
             missing[index] = origin
     networks: dict[Path, TrainedNetwork] = {}
-    make = partial(_pictures, crops, crop_px, size)
+    make = partial(_pictures, crops, crop_px, size, made.first_crops)
     pictures = made_ahead(make, list(missing), min(workers, len(missing)))
     for (index, origin), found in zip(missing.items(), pictures, strict=True):
         folder = folders[index % len(folders)]
@@ -128,12 +131,16 @@ def make_shards(
     return joined(made, [made(**load_file(file)) for file in files])
 
 
-def _transformer(folder: Path) -> Iterator[bytes]:
-    for file in sorted((folder / "transformer").glob("*.safetensors")):
+def sampled_by(folder: Path) -> Iterator[bytes]:
+    """What the samples of an exported model depend on, its autoencoder aside."""
+    for file in sorted((folder / "transformer").iterdir()):
         yield file.read_bytes()
+    for name in (SAMPLING_FILE, NAMED_PROMPTS):
+        yield (folder / name).read_bytes()
 
 
-def _digest(parts: Iterable[bytes]) -> str:
+def digest(parts: Iterable[bytes]) -> str:
+    """SHA-256 of all ``parts``, in hexadecimal."""
     found = hashlib.sha256()
     for part in parts:
         found.update(part)
@@ -149,9 +156,11 @@ def _origin(file: Path) -> str | None:
     return metadata.get(ORIGIN)
 
 
-def _pictures(crops: Crops, crop_px: int, size: int, number: int) -> tuple[Tensor, Tensor, Tensor]:
+def _pictures(
+    crops: Crops, crop_px: int, size: int, first: int, number: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """Targets, degraded crops and prompts of shard ``number``."""
-    targets, controls, prompts = make_pairs(crops, crop_px, FIRST_CROPS + number, size)
+    targets, controls, prompts = make_pairs(crops, crop_px, first + number, size)
     return torch.from_numpy(targets), torch.from_numpy(controls), torch.tensor(prompts)
 
 
@@ -165,7 +174,7 @@ def _shard(
     prompt: Tensor,
 ) -> M:
     """Samples with the random numbers of shard ``index``."""
-    torch.manual_seed(index)
+    torch.manual_seed(made.first_crops + index)
     at_once = AT_ONCE if vae.device.type == "cpu" else AT_ONCE_ON_GPU
     parts = [slice(start, start + at_once) for start in range(0, len(prompt), at_once)]
     return joined(

@@ -50,7 +50,7 @@ class Windows:
         window = min(WINDOW, side)
         scale = self._target.shape[1] // side
         device = self._prompt.device
-        chosen = draw_samples(self._prompt, self._natural, count)
+        chosen = draw_samples(torch.arange(len(self._prompt), device=device), self._natural, count)
         corners = torch.randint(side - window + 1, (2, count, 1), device=device)
         rows, columns = corners + torch.arange(window, device=device)
         made = count - photos_of(count)
@@ -76,16 +76,16 @@ def asks_for_detail(prompt: Tensor) -> Tensor:
     return torch.isin(prompt, torch.tensor(DETAILED, device=prompt.device))
 
 
-def draw_samples(prompt: Tensor, natural: Tensor, count: int) -> Tensor:
+def draw_samples(among: Tensor, natural: Tensor, count: int) -> Tensor:
     """Indices of samples [count], more often than not of the default prompt.
 
     Args:
-        prompt: of all samples [n].
+        among: indices of all that may be drawn [n].
         natural: indices of those with the default prompt [k]; k may be 0.
         count: how many.
     """
-    device = prompt.device
-    chosen = torch.randint(len(prompt), (count,), device=device)
+    device = among.device
+    chosen = among[torch.randint(len(among), (count,), device=device)]
     if not len(natural):
         return chosen
     preferred = natural[torch.randint(len(natural), (count,), device=device)]

@@ -1,11 +1,13 @@
 """What a network points at, step by step."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 
-from benchmarks.guesses import Guessing, guesses, measured
+from benchmarks.guesses import Guessing, draw, guesses, measured
 from runtime.load import load_full_precision
 from runtime.upscale import upscale
 from training.evaluation_set import Case
@@ -53,3 +55,12 @@ def test_means_are_of_the_pictures(found):
     assert brighter["ragged_edges_db"] == pytest.approx(0, abs=1e-4)
     steeper = measured([0.5 + 2 * (case.truth - 0.5)], [case])
     assert steeper["ragged_edges_db"] > 3
+
+
+@pytest.mark.parametrize("steps", [2, 8])
+def test_a_sheet_has_a_row_for_every_crop(found, steps, tmp_path):
+    pipeline, case, _ = found
+    sampling = pipeline.sampling.override(patch_size=pipeline.patch_size, steps=steps)
+    draw(replace(pipeline, sampling=sampling), [case, case], tmp_path / "sheet.jpg")
+    with Image.open(tmp_path / "sheet.jpg") as sheet:
+        assert sheet.size == (8 * (128 + 4), 16 + 2 * (128 + 4))

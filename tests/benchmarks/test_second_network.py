@@ -23,10 +23,13 @@ def test_the_second_network_is_as_described_and_small():
     assert sum(path.stat().st_size for path in own) <= 8e6
 
 
-@pytest.mark.parametrize("folder", [FOLDER, ONE_STEP])
+VAE = {FOLDER: Path("training/autoencoder_weights"), ONE_STEP: command.MODEL / "vae"}
+
+
+@pytest.mark.parametrize("folder", VAE)
 def test_networks_share_one_encoder(folder):
     """So their latents can be compared; the bundled model's decoder is trained on for its own."""
-    assert (folder / "vae").resolve() == Path("training/autoencoder_weights").resolve()
+    assert (folder / "vae").resolve() == VAE[folder].resolve()
     name = "vae/diffusion_pytorch_model.safetensors"
     shared, bundled = (load_file(model / name) for model in (folder, command.MODEL))
     assert shared.keys() == bundled.keys()

@@ -301,6 +301,10 @@ def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
     monkeypatch.setattr(main, "_closing", lambda _arguments, *models: ended.append(models))
     monkeypatch.setattr(main, "_export", lambda _arguments: shutil.copytree(folder, exported))
     options = ["--out", str(tmp_path), "--shards", "1", "--steps", "2", "--decay", "1"]
+    monkeypatch.setattr("sys.argv", ["training", "all", *options, "--minutes", "0"])
+    main.main()
+    assert not ended  # what is stopped is not gone on with
+    shutil.rmtree(exported)
     monkeypatch.setattr("sys.argv", ["training", "all", *options])
     main.main()
     wanted = load_autoencoder(tmp_path / "dit4sr-mini", CPU).decoder.conv_out.weight
@@ -310,4 +314,4 @@ def test_training_all_ends_with_it(folder, crops, vae, tmp_path, monkeypatch):
     )
     assert torch.equal(found, wanted.bfloat16())
     assert not torch.equal(found, before.bfloat16())
-    assert ended == [([exported], exported)]
+    assert ended == [(exported, exported)]
