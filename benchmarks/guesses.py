@@ -19,6 +19,7 @@ from torch import Tensor
 
 from benchmarks.cases import contact_sheet
 from benchmarks.demo_quality.flaws import patch_peaks_db, ragged_edges_db
+from benchmarks.shifted_grid import with_velocity
 from runtime.images.resizing import resize
 from runtime.load import load_full_precision
 from runtime.network.projection import ActivationBits
@@ -70,9 +71,8 @@ class Guessing:
 def guesses(pipeline: Pipeline, case: Case, seed: int) -> list[tuple[float, Tensor]]:
     """Share of noise and decoded guess [1, 3, H, W] of every step, and last the result, with 0."""
     settings = replace(pipeline.sampling, seed=seed)
-    changed = replace(pipeline)
     watched = Guessing(pipeline.velocity)
-    changed.__dict__["velocity"] = watched  # where `cached_property` keeps it
+    changed = with_velocity(pipeline, watched)
     encoded = encode_image(changed, case.small, settings)
     latent = sample_latent(changed, encoded.control, settings)
     return [

@@ -72,11 +72,11 @@ class ShiftedGrid:
         return moved.roll(back, (-2, -1))
 
 
-def with_shifted_grid(pipeline: Pipeline) -> Pipeline:
-    """``pipeline`` sampled by `ShiftedGrid`."""
+def with_velocity(pipeline: Pipeline, velocity: Network) -> Pipeline:
+    """``pipeline`` sampled by another ``velocity``."""
     changed = replace(pipeline)
     # Where `cached_property` keeps it.
-    changed.__dict__["velocity"] = ShiftedGrid(pipeline.velocity)
+    changed.__dict__["velocity"] = velocity
     return changed
 
 
@@ -110,7 +110,10 @@ def main() -> None:
     print("|---|---|---|---|---|---|---|")
     for prompt in arguments.prompts:
         fixed = with_prompts(plain, arguments.model, prompt, NEGATIVE)
-        for grid, pipeline in (("fixed", fixed), ("moving", with_shifted_grid(fixed))):
+        for grid, pipeline in (
+            ("fixed", fixed),
+            ("moving", with_velocity(fixed, ShiftedGrid(fixed.velocity))),
+        ):
             found = measured(pipeline, cases)
             print(
                 f"| {prompt} | {grid} | {found['psnr_db']:.2f} | {found['fsim']:.3f} |"

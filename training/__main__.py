@@ -96,7 +96,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument("--network", choices=tuple(NETWORKS), default=MINI.name)
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument("--optimizer", choices=get_args(OptimizerName), help="of the network")
+    parser.add_argument(
+        "--optimizer", choices=get_args(OptimizerName), help="of network and one-step"
+    )
     parser.add_argument("--steps", type=int, help="of the stage, in all")
     parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
     parser.add_argument("--minutes", type=float, default=float("inf"))
@@ -104,7 +106,9 @@ def parse_arguments() -> argparse.Namespace:
     parser.add_argument(
         "--decay-share", type=float, default=DECAY_SHARE, help="of the minutes of --within"
     )
-    parser.add_argument("--start", type=Path, help="exported model whose network to train on")
+    parser.add_argument(
+        "--start", type=Path, help="exported model that network and one-step begin with"
+    )
     parser.add_argument(
         "--from",
         dest="networks",
