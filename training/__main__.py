@@ -7,7 +7,7 @@
     python -m training export --out out/train --folder out/train/dit4sr-mini
     python -m training --device cuda                     # all of it, on a GPU
     python -m training refine --from MODEL --folder MODEL     # the decoder, for what it makes
-    python -m training closing --from MODEL --folder OTHER    # its last step, for the picture
+    python -m training closing --from MODEL --folder OTHER    # its last steps, for the picture
     python -m training one-step --start artifacts/demo/dit4sr-mini --network dit4sr-mini-onestep
 
 Stopped runs continue where they were, also with more --steps. States lie in --out, which should be
@@ -28,17 +28,27 @@ from pathlib import Path
 from typing import get_args
 
 import torch
+from diffusers import AutoencoderKL
 
 from artifacts.dit4sr.config import TransformerConfig
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
-from training.closing import CROPS_PX, PULLS, ClosingRun, train_closing
-from training.closing_states import ClosingStates, has_closing_step
+from training.closing import CROPS_PX, PULLS, ClosingRun, Newest, Source, in_turn, train_closing
+from training.closing_states import ClosingStates, closing_strides
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder, write_vae, write_weights
 from training.generated import Generated
-from training.network import AVERAGE_DECAYS, Loss, NetworkRun, Sizes, new_network, train_network
+from training.made_pool import MadePool
+from training.network import (
+    AVERAGE_DECAYS,
+    Loss,
+    NetworkRun,
+    Sizes,
+    compile_blocks,
+    new_network,
+    train_network,
+)
 from training.networks import MINI, NETWORKS, NamedNetwork
 from training.one_step import one_step_loss
 from training.optimizers import OptimizerName
@@ -48,7 +58,7 @@ from training.photos.library import training_photos
 from training.pool import LatentPool
 from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder
-from training.sampled import TrainedNetwork
+from training.sampled import GuidedModelError, TrainedNetwork
 from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
 from training.shards import SHARD, make_shards
 
@@ -71,6 +81,8 @@ GPU_STEPS = {
     "closing": (4000, 1500),
 }
 STAGES = ("autoencoder", "decoder", "network", "one-step", "refine", "closing", "export", "all")
+GPU_CLOSING_RATE = 2
+"""How many times higher its learning rate is with a GPU's batches."""
 GPU_BATCH = 8
 """How many times larger batches of the autoencoder are on a GPU."""
 GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
@@ -120,7 +132,8 @@ def parse_arguments() -> argparse.Namespace:
         "--shards",
         type=int,
         default=SHARDS,
-        help=f"of {SHARD} such results, closing has as many of larger ones; default: %(default)s",
+        help=f"of {SHARD} such results, closing has as many of larger ones, or none on\n"
+        "a GPU; default: %(default)s",
     )
     parser.add_argument(
         "--pull",
@@ -165,6 +178,13 @@ def main() -> None:
     """Run the stages that were asked for."""
     arguments = parse_arguments()
     torch.set_num_threads(arguments.threads)
+    try:
+        _run(arguments)
+    except GuidedModelError as error:
+        sys.exit(str(error))
+
+
+def _run(arguments: argparse.Namespace) -> None:
     have_their_own = ("autoencoder", "closing", "all")
     if arguments.stage not in have_their_own and not (arguments.out / "vae").is_dir():
         vae = arguments.out / "vae"
@@ -251,6 +271,7 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
 
     What is in ``--out`` stays as it is, for other networks have other such decoders.
     """
+    _check_exported(networks)
     own = _network_folder(arguments)
     shutil.copytree(arguments.out / "vae", own / "vae", dirs_exist_ok=True)
     samples = make_shards(
@@ -274,22 +295,57 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     return finished
 
 
+def _check_exported(models: Sequence[Path]) -> None:
+    for model in models:
+        if not (model / "transformer").is_dir():
+            sys.exit(f"no exported model in {model}: name one with --from")
+
+
 def _closing(arguments: argparse.Namespace, model: Path, folder: Path | None) -> None:
-    """Train the closing step of a model's network on; ``folder`` is a model that gets it."""
+    """Train the closing steps of a model's network on; ``folder`` is a model that gets it."""
     named = NETWORKS[arguments.network]
-    if not (model / "transformer").is_dir():
-        sys.exit(f"no exported model in {model}: name one with --from")
+    _check_exported([model])
     written = json.loads((model / "transformer/config.json").read_bytes())
     config = TransformerConfig.from_diffusers(written)
     if config != named.config:
         sys.exit(f"{model} has another shape than {named.name}: say which with --network")
     if folder and not (folder / "transformer").is_dir():
         sys.exit(f"no exported model in {folder}, which --folder shall change: copy one there")
-    if not has_closing_step(TrainedNetwork.load(model, arguments.device)):
-        sys.exit(f"{model} samples in one step, and has no closing one")
-    own = _network_folder(arguments)
+    sampler = TrainedNetwork.load(model, arguments.device)
+    strides = closing_strides(sampler)
+    if not strides:
+        sys.exit(f"{model} samples in one step, and has no closing ones")
     vae = load_autoencoder(model, arguments.device)
+    run = ClosingRun(
+        named,
+        _schedule(arguments, "closing"),
+        count=ClosingRun.count * _batch_factor(arguments),
+        learning_rate=ClosingRun.learning_rate * (1 if _on_cpu(arguments) else GPU_CLOSING_RATE),
+        pulls=replace(PULLS, **dict(arguments.pull)),
+    )
+    network = train_closing(
+        _closing_source(arguments, sampler, model, vae),
+        strides,
+        model,
+        vae,
+        _network_folder(arguments),
+        run,
+        device=arguments.device,
+        minutes=arguments.minutes,
+    )
+    if network and folder:
+        write_weights(network, folder / "transformer")
+
+
+def _closing_source(
+    arguments: argparse.Namespace, sampler: TrainedNetwork, model: Path, vae: AutoencoderKL
+) -> Source:
+    """On a GPU samples that are made all the time, otherwise shards of both crop sizes."""
     crops = Crops(training_photos(arguments.photos), SEED)
+    if not _on_cpu(arguments):
+        compile_blocks(sampler.network)
+        pool = MadePool(ClosingStates, crops, vae, sampler, workers=_workers(arguments))
+        return Newest(pool, arguments.device)
     samples = [
         make_shards(
             ClosingStates,
@@ -297,24 +353,13 @@ def _closing(arguments: argparse.Namespace, model: Path, folder: Path | None) ->
             vae,
             [model],
             arguments.shards,
-            own / f"closing{crop_px}",
+            _network_folder(arguments) / f"closing{crop_px}",
             crop_px=crop_px,
             size=SHARD * CROPS_PX[0] ** 2 // crop_px**2,
-            workers=_workers(arguments),
         )
         for crop_px in CROPS_PX
     ]
-    run = ClosingRun(
-        named,
-        _schedule(arguments, "closing"),
-        count=ClosingRun.count * _batch_factor(arguments),
-        pulls=replace(PULLS, **dict(arguments.pull)),
-    )
-    network = train_closing(
-        samples, model, vae, own, run, device=arguments.device, minutes=arguments.minutes
-    )
-    if network and folder:
-        write_weights(network, folder / "transformer")
+    return in_turn(samples, arguments.device)
 
 
 def _schedule(arguments: argparse.Namespace, stage: str) -> Schedule:

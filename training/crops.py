@@ -62,5 +62,10 @@ def random_crop(photo: Pixels, size: int, rng: np.random.Generator) -> Pixels:
 
 def to_batch(images: Sequence[Pixels]) -> Tensor:
     """uint8 [H, W, 3] pictures -> one tensor [B, 3, H, W], values -1 ... 1."""
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return pixels.float().div(127.5).sub(1).contiguous()
+    return to_values(torch.from_numpy(np.stack(images)), torch.device("cpu"))
+
+
+def to_values(pixels: Tensor, device: torch.device) -> Tensor:
+    """uint8 [B, H, W, 3] -> [B, 3, H, W] on ``device``, values -1 ... 1."""
+    there = pixels.to(device, non_blocking=True).permute(0, 3, 1, 2)
+    return there.float().div(127.5).sub(1).contiguous()

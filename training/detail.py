@@ -20,7 +20,9 @@ error** at what of the error repeats with the latent's pixels.
 Then **pattern error**, what of the error repeats with the network's patches: an eye sees a weave
 where a mean over all pixels sees next to nothing.
 
-All look at the mean of the three channels, so that their gradients change no colour.
+All of these look at the mean of the three channels, so that their gradients change no colour.
+**Colour error** looks at nothing else: where others pull much harder than squared error, it is what
+holds brightness and colour of whole fields.
 """
 
 from collections.abc import Sequence
@@ -49,6 +51,8 @@ EDGE_FLOOR = (2 / 255) ** 2
 LATENT_PX = 4
 PERIOD_PX = 8
 """Of the patches: two latent pixels of 4 px each."""
+COLOUR_PX = 32
+"""Fields whose colour is compared."""
 
 
 def gradient_difference(found: Tensor, wanted: Tensor) -> Tensor:
@@ -179,6 +183,14 @@ def pattern_error(found: Tensor, wanted: Tensor) -> Tensor:
     blocks = error.unflatten(2, (-1, PERIOD_PX)).unflatten(1, (-1, PERIOD_PX))
     pattern = blocks.mean(dim=(1, 3))  # [n, 8, 8]
     return (pattern - pattern.mean(dim=(1, 2), keepdim=True)).square().mean(dim=(1, 2))
+
+
+def colour_error(found: Tensor, wanted: Tensor) -> Tensor:
+    """Mean square of the error's means over fields of `COLOUR_PX`, channel by channel.
+
+    Arguments as above, of at least such a field.
+    """
+    return F.avg_pool2d((found - wanted) / 2, COLOUR_PX).square().mean(dim=(1, 2, 3))
 
 
 def balanced(picture: Tensor, base: Tensor, others: Sequence[tuple[float, Tensor]]) -> Tensor:

@@ -11,7 +11,7 @@ from typing import ClassVar
 from diffusers import AutoencoderKL
 from torch import Tensor
 
-from training.crops import to_batch
+from training.crops import to_values
 from training.pairs import encode
 from training.sampled import TrainedNetwork
 
@@ -45,7 +45,7 @@ class Generated:
         prompt: Tensor,
     ) -> "Generated":
         """As `training.shards.Made`."""
-        control = encode(vae, to_batch(list(controls.numpy())))
-        encoded = encode(vae, to_batch(list(targets.numpy()))).bfloat16()
+        control = encode(vae, to_values(controls, vae.device))
+        encoded = encode(vae, to_values(targets, vae.device)).bfloat16()
         latent = network.sample(control, prompt.to(control.device)).bfloat16()
         return cls(latent, encoded, targets, prompt)

@@ -168,14 +168,14 @@ def train_network(
     return training
 
 
-def compile_blocks(network: DiT4SR) -> None:
+def compile_blocks(network: nn.Module) -> None:
     """Compile block by block: on a GPU what lies between the products costs as much as they do.
 
     Blocks of one kind share their code, which the whole network at once would not.
     """
     # Three kinds of blocks times the sizes of crops are more than the usual limit of 8.
     torch._dynamo.config.recompile_limit = 32
-    for block in network.transformer_blocks:
+    for block in network.get_submodule("transformer_blocks").children():
         block.compile(dynamic=False)
 
 

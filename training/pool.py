@@ -5,18 +5,12 @@ oldest giving way. A batch takes windows out of random crops of the pool. Unlike
 ``training.pairs`` the pool depends on how fast everything runs, so two runs differ.
 """
 
-import contextlib
-import queue
-import threading
-from collections.abc import Iterator
-
 import torch
 from diffusers import AutoencoderKL
-from torch import Tensor
 
-from training.ahead import made_ahead
-from training.crops import Crops
-from training.pairs import Pairs, encode, make_pairs
+from training.chunks import Chunk, Chunks
+from training.crops import Crops, to_values
+from training.pairs import Pairs, encode
 
 CROP_PX = 192
 CHUNK = 32
@@ -26,20 +20,6 @@ CAPACITY = 131_072
 ENOUGH = 1024
 """Crops before training starts."""
 NUMBERS = range(1_000_000_000)
-
-Chunk = tuple[Tensor, Tensor, Tensor]
-"""Targets and enlarged degraded crops, uint8 [n, H, W, 3]; prompts [n]."""
-
-
-class _Chunks:
-    """Makes chunk ``n`` of crops; an object, so that other processes can be given it."""
-
-    def __init__(self, crops: Crops, crop_px: int, count: int) -> None:
-        self.crops, self.crop_px, self.count = crops, crop_px, count
-
-    def __call__(self, number: int) -> Chunk:
-        targets, controls, prompts = make_pairs(self.crops, self.crop_px, number, self.count)
-        return torch.from_numpy(targets), torch.from_numpy(controls), torch.tensor(prompts)
 
 
 class LatentPool:
@@ -76,17 +56,14 @@ class LatentPool:
         )
         self._prompt = torch.empty(capacity, dtype=torch.long, device=vae.device)
         self._taken_in = 0
-        # The loader can only be waited for, so a thread waits, and training looks into a queue.
-        self._ready: queue.Queue[Chunk | Exception] = queue.Queue(4)
-        self._chunks = made_ahead(_Chunks(crops, crop_px, chunk), NUMBERS, workers)
-        threading.Thread(target=_move, args=(self._chunks, self._ready), daemon=True).start()
+        self._chunks = Chunks(crops, crop_px, chunk, NUMBERS, workers)
 
     def batch(self, size_px: int, count: int, turn: int) -> Pairs:
         """``count`` samples, windows of ``size_px``; the ``turn`` does not matter here."""
         while self._taken_in < self._enough:
-            self._take_in(self._ready.get())
-        with contextlib.suppress(queue.Empty):
-            self._take_in(self._ready.get_nowait())
+            self._take_in(self._chunks.wait())
+        if (chunk := self._chunks.ready()) is not None:
+            self._take_in(chunk)
         device = self._prompt.device
         held = min(self._taken_in, self._capacity)
         chosen = torch.randint(held, (count,), device=device)
@@ -103,27 +80,13 @@ class LatentPool:
             self._target[where].float(), self._control[where].float(), self._prompt[chosen]
         )
 
-    def _take_in(self, chunk: Chunk | Exception) -> None:
-        """Encode ``chunk`` into the place of the oldest one; what stopped the thread is raised."""
-        if isinstance(chunk, Exception):
-            raise chunk
+    def _take_in(self, chunk: Chunk) -> None:
+        """Encode ``chunk`` into the place of the oldest one."""
         targets, controls, prompts = chunk
         start = self._taken_in % self._capacity
         place = slice(start, start + self._chunk)
-        self._target[place] = encode(self._vae, self._values(targets)).bfloat16()
-        self._control[place] = encode(self._vae, self._values(controls)).bfloat16()
-        self._prompt[place] = prompts.to(self._prompt.device, non_blocking=True)
+        device = self._prompt.device
+        self._target[place] = encode(self._vae, to_values(targets, device)).bfloat16()
+        self._control[place] = encode(self._vae, to_values(controls, device)).bfloat16()
+        self._prompt[place] = prompts.to(device, non_blocking=True)
         self._taken_in += self._chunk
-
-    def _values(self, pixels: Tensor) -> Tensor:
-        """uint8 [n, H, W, 3] -> [n, 3, H, W] on the device, -1 ... 1."""
-        there = pixels.to(self._vae.device, non_blocking=True)
-        return there.permute(0, 3, 1, 2).float().div(127.5).sub(1)
-
-
-def _move(chunks: Iterator[Chunk], ready: "queue.Queue[Chunk | Exception]") -> None:
-    try:
-        for chunk in chunks:
-            ready.put(chunk)
-    except Exception as error:  # whoever waits for a chunk would wait for ever
-        ready.put(error)

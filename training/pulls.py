@@ -7,6 +7,7 @@ from torch import Tensor
 from training.autoencoder import reconstruction_loss
 from training.detail import (
     balanced,
+    colour_error,
     gradient_difference,
     overshoot_error,
     pattern_error,
@@ -32,6 +33,7 @@ class Pulls:
         ragged: that of teeth along edges.
         weave: that of dots on the grid of the latent.
         pattern: that of what repeats with the patches, beside what of it is in the other errors.
+        colour: that of the colour of fields, likewise.
     """
 
     detail: float = 90.0
@@ -40,6 +42,7 @@ class Pulls:
     ragged: float = 12.0
     weave: float = 15.0
     pattern: float = 0.0
+    colour: float = 0.0
 
     @property
     def total(self) -> float:
@@ -70,6 +73,7 @@ def pulled_error(found: Tensor, wanted: Tensor, detailed: Tensor, pulls: Pulls) 
             (pulls.ragged, ragged_error),
             (pulls.weave, weave_error),
             (pulls.pattern, pattern_error),
+            (pulls.colour, colour_error),
         )
         if factor
     ]

@@ -19,6 +19,10 @@ from training.device import multiplies_bfloat16
 from training.prompts import NAMES, PromptTable
 
 
+class GuidedModelError(ValueError):
+    """A model is sampled with guidance, which samples for training are not."""
+
+
 @dataclass(frozen=True)
 class SamplingStep:
     """One evaluation of a network.
@@ -62,12 +66,12 @@ class TrainedNetwork:
         """Read an exported model.
 
         Raises:
-            ValueError: it is sampled with guidance, which the bundled networks are not.
+            GuidedModelError: it is sampled with guidance, which the bundled networks are not.
         """
         dtype = torch.bfloat16 if multiplies_bfloat16(device) else torch.float32
         pipeline = load_full_precision(folder, device=device, dtype=dtype)
         if pipeline.sampling.guidance != 1:
-            raise ValueError(f"{folder}: samples are made without guidance")
+            raise GuidedModelError(f"{folder} is sampled with guidance; samples are made without")
         tensors = load_file(folder / NAMED_PROMPTS)
         embeds, pooled = (
             torch.stack([tensors[f"{name}.{part}"] for name in NAMES]).to(device, dtype)
@@ -93,7 +97,7 @@ class TrainedNetwork:
     def steps(self, control: Tensor, prompt: Tensor) -> Iterator[SamplingStep]:
         """The same, step by step."""
         schedule = self.schedule
-        noise = torch.randn(control.shape).to(control.device)
+        noise = torch.randn_like(control)
         latent = initial_latent(noise, control, schedule.sigmas[0])
         sigmas, timesteps = schedule.sigmas.tolist(), schedule.timesteps.tolist()
         for sigma, after, timestep in zip(sigmas, sigmas[1:], timesteps, strict=False):

@@ -102,7 +102,7 @@ def make_shards(
         workers: processes that degrade the crops; 0 to do it in this one.
 
     Raises:
-        ValueError: a model is sampled with guidance.
+        GuidedModelError: a model is sampled with guidance.
     """
     encoder = digest(tensor.cpu().numpy().tobytes() for tensor in vae.encoder.state_dict().values())
     scaling = [vae.config.scaling_factor, vae.config.shift_factor]

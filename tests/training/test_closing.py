@@ -1,9 +1,10 @@
-"""A network's closing step, trained by the picture that comes of it."""
+"""A network's closing steps, trained by the picture that comes of them."""
 
 import json
 import os
 import shutil
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -14,12 +15,21 @@ from tests.training.test_network import CONFIG
 from training import __main__ as main
 from training import closing, detail, pulls
 from training.autoencoder import decode
-from training.closing import ClosingBatches, ClosingRun, closing_loss, kept_of, train_closing
-from training.closing_states import ClosingStates, has_closing_step
+from training.closing import (
+    ClosingBatches,
+    ClosingRun,
+    Newest,
+    closing_loss,
+    in_turn,
+    kept_of,
+    train_closing,
+)
+from training.closing_states import ClosingStates, Stride, closing_strides
 from training.crops import to_batch
+from training.made_pool import MadePool
 from training.network import TIMESTEPS, load_exported, new_network, prompt_table
 from training.networks import NamedNetwork
-from training.pairs import encode
+from training.pairs import encode, make_pairs
 from training.prompts import NAMES
 from training.pulls import Pulls
 from training.sampled import TrainedNetwork
@@ -29,6 +39,7 @@ from training.shards import make_shards
 CPU = torch.device("cpu")
 NAMED = NamedNetwork("tiny", CONFIG, 0, "A test.")
 NOTHING = Pulls(0, 0, 0, 0, 0)
+STRIDES = [Stride(0.7, -0.4), Stride(0.3, -0.3)]
 
 
 @pytest.fixture(scope="module")
@@ -43,10 +54,10 @@ def pictures(count, seed):
 
 
 def test_states_are_those_of_the_networks_own_sampling(folder, vae):
-    """Of prompts that want detail every step but the closing one is kept, of the others all."""
+    """Of prompts that want detail every step but the closing ones is kept, of the others all."""
     network = TrainedNetwork.load(folder, CPU)
-    prompt = torch.tensor([NAMES.index(name) for name in ("natural", "smooth")]).repeat(12)
-    targets, controls = pictures(24, 0), pictures(24, 1)
+    prompt = torch.tensor([NAMES.index(name) for name in ("natural", "smooth")]).repeat(16)
+    targets, controls = pictures(32, 0), pictures(32, 1)
     torch.manual_seed(4)
     made = ClosingStates.make(vae, network, targets, controls, prompt)
     control = encode(vae, to_batch(list(controls.numpy())))
@@ -55,9 +66,7 @@ def test_states_are_those_of_the_networks_own_sampling(folder, vae):
     torch.manual_seed(4)
     steps = list(network.steps(control, prompt))
     sigmas = [step.sigma for step in steps]
-    assert sigmas[-1] < 0.02 < sigmas[-2] == pytest.approx(0.338, abs=1e-3)
-    torch.testing.assert_close(made.sigma, torch.full((24,), sigmas[-2]))
-    torch.testing.assert_close(made.latent, steps[-2].latent.bfloat16())
+    torch.testing.assert_close(made.latent, steps[4].latent.bfloat16())
     kept = {0: set(), 1: set()}
     for row, sigma in enumerate(made.kept_sigma.tolist()):
         number = [round(s, 4) for s in sigmas].index(round(sigma, 4))
@@ -65,17 +74,27 @@ def test_states_are_those_of_the_networks_own_sampling(folder, vae):
         for name, of in (("kept", "latent"), ("kept_velocity", "velocity")):
             wanted = getattr(steps[number], of)[row].bfloat16()
             torch.testing.assert_close(getattr(made, name)[row], wanted)
-    assert max(kept[0]) <= 5 < max(kept[1]) == 6
+    assert max(kept[0]) <= 3 < max(kept[1]) == 6
     assert min(len(numbers) for numbers in kept.values()) > 2
 
 
-def test_a_network_of_one_step_has_no_closing_step(folder):
+def test_closing_strides_lead_from_where_samples_begin_to_the_image(folder):
+    network = TrainedNetwork.load(folder, CPU)
+    sigmas = network.schedule.sigmas.tolist()
+    strides = closing_strides(network)
+    assert [stride.sigma for stride in strides] == sigmas[4:7]
+    assert sigmas[7] < 0.02 < sigmas[6] == pytest.approx(0.338, abs=1e-3)
+    for stride, after in zip(strides, [*sigmas[5:7], 0.0], strict=True):
+        assert stride.sigma + stride.change == pytest.approx(after, abs=1e-7)
+
+
+def test_the_first_step_is_no_closing_one(folder):
     network = TrainedNetwork.load(folder, CPU)
     found = []
-    for steps in (1, 2, 3):
+    for steps in (1, 2, 3, 4, 5, 6):
         settings = network.settings.override(patch_size=2, steps=steps)
-        found.append(has_closing_step(replace(network, settings=settings)))
-    assert found == [False, False, True]  # the last step of two begins with next to no noise
+        found.append(len(closing_strides(replace(network, settings=settings))))
+    assert found == [0, 0, 1, 2, 3, 3]  # the last step begins with next to no noise
 
 
 def numbered(count):
@@ -84,7 +103,6 @@ def numbered(count):
     latents = numbers.view(-1, 1, 1, 1).expand(-1, 16, 8, 8)
     return ClosingStates(
         latent=latents.bfloat16(),
-        sigma=numbers,
         kept=(latents + 100).bfloat16(),
         kept_sigma=numbers + 100,
         kept_velocity=(latents + 100).bfloat16(),
@@ -96,49 +114,79 @@ def numbered(count):
 
 def test_what_lies_in_a_batch_belongs_together():
     torch.manual_seed(0)
-    latent, sigma, control, prompt, images, kept = ClosingBatches(numbered(8), CPU).draw(40)
+    batch = ClosingBatches(numbered(8), CPU).draw(40, strides=3)
+    latent, control, prompt, images, kept, kept_sigma, kept_control, kept_prompt, velocity = batch
     assert kept_of(40) == 8
-    assert len(images) == 32
+    assert len(latent) == 32
     number = control[:, 0, 0, 0]
-    torch.testing.assert_close(latent[:, 0, 0, 0], number + torch.tensor([0.0] * 32 + [100.0] * 8))
-    torch.testing.assert_close(sigma, latent[:, 0, 0, 0])
-    torch.testing.assert_close(kept[:, 0, 0, 0], number[32:] + 100)
-    torch.testing.assert_close((images[:, 0, 0, 0] + 1) * 127.5, number[:32], atol=1e-3, rtol=0)
+    assert torch.equal(latent[:, 0, 0, 0], number)
+    torch.testing.assert_close((images[:, 0, 0, 0] + 1) * 127.5, number, atol=1e-3, rtol=0)
     assert torch.equal(prompt, number.long() % len(NAMES))
-    wanting = {NAMES.index(name) for name in ("natural", "sharp")}
-    assert set(prompt[:32].tolist()) == wanting
-    assert set(prompt[32:].tolist()) > wanting
+    assert set(prompt.tolist()) == {NAMES.index(name) for name in ("natural", "sharp")}
+    number = kept_control[:, 0, 0, 0]
+    assert len(number) == 24
+    for found in (kept[:, 0, 0, 0], kept_sigma, velocity[:, 0, 0, 0]):
+        assert torch.equal(found, number + 100)
+    assert torch.equal(kept_prompt, number.long() % len(NAMES))
+    assert len(set(kept_prompt.tolist())) == len(NAMES)
 
 
 def test_the_way_to_the_image_is_judged_and_what_is_to_be_kept(samples, vae):
     """A network that goes straight to known images makes no error but that of their pictures."""
     torch.manual_seed(1)
-    latent, sigma, control, prompt, _, kept = ClosingBatches(samples, CPU).draw(5)
-    image = 0.5 * latent[:4] + 0.1
+    batch = ClosingBatches(samples, CPU).draw(5, strides=2)
+    latent, control, prompt, _, kept, kept_sigma, kept_control, kept_prompt, velocity = batch
+    image = 0.5 * latent + 0.1
     shown = decode(vae, image)
     told = []
 
-    def network(given, _control, embeds, _pooled, timestep):
-        told.append((timestep, embeds))
-        way = (given[:4] - image) / sigma[:4, None, None, None]
-        return torch.cat([way, kept + 0.5])
+    def network(given, controls, embeds, _pooled, timestep):
+        told.append((given, controls, embeds, timestep))
+        way = (given[:4] - image) / (timestep[:4] / TIMESTEPS)[:, None, None, None]
+        # Noise goes down in proportion, so the second step finds the same direction.
+        return torch.cat([way, velocity[len(told) - 1 :][:1] + 0.5])
+
+    def loss(pictures):
+        told.clear()
+        given = (latent, control, prompt, pictures, *batch[4:])
+        return closing_loss(network, vae, table, STRIDES, given, NOTHING)
 
     table = prompt_table(CONFIG, 0)
-    loss = closing_loss(network, vae, table, (latent, sigma, control, prompt, shown, kept), NOTHING)
-    assert float(loss) == pytest.approx(closing.KEPT_WEIGHT * 0.25, rel=1e-3)
-    torch.testing.assert_close(told[0][0], sigma * TIMESTEPS)
-    torch.testing.assert_close(told[0][1], table.embeds[prompt])
-    darker = latent, sigma, control, prompt, shown - 0.2, kept
-    assert closing_loss(network, vae, table, darker, NOTHING) > loss + 0.1
+    assert float(loss(shown)) == pytest.approx(closing.KEPT_WEIGHT * 0.25, rel=1e-3)
+    for number, (given, controls, embeds, timestep) in enumerate(told):
+        mine = slice(number, number + 1)
+        sigma = torch.cat([torch.full((4,), STRIDES[number].sigma), kept_sigma[mine]])
+        torch.testing.assert_close(timestep, sigma * TIMESTEPS)
+        assert torch.equal(controls, torch.cat([control, kept_control[mine]]))
+        assert torch.equal(embeds, table.embeds[torch.cat([prompt, kept_prompt[mine]])])
+        assert torch.equal(given[4:], kept[mine])
+    torch.testing.assert_close(told[1][0][:4], latent + 0.4 * (image - latent) / 0.7)
+    assert loss(shown - 0.2) > 0.1 + closing.KEPT_WEIGHT * 0.25
+
+
+def test_gradients_come_back_through_all_steps(samples, vae):
+    torch.manual_seed(1)
+    batch = ClosingBatches(samples, CPU).draw(5, strides=2)
+    found = []
+
+    def network(given, *_rest):
+        found.append((0.1 * given).detach().requires_grad_(True))
+        return found[-1]
+
+    table = prompt_table(CONFIG, 0)
+    closing_loss(network, vae, table, STRIDES, batch, NOTHING).backward()
+    assert len(found) == 2
+    for velocity in found:
+        assert velocity.grad[:4].abs().sum() > 0
 
 
 def test_pulls_are_weighed_by_all_of_them(samples, vae):
     """However hard, pulls leave the picture's error about as large beside that of other steps."""
     torch.manual_seed(1)
     network = new_network(CONFIG, 0)
-    batch = ClosingBatches(samples, CPU).draw(5)
+    batch = ClosingBatches(samples, CPU).draw(5, strides=2)
     losses = [
-        float(closing_loss(network, vae, prompt_table(CONFIG, 0), batch, asked).detach())
+        float(closing_loss(network, vae, prompt_table(CONFIG, 0), STRIDES, batch, asked).detach())
         for asked in (Pulls(10, 1, 1, 1, 1, 1), Pulls(100, 10, 10, 10, 10, 10))
     ]
     assert losses[1] == pytest.approx(losses[0], rel=0.3)
@@ -148,10 +196,10 @@ def test_pulls_are_weighed_by_all_of_them(samples, vae):
 def test_a_step_waits_for_no_device(samples, vae):
     detail._scharr(CPU, torch.float32)  # made while a step warms up
     network, table = new_network(CONFIG, 0), prompt_table(CONFIG, 0)
-    batch = ClosingBatches(samples, CPU).draw(5)
+    batch = ClosingBatches(samples, CPU).draw(5, strides=2)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = tuple(mode.from_tensor(tensor) for tensor in batch)
-        loss = closing_loss(network, vae, table, fake, Pulls())
+        loss = closing_loss(network, vae, table, STRIDES, fake, Pulls())
         loss.backward()
         with pytest.raises(DataDependentOutputException):
             bool(loss > 0)
@@ -162,24 +210,25 @@ def train(folder, vae, sets, out, *steps):
     for count in steps:
         schedule = WarmupStableDecay(count, warmup=2)
         run = ClosingRun(NAMED, schedule, count=2, learning_rate=2e-3, pulls=NOTHING)
-        network = train_closing(sets, folder, vae, out, run, device=CPU)
+        source = in_turn(sets, CPU)
+        network = train_closing(source, STRIDES, folder, vae, out, run, device=CPU)
     return network
 
 
 def test_it_learns_and_goes_on_where_it_stopped(folder, samples, vae, tmp_path, monkeypatch):
     torch.manual_seed(2)
-    latent, sigma, control, prompt, images, kept = ClosingBatches(samples, CPU).draw(24)
+    batch = ClosingBatches(samples, CPU).draw(24, strides=2)
     table = prompt_table(CONFIG, 0)
 
     def errors(network):
         """Of pictures, and of velocities that were to be kept."""
         with torch.no_grad():
-            batch = latent, sigma, control, prompt, images, kept
-            whole = float(closing_loss(network, vae, table, batch, NOTHING))
+            whole = float(closing_loss(network, vae, table, STRIDES, batch, NOTHING))
+            *_, kept, sigma, control, prompt, velocity = batch
             found = network(
-                latent, control, table.embeds[prompt], table.pooled[prompt], sigma * TIMESTEPS
+                kept, control, table.embeds[prompt], table.pooled[prompt], sigma * TIMESTEPS
             )
-            moved = float((found[len(images) :] - kept).square().mean())
+            moved = float((found - velocity).square().mean())
         return whole - closing.KEPT_WEIGHT * moved, moved
 
     untrained = new_network(CONFIG, 0)
@@ -216,19 +265,63 @@ def test_crops_of_both_sizes_are_seen_in_turn(folder, samples, vae, tmp_path, mo
     monkeypatch.setattr(
         ClosingBatches,
         "draw",
-        lambda self, count: seen.append((self.side_px, count)) or [torch.zeros(1)],
+        lambda self, count, strides: (
+            seen.append((self.side_px, count, strides)) or [torch.zeros(1)]
+        ),
     )
     monkeypatch.setattr(
         closing, "closing_loss", lambda network, *_rest: next(network.parameters()).sum()
     )
     small = replace(samples, target=samples.target[:, :32, :32])
     train(folder, vae, [small, samples], tmp_path, 4)
-    assert seen == [(32, 32), (64, 8)] * 2
+    assert seen == [(32, 32, 2), (64, 8, 2)] * 2
+
+
+def test_a_pool_has_the_newest_samples(folder, crops, vae):
+    network = TrainedNetwork.load(folder, CPU)
+    pool = MadePool(
+        ClosingStates,
+        crops,
+        vae,
+        network,
+        workers=0,
+        crop_px=32,
+        chunk=2,
+        capacity=4,
+        enough=4,
+        every=3,
+    )
+    first = pool.newer()
+    assert [pool.newer() for _ in range(2)] == [None, None]
+    prompts, pictures = first.prompt.clone(), first.target.clone()
+    assert len(prompts) == 4
+    newer = None
+    while newer is None:  # until the chunk after them lies ready
+        newer = pool.newer()
+    assert len(newer.prompt) == 4
+    assert torch.equal(newer.target[2:], pictures[2:])
+    for number in (0, 1):
+        assert not (newer.target[number] == pictures).flatten(1).all(dim=1).any()
+    shard = make_pairs(crops, 32, ClosingStates.first_crops + 2, 2)
+    assert torch.equal(newer.target[:2], torch.from_numpy(shard[0]))
+    assert newer.prompt[:2].tolist() == shard[2]
+    control = encode(vae, to_batch(list(shard[1])))
+    torch.testing.assert_close(newer.control[:2], control.bfloat16())
+
+
+def test_batches_are_of_what_the_pool_holds(samples):
+    given = [samples, None, replace(samples, prompt=0 * samples.prompt)]
+    newest = Newest(SimpleNamespace(newer=lambda: given.pop(0)), CPU)
+    first, second, third = (newest(step) for step in range(3))
+    assert first is second
+    assert len(third._natural) == len(samples.prompt) > len(first._natural)
 
 
 def test_a_run_that_was_stopped_gives_no_network(folder, samples, vae, tmp_path):
     run = ClosingRun(NAMED, WarmupStableDecay(9), count=2, pulls=NOTHING)
-    assert train_closing([samples], folder, vae, tmp_path, run, device=CPU, minutes=0) is None
+    source = in_turn([samples], CPU)
+    stopped = train_closing(source, STRIDES, folder, vae, tmp_path, run, device=CPU, minutes=0)
+    assert stopped is None
     assert len(list(tmp_path.glob("closing-*.pt"))) == 1
 
 
@@ -269,7 +362,7 @@ def test_the_command_writes_the_networks_weights(command, folder, tmp_path, monk
     runs = []
     train_it = main.train_closing
     monkeypatch.setattr(
-        main, "train_closing", lambda *a, **k: runs.append(a[4]) or train_it(*a, **k)
+        main, "train_closing", lambda *a, **k: runs.append(a[5]) or train_it(*a, **k)
     )
     shown = tmp_path / "shown"
     (shown / "transformer").mkdir(parents=True)
@@ -287,6 +380,30 @@ def test_the_command_writes_the_networks_weights(command, folder, tmp_path, monk
     assert [len(list((own / f"closing{px}").iterdir())) for px in (32, 64)] == [1, 1]
 
 
+def test_a_gpu_trains_on_samples_that_are_made_meanwhile(command, folder, tmp_path, monkeypatch):
+    """Not on shards, which would have to be there first; here on the processor."""
+    compiled, pools = [], []
+
+    def small_pool(*given, workers):
+        pool = MadePool(*given, workers=0, crop_px=32, chunk=2, capacity=4, enough=2)
+        pools.append((pool, workers))
+        return pool
+
+    monkeypatch.setattr(main, "_on_cpu", lambda _arguments: False)
+    monkeypatch.setattr(main, "compile_blocks", compiled.append)
+    monkeypatch.setattr(main, "MadePool", small_pool)
+    shown = tmp_path / "shown"
+    shutil.copytree(folder, shown)
+    command("--from", folder, "--folder", shown, "--workers", 3)
+    assert [type(network).__name__ for network in compiled] == ["DiT4SR"]
+    ((pool, workers),) = pools
+    assert workers == 3
+    assert pool._taken_in >= 2
+    file = "transformer/diffusion_pytorch_model.safetensors"
+    assert (shown / file).read_bytes() != (folder / file).read_bytes()
+    assert not list((tmp_path / "dit4sr-mini").glob("closing*/*"))
+
+
 def umask():
     mask = os.umask(0)
     os.umask(mask)
@@ -302,14 +419,18 @@ def test_a_missing_model_is_named(command, tmp_path):
 def test_what_cannot_be_trained_is_told_before_anything_is_made(command, folder, tmp_path):
     other = tmp_path / "one-step"
     shutil.copytree(folder, other)
-    settings = json.loads((other / "sampling.json").read_text()) | {"steps": 1}
-    (other / "sampling.json").write_text(json.dumps(settings))
+    settings = json.loads((other / "sampling.json").read_text())
+    (other / "sampling.json").write_text(json.dumps(settings | {"steps": 1}))
+    guided = tmp_path / "guided"
+    shutil.copytree(folder, guided)
+    (guided / "sampling.json").write_text(json.dumps(settings | {"guidance": 2.0}))
     for options, message in (
         (["--from", folder, folder], "closing trains one model, and --from names 2"),
         (["--from", folder, "--folder", folder], "which --folder must not change"),
         (["--from", folder, "--folder", tmp_path / "new"], f"no exported model in {tmp_path}/new"),
         (["--from", folder, "--network", "dit4sr-narrow"], "another shape than dit4sr-narrow"),
         (["--from", other], "samples in one step"),
+        (["--from", guided], f"{guided} is sampled with guidance"),
     ):
         with pytest.raises(SystemExit, match=message):
             command(*options)

@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from training.detail import (
     _scharr,
     balanced,
+    colour_error,
     gradient_difference,
     overshoot_error,
     pattern_error,
@@ -169,6 +170,17 @@ def test_a_pattern_is_what_repeats():
     other = torch.cos(torch.arange(64) * torch.pi / 4 * 5 / 8)  # five periods where eight would be
     assert float(pattern_error(wanted + amplitude * other, wanted).max()) < 1e-3 * amplitude**2
     assert float(pattern_error(wanted + 0.1, wanted).max()) == pytest.approx(0, abs=1e-9)
+
+
+def test_a_colour_is_that_of_a_field_channel_by_channel():
+    """Detail in it is none, however much."""
+    wanted = 0.5 * picture()
+    tint = torch.tensor([0.2, 0.0, -0.2]).view(1, 3, 1, 1)
+    torch.testing.assert_close(colour_error(wanted + tint, wanted), torch.full((2,), 0.02 / 3))
+    checks = torch.tensor([1.0, -1.0]).repeat(32)
+    assert float(colour_error(wanted + checks, wanted).max()) < 1e-9
+    half = torch.cat([torch.full((32,), 0.2), torch.zeros(32)])
+    assert float(colour_error(wanted + half, wanted).max()) == pytest.approx(0.005, rel=1e-3)
 
 
 @pytest.mark.parametrize("error", ALL)

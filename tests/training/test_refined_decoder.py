@@ -20,7 +20,7 @@ from training.generated import Generated
 from training.prompts import NAMES
 from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder, refining_loss
-from training.sampled import TrainedNetwork
+from training.sampled import GuidedModelError, TrainedNetwork
 from training.schedule import WarmupStableDecay
 from training.shards import make_shards
 from training.windows import Windows
@@ -101,7 +101,7 @@ def test_a_network_with_guidance_is_refused(folder, tmp_path):
     shutil.copytree(folder, guided)
     file = guided / "sampling.json"
     file.write_text(file.read_text().replace('"guidance": 1.0', '"guidance": 2.0'))
-    with pytest.raises(ValueError, match="without guidance"):
+    with pytest.raises(GuidedModelError, match="is sampled with guidance"):
         TrainedNetwork.load(guided, CPU)
 
 
