@@ -25,7 +25,6 @@ from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import get_args
 
 import torch
 from diffusers import AutoencoderKL
@@ -35,13 +34,13 @@ from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoenc
 from training.averages import Averages
 from training.closing import CROPS_PX, PULLS, ClosingRun, Newest, Source, in_turn, train_closing
 from training.closing_states import ClosingStates, closing_strides
+from training.command_line import parse_arguments
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder, write_vae, write_weights
 from training.generated import Generated
 from training.made_pool import MadePool
 from training.network import (
-    AVERAGE_DECAYS,
     Loss,
     NetworkRun,
     Sizes,
@@ -49,17 +48,15 @@ from training.network import (
     new_network,
     train_network,
 )
-from training.networks import MINI, NETWORKS, NamedNetwork
+from training.networks import NETWORKS, NamedNetwork
 from training.one_step import one_step_loss
-from training.optimizers import OptimizerName
 from training.pairs import Samples, SizedShards
-from training.photos.gather import default_cache
 from training.photos.library import training_photos
 from training.pool import LatentPool
 from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder
 from training.sampled import GuidedModelError, TrainedNetwork
-from training.schedule import DECAY_SHARE, Schedule, WarmupStableDecay, WithinTime
+from training.schedule import Schedule, WarmupStableDecay, WithinTime
 from training.shards import SHARD, make_shards
 
 SEED = 0
@@ -80,103 +77,19 @@ GPU_STEPS = {
     "refine": (6000, 2400),
     "closing": (4000, 1500),
 }
-STAGES = ("autoencoder", "decoder", "network", "one-step", "refine", "closing", "export", "all")
 GPU_CLOSING_RATE = 2
 """How many times higher its learning rate is with a GPU's batches."""
 GPU_BATCH = 8
 """How many times larger batches of the autoencoder are on a GPU."""
 GPU_SIZES = Sizes(small_steps=0, cycle=(128, 192), pixels=1_179_648)
 """72 crops of 128 px or 32 of 192 px."""
-SHARDS = 80
 USES = 4
 """How often a prepared sample is used on a processor."""
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = argparse.ArgumentParser(
-        description=__doc__, formatter_class=argparse.RawTextHelpFormatter
-    )
-    parser.add_argument(
-        "stage",
-        nargs="?",
-        choices=STAGES,
-        default="all",
-    )
-    parser.add_argument("--out", type=Path, default=Path("out/train"), help="states")
-    parser.add_argument("--photos", type=Path, default=default_cache(), help="gathered photos")
-    parser.add_argument("--network", choices=tuple(NETWORKS), default=MINI.name)
-    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
-    parser.add_argument("--threads", type=int, default=1, help="of the CPU")
-    parser.add_argument(
-        "--optimizer", choices=get_args(OptimizerName), help="of network and one-step"
-    )
-    parser.add_argument("--steps", type=int, help="of the stage, in all")
-    parser.add_argument("--decay", type=int, help="the last steps, with a falling rate")
-    parser.add_argument("--minutes", type=float, default=float("inf"))
-    parser.add_argument("--within", type=float, help="minutes, instead of --steps")
-    parser.add_argument(
-        "--decay-share", type=float, default=DECAY_SHARE, help="of the minutes of --within"
-    )
-    parser.add_argument(
-        "--start", type=Path, help="exported model that network and one-step begin with"
-    )
-    parser.add_argument(
-        "--from",
-        dest="networks",
-        type=Path,
-        nargs="+",
-        help="exported models whose results refine and closing train on; default: that of --out",
-    )
-    parser.add_argument(
-        "--shards",
-        type=int,
-        default=SHARDS,
-        help=f"of {SHARD} such results, closing has as many of larger ones, or none on\n"
-        "a GPU; default: %(default)s",
-    )
-    parser.add_argument(
-        "--pull",
-        type=_pull,
-        action="extend",
-        nargs="+",
-        default=[],
-        metavar="NAME=FACTOR",
-        help="how hard an error of detail pulls at the pictures; default of refine:\n"
-        f"{_pulls(Pulls())}, of closing:\n{_pulls(PULLS)}",
-    )
-    parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
-    parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")
-    parser.add_argument(
-        "--average", type=float, default=AVERAGE_DECAYS[0], help="decay of the exported average"
-    )
-    parser.add_argument(
-        "--folder",
-        type=Path,
-        help="of the exported model; refine and closing replace its part, by default none",
-    )
-    return parser.parse_args()
-
-
-def _pull(text: str) -> tuple[str, float]:
-    """``NAME=FACTOR``, a name of `Pulls`."""
-    name, _, factor = text.partition("=")
-    try:
-        if name in vars(Pulls()) and 0 <= float(factor) < float("inf"):
-            return name, float(factor)
-    except ValueError:
-        pass
-    known = ", ".join(vars(Pulls()))
-    raise argparse.ArgumentTypeError(f"{text!r} is not NAME=FACTOR with a name of {known}")
-
-
-def _pulls(pulls: Pulls) -> str:
-    return " ".join(f"{name}={factor:g}" for name, factor in vars(pulls).items())
-
-
 def main() -> None:
     """Run the stages that were asked for."""
-    arguments = parse_arguments()
+    arguments = parse_arguments(__doc__)
     torch.set_num_threads(arguments.threads)
     try:
         _run(arguments)

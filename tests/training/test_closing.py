@@ -29,7 +29,7 @@ from training.crops import to_batch
 from training.made_pool import MadePool
 from training.network import TIMESTEPS, load_exported, new_network, prompt_table
 from training.networks import NamedNetwork
-from training.pairs import encode, make_pairs
+from training.pairs import encode
 from training.prompts import NAMES
 from training.pulls import Pulls
 from training.sampled import TrainedNetwork
@@ -275,38 +275,6 @@ def test_crops_of_both_sizes_are_seen_in_turn(folder, samples, vae, tmp_path, mo
     small = replace(samples, target=samples.target[:, :32, :32])
     train(folder, vae, [small, samples], tmp_path, 4)
     assert seen == [(32, 32, 2), (64, 8, 2)] * 2
-
-
-def test_a_pool_has_the_newest_samples(folder, crops, vae):
-    network = TrainedNetwork.load(folder, CPU)
-    pool = MadePool(
-        ClosingStates,
-        crops,
-        vae,
-        network,
-        workers=0,
-        crop_px=32,
-        chunk=2,
-        capacity=4,
-        enough=4,
-        every=3,
-    )
-    first = pool.newer()
-    assert [pool.newer() for _ in range(2)] == [None, None]
-    prompts, pictures = first.prompt.clone(), first.target.clone()
-    assert len(prompts) == 4
-    newer = None
-    while newer is None:  # until the chunk after them lies ready
-        newer = pool.newer()
-    assert len(newer.prompt) == 4
-    assert torch.equal(newer.target[2:], pictures[2:])
-    for number in (0, 1):
-        assert not (newer.target[number] == pictures).flatten(1).all(dim=1).any()
-    shard = make_pairs(crops, 32, ClosingStates.first_crops + 2, 2)
-    assert torch.equal(newer.target[:2], torch.from_numpy(shard[0]))
-    assert newer.prompt[:2].tolist() == shard[2]
-    control = encode(vae, to_batch(list(shard[1])))
-    torch.testing.assert_close(newer.control[:2], control.bfloat16())
 
 
 def test_batches_are_of_what_the_pool_holds(samples):
