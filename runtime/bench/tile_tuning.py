@@ -3,7 +3,7 @@
 import itertools
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
@@ -12,10 +12,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from artifacts.codec.quantized_weight import QuantizedWeight
 from runtime.backends.triton.device import capability
 from runtime.backends.triton.launch import low_rank_activations, prepare_tokens, product
 from runtime.backends.triton.linear import TritonLinear
-from runtime.backends.triton.rotation_plan import plan_for
+from runtime.backends.triton.rotation_plan import RotationPlan, plan_for
 from runtime.backends.triton.tile_table import (
     forget,
     m_bucket,
@@ -71,11 +72,17 @@ def tune(
     try:
         for tokens, n, k in _shapes():
             with torch.inference_mode():
-                for kernel, run in _kernels(device, tokens, n, k).items():
+                generator = torch.Generator().manual_seed(0)
+                layer = random_layer(
+                    "tuned", n, k, weight_bits=BITS, ranks=RANKS, generator=generator
+                )
+                plan = plan_for(layer.rotation, layer.signs, None, device)
+                for kernel, run in _kernels(device, tokens, layer, plan).items():
                     name = _measured_name(level, kernel, tokens, n, k)
                     if name in written:
                         continue
-                    best = _best(run, kernel, tokens, device, rounds)
+                    configs = distinct(configurations(kernel, tokens), plan)
+                    best = _best(run, configs, device, rounds)
                     if best is not None:
                         written[name] = best[0]
                         note(f"{name}: {1e6 * best[1]:.1f} us {best[0]}")
@@ -116,13 +123,10 @@ def _measured_name(level: int, kernel: str, tokens: int, n: int, k: int) -> str:
 
 
 def _kernels(
-    device: torch.device, tokens: int, n: int, k: int
+    device: torch.device, tokens: int, weight: QuantizedWeight, plan: RotationPlan
 ) -> dict[str, Callable[[Config], object]]:
     """Every kernel as a function of its configuration."""
-    generator = torch.Generator().manual_seed(0)
-    weight = random_layer("tuned", n, k, weight_bits=BITS, ranks=RANKS, generator=generator)
-    x = torch.randn(tokens, k, device=device).bfloat16()
-    plan = plan_for(weight.rotation, weight.signs, None, device)
+    x = torch.randn(tokens, plan.size, device=device).bfloat16()
 
     def prepare(config: Config) -> object:
         return prepare_tokens(
@@ -202,6 +206,17 @@ def configurations(kernel: str, tokens: int) -> Iterator[dict[str, int]]:
             yield {**sizes, "num_warps": warps, "num_stages": stages}
 
 
+def distinct(configs: Iterable[Config], plan: RotationPlan) -> list[Config]:
+    """All that launch something else: long tokens leave no choice of how many a program holds."""
+    first: dict[tuple[object, ...], Config] = {}
+    for config in configs:
+        launched = dict(config)
+        if "elements" in launched:
+            launched["elements"] = plan.tokens_at_once(launched["elements"])
+        first.setdefault(tuple(launched.items()), config)
+    return list(first.values())
+
+
 def compile_all(
     run: Callable[[Config], object], configs: Iterable[Config], device: torch.device
 ) -> None:
@@ -221,13 +236,13 @@ def compile_all(
 
 
 def _best(
-    run: Callable[[Config], object], kernel: str, tokens: int, device: torch.device, rounds: int
+    run: Callable[[Config], object], configs: Sequence[Config], device: torch.device, rounds: int
 ) -> tuple[dict[str, int], float] | None:
     """The fastest configuration that runs, and its time in seconds."""
     works = {}
     if device.type == "cuda":  # elsewhere kernels are interpreted
-        compile_all(run, configurations(kernel, tokens), device)
-    for config in configurations(kernel, tokens):
+        compile_all(run, configs, device)
+    for config in configs:
         try:
             works[json.dumps(config)] = captured(partial(run, config), _CALLS)
         except Exception:  # too much shared memory, or no such tile

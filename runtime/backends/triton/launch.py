@@ -22,8 +22,6 @@ from schemas.manifest import ScaleRule
 
 _ROUNDING = {"enable_fp_fusion": False}
 """Products are rounded before they are added, as the reference rounds them."""
-_LEFT_ORDER = 64
-"""Rows of the left product: the fewest that Hopper's tensor cores multiply at once."""
 
 
 def prepare_tokens(
@@ -65,10 +63,7 @@ def prepare_tokens(
     level = capability(x.device)
     if config is None:
         config = config_for(level, "prepare", rows.total, size, size)
-    tile = plan.padded_rows * plan.padded_columns
-    # A matrix of the left factor for every token at once must stay small.
-    fitting = min(config["elements"] // tile, _LEFT_ORDER // plan.padded_rows)
-    tokens_at_once = max(1, fitting)
+    tokens_at_once = plan.tokens_at_once(config["elements"])
     blocks = triton.cdiv(rows.total, tokens_at_once)
     step = step_rule(rule, bits, token_step)
     prepare_kernel[(min(blocks, config["programs"] * multiprocessors(x.device)),)](

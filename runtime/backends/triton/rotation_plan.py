@@ -26,6 +26,8 @@ _SMALLEST_TILE = 16
 """Tensor cores multiply tiles of at least this many rows and columns."""
 LARGEST_ROW = 16384
 """Longest padded token that fits the registers of one program."""
+_LARGEST_LEFT = 64
+"""Rows of the left product: the fewest that Hopper's tensor cores multiply at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -61,6 +63,11 @@ class RotationPlan:
     def padded_columns(self) -> int:
         """R, likewise."""
         return padded(self.columns)
+
+    def tokens_at_once(self, elements: int) -> int:
+        """How many tokens one program holds that shall have about ``elements`` numbers."""
+        tile = self.padded_rows * self.padded_columns
+        return max(1, min(elements // tile, _LARGEST_LEFT // self.padded_rows))
 
 
 def padded(size: int) -> int:

@@ -11,9 +11,11 @@ from typer.testing import CliRunner
 
 from runtime.backends.triton import tile_table
 from runtime.backends.triton.device import capability
+from runtime.backends.triton.rotation_plan import plan_for
 from runtime.backends.triton.tile_table import config_for, triton_version
 from runtime.backends.triton.tile_table_file import SHIPPED, Origin, read_file, write_rows
 from runtime.bench import tile_tuning as module
+from runtime.bench.random_layers import random_layer
 from runtime.bench.timing import Spread
 from runtime.bench.workload import Ranks
 from runtime.cli import tune as cli_tune
@@ -158,6 +160,22 @@ def test_configurations_are_powers_of_two_and_none_comes_twice(kernel):
         assert len(rows) == len({tuple(row.items()) for row in rows}) > 4
         for row in rows:
             assert all(v & v - 1 == 0 for key, v in row.items() if key not in ANY)
+
+
+@pytest.mark.parametrize(("size", "apart"), [(1536, 3), (6144, 1)])
+def test_tokens_that_fill_a_program_are_not_timed_again(size, apart):
+    rotation = random_layer(
+        "any", 64, size, weight_bits=4, ranks=Ranks(4, 2), generator=torch.Generator()
+    ).rotation
+    plan = plan_for(rotation, None, None, torch.device("cpu"))
+    every = list(module.configurations("prepare", 2))
+    kept = module.distinct(every, plan)
+    assert len({config["elements"] for config in every}) == 3
+    assert len({config["elements"] for config in kept}) == apart
+    assert len(kept) * 3 == len(every) * apart
+    assert module.distinct(module.configurations("thin", 2), plan) == list(
+        module.configurations("thin", 2)
+    )
 
 
 app = typer.Typer()
