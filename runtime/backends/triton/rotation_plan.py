@@ -67,6 +67,7 @@ class RotationPlan:
     def tokens_at_once(self, elements: int) -> int:
         """How many tokens one program holds that shall have about ``elements`` numbers."""
         tile = self.padded_rows * self.padded_columns
+        # A matrix of the left factor for every token at once must stay small.
         return max(1, min(elements // tile, _LARGEST_LEFT // self.padded_rows))
 
 
