@@ -26,8 +26,9 @@ _SMALLEST_TILE = 16
 """Tensor cores multiply tiles of at least this many rows and columns."""
 LARGEST_ROW = 16384
 """Longest padded token that fits the registers of one program."""
-_LARGEST_LEFT = 64
-"""Rows of the left product: the fewest that Hopper's tensor cores multiply at once."""
+_LEFT_ROWS = 64
+"""Rows of the left product of a program's tokens: the fewest that Hopper's tensor cores multiply
+at once."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,7 +69,7 @@ class RotationPlan:
         """How many tokens one program holds that shall have about ``elements`` numbers."""
         tile = self.padded_rows * self.padded_columns
         # A matrix of the left factor for every token at once must stay small.
-        return max(1, min(elements // tile, _LARGEST_LEFT // self.padded_rows))
+        return max(1, min(elements // tile, _LEFT_ROWS // self.padded_rows))
 
 
 def padded(size: int) -> int:
