@@ -30,9 +30,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from artifacts.dit4sr.config import TransformerConfig
+from training import closing, refined_decoder
 from training.autoencoder import AutoencoderRun, load_autoencoder, train_autoencoder
 from training.averages import Averages
-from training.closing import CROPS_PX, PULLS, ClosingRun, Newest, Source, in_turn, train_closing
+from training.closing import CROPS_PX, ClosingRun, Newest, Source, in_turn, train_closing
 from training.closing_states import ClosingStates, closing_strides
 from training.command_line import parse_arguments
 from training.crops import Crops
@@ -53,7 +54,6 @@ from training.one_step import one_step_loss
 from training.pairs import Samples, SizedShards
 from training.photos.library import training_photos
 from training.pool import LatentPool
-from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder
 from training.sampled import GuidedModelError, TrainedNetwork
 from training.schedule import Schedule, WarmupStableDecay, WithinTime
@@ -199,7 +199,7 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     run = RefineRun(
         _schedule(arguments, "refine"),
         count=RefineRun.count * _batch_factor(arguments),
-        pulls=Pulls(**dict(arguments.pull)),
+        pulls=replace(refined_decoder.PULLS, **dict(arguments.pull)),
     )
     finished = refine_decoder(samples, own, run, device=arguments.device, minutes=arguments.minutes)
     if finished and folder:
@@ -234,7 +234,7 @@ def _closing(arguments: argparse.Namespace, model: Path, folder: Path | None) ->
         _schedule(arguments, "closing"),
         count=ClosingRun.count * _batch_factor(arguments),
         learning_rate=ClosingRun.learning_rate * (1 if _on_cpu(arguments) else GPU_CLOSING_RATE),
-        pulls=replace(PULLS, **dict(arguments.pull)),
+        pulls=replace(closing.PULLS, **dict(arguments.pull)),
     )
     network = train_closing(
         _closing_source(arguments, sampler, model, vae),

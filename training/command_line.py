@@ -6,7 +6,7 @@ from typing import get_args
 
 import torch
 
-from training.closing import PULLS
+from training import closing, refined_decoder
 from training.network import AVERAGE_DECAYS
 from training.networks import MINI, NETWORKS
 from training.optimizers import OptimizerName
@@ -70,7 +70,7 @@ def parse_arguments(description: str | None = None) -> argparse.Namespace:
         default=[],
         metavar="NAME=FACTOR",
         help="how hard an error of detail pulls at the pictures; default of refine:\n"
-        f"{_pulls(Pulls())}, of closing:\n{_pulls(PULLS)}",
+        f"{_pulls(refined_decoder.PULLS)},\nof closing:\n{_pulls(closing.PULLS)}",
     )
     parser.add_argument("--sigma", type=float, help="share of noise that one-step begins with")
     parser.add_argument("--workers", type=int, help="processes that prepare pictures for a GPU")

@@ -16,6 +16,7 @@ from training.detail import (
     spectrum_difference,
     weave_error,
 )
+from training.features import feature_error
 
 PATTERN_WEIGHT = 100.0
 """Of the error that repeats with the patches: twenty times that of any other squared error."""
@@ -34,15 +35,17 @@ class Pulls:
         weave: that of dots on the grid of the latent.
         pattern: that of what repeats with the patches, beside what of it is in the other errors.
         colour: that of the colour of fields, likewise.
+        features: that of what a network that recognises things sees.
     """
 
-    detail: float = 90.0
-    quiet: float = 20.0
-    overshoot: float = 3.0
-    ragged: float = 12.0
-    weave: float = 15.0
+    detail: float = 0.0
+    quiet: float = 0.0
+    overshoot: float = 0.0
+    ragged: float = 0.0
+    weave: float = 0.0
     pattern: float = 0.0
     colour: float = 0.0
+    features: float = 0.0
 
     @property
     def total(self) -> float:
@@ -74,6 +77,7 @@ def pulled_error(found: Tensor, wanted: Tensor, detailed: Tensor, pulls: Pulls) 
             (pulls.weave, weave_error),
             (pulls.pattern, pattern_error),
             (pulls.colour, colour_error),
+            (pulls.features, feature_error),
         )
         if factor
     ]

@@ -8,7 +8,7 @@ and, where the prompt wants detail, as much of it as the truth has and none wher
 The encoder stays as it is, and so do all networks.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -26,6 +26,8 @@ from training.windows import PHOTO_SHARE, Windows, photos_of
 AVERAGE_DECAY = 0.998
 PHOTO_WEIGHT = 1.2
 """Of their error, by one plus the weight of an error of detail, which they have to stand."""
+PULLS = Pulls(detail=400, quiet=170, overshoot=6, ragged=60, weave=60, colour=40, features=500)
+"""Patterns of the patches are not the decoder's to take away: it does not know where they begin."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,7 @@ class RefineRun:
     schedule: Schedule
     count: int = 8
     learning_rate: float = 2e-4
-    pulls: Pulls = field(default_factory=Pulls)
+    pulls: Pulls = PULLS
 
 
 def refine_decoder(

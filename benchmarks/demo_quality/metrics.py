@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from torch import Tensor
 
 from benchmarks.demo_quality.flaws import (
@@ -17,9 +18,10 @@ from benchmarks.demo_quality.flaws import (
 )
 from runtime.evaluation.metrics import check_names, open_metrics
 from schemas.errors import UsageError
+from training.features import feature_distances
 from training.metrics import measure, upper_octave_power
 
-FORMAT = 3
+FORMAT = 4
 """Raise when a value is computed otherwise: stored ones are then not read any more."""
 LIBRARY_METRICS = ("ssim", "gmsd", "vif", "nlpd", "piqe")
 """Of ``qrun eval``: they need no weights. NIQE is left out: it fits a Gaussian of 36 features to
@@ -51,6 +53,7 @@ WITH_TRUTH = {
     "vif": Column("VIF", 3, "higher"),
     "nlpd": Column("NLPD", 3, "lower"),
     "ciede2000": Column("CIEDE2000", 2, "lower"),
+    "features": Column("features", 2, "lower"),
 }
 ALONE = {
     "piqe": Column("PIQE", 1, "lower"),
@@ -79,6 +82,7 @@ class Judge:
         found = measure(result, wanted)
         found["upper_octave"] = upper_octave_power(result)
         found["truth_upper_octave"] = upper_octave_power(wanted)
+        found["features"] = feature_difference(picture, truth)
         for metric in self._metrics:
             found[metric.name] = metric.score(picture, truth)
         found["brisque"] = self._brisque(picture)
@@ -87,6 +91,15 @@ class Judge:
         found["ragged_edges_db"] = ragged_edges_db(result, wanted)
         found["colour_drift"] = colour_drift(result, wanted)
         return {name: round(value, 8) for name, value in found.items() if math.isfinite(value)}
+
+
+def feature_difference(picture: Tensor, truth: Tensor) -> float:
+    """Distance of features (`training.features`) of pictures [1, 3, H, W] in 0 ... 1.
+
+    Added up over stages, so up to 20; the pictures as they are.
+    """
+    with torch.inference_mode():
+        return float(sum(d.sum() for d in feature_distances(picture * 2 - 1, truth * 2 - 1)))
 
 
 def open_brisque() -> Callable[[Tensor], float]:

@@ -199,7 +199,7 @@ def test_a_step_waits_for_no_device(samples, vae):
     batch = ClosingBatches(samples, CPU).draw(5, strides=2)
     with FakeTensorMode(allow_non_fake_inputs=True) as mode:
         fake = tuple(mode.from_tensor(tensor) for tensor in batch)
-        loss = closing_loss(network, vae, table, STRIDES, fake, Pulls())
+        loss = closing_loss(network, vae, table, STRIDES, fake, closing.PULLS)
         loss.backward()
         with pytest.raises(DataDependentOutputException):
             bool(loss > 0)

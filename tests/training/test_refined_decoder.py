@@ -13,13 +13,13 @@ from torch._subclasses.fake_tensor import DataDependentOutputException, FakeTens
 from runtime.load import load_full_precision
 from runtime.sampling.sampler import sample
 from training import __main__ as main
-from training import detail, pulls, windows
+from training import detail, features, pulls, windows
 from training.autoencoder import load_autoencoder
 from training.crops import to_batch
 from training.generated import Generated
 from training.prompts import NAMES
 from training.pulls import Pulls
-from training.refined_decoder import RefineRun, refine_decoder, refining_loss
+from training.refined_decoder import PULLS, RefineRun, refine_decoder, refining_loss
 from training.sampled import GuidedModelError, TrainedNetwork
 from training.schedule import WarmupStableDecay
 from training.shards import make_shards
@@ -159,7 +159,7 @@ def loss_of(samples, vae):
 def test_detail_is_asked_of_prompts_that_ask_for_it(samples, vae, loss_of):
     vae.requires_grad_(True)
     some = torch.tensor([True, False, False, False])
-    for asked in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls(0, 0, 0, 0, 0, 1), Pulls()):
+    for asked in (Pulls(1, 0, 0, 0, 0), Pulls(0, 1, 1, 1, 1), Pulls(0, 0, 0, 0, 0, 1), PULLS):
         plain, detailed = (loss_of(samples.latent, d, asked) for d in (some & False, some))
         assert detailed > plain
 
@@ -170,6 +170,7 @@ NAMED = {
     "overshoot": ("overshoot_error",),
     "ragged": ("ragged_error",),
     "weave": ("weave_error",),
+    "features": ("feature_error",),
 }
 
 
@@ -200,10 +201,11 @@ def test_a_pull_is_of_the_error_of_its_name(name, samples, vae, loss_of, monkeyp
 def test_a_step_waits_for_no_device(vae):
     """Tensors without contents refuse to be read; nor may which samples ask for detail matter."""
     vae.requires_grad_(True)
-    detail._scharr(CPU, torch.float32)  # made while a step warms up
+    detail._scharr(CPU, torch.float32)  # made while a step warms up, as is the next
+    features._network(CPU)
     with FakeTensorMode(allow_non_fake_inputs=True):
         batch = torch.empty(8, 16, 24, 24), torch.empty(8, 3, 96, 96), torch.empty(8) > 0
-        loss = refining_loss(vae, *batch, Pulls())
+        loss = refining_loss(vae, *batch, PULLS)
         loss.backward()
         with pytest.raises(DataDependentOutputException):
             bool(loss > 0)

@@ -113,8 +113,11 @@ def test_bicubic_and_the_network_enlarge_four_times():
 
 
 def scores_of(psnr, power):
-    names = ("ssim", "fsim", "gmsd", "vif", "nlpd", "ciede2000", "piqe", "brisque", "colour_drift")
-    values = dict.fromkeys(names, 0.5) | {"peak_8px_db": 1.0, "peak_4px_db": -1.0}
+    names = ("ssim", "fsim", "gmsd", "vif", "nlpd", "ciede2000", "features", "piqe", "brisque")
+    values = dict.fromkeys([*names, "colour_drift"], 0.5) | {
+        "peak_8px_db": 1.0,
+        "peak_4px_db": -1.0,
+    }
     values |= {"grid_images_db": 2.0, "ragged_edges_db": 0.5}
     values |= {"upper_octave": power, "truth_upper_octave": 2.0}
     values |= {"flat_deviation": 1.5, "truth_flat_deviation": 1.0}
