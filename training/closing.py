@@ -49,7 +49,7 @@ KEPT_SHARE = 0.2
 KEPT_WEIGHT = 1.0
 """Of the squared error of their velocities, beside the picture's error."""
 PULLS = Pulls(detail=300, quiet=40, overshoot=8, ragged=50, weave=15, pattern=60, colour=40)
-"""The network can do more about edges and patches than a decoder."""
+"""The network can do more about patches than a decoder, which does not know where they begin."""
 GPU_SAVE_EVERY = 1000
 CROPS_PX = (128, 192)
 """Sides of crops, in turn; a tile is as large as the last."""

