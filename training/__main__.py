@@ -39,6 +39,7 @@ from training.command_line import parse_arguments
 from training.crops import Crops
 from training.decoder import DecoderRun, train_decoder
 from training.export import write_folder, write_vae, write_weights
+from training.features import missing_packages
 from training.generated import Generated
 from training.made_pool import MadePool
 from training.network import (
@@ -54,6 +55,7 @@ from training.one_step import one_step_loss
 from training.pairs import Samples, SizedShards
 from training.photos.library import training_photos
 from training.pool import LatentPool
+from training.pulls import Pulls
 from training.refined_decoder import RefineRun, refine_decoder
 from training.sampled import GuidedModelError, TrainedNetwork
 from training.schedule import Schedule, WarmupStableDecay, WithinTime
@@ -185,6 +187,7 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     What is in ``--out`` stays as it is, for other networks have other such decoders.
     """
     _check_exported(networks)
+    pulls = _pulls(arguments, refined_decoder.PULLS)
     own = _network_folder(arguments)
     shutil.copytree(arguments.out / "vae", own / "vae", dirs_exist_ok=True)
     samples = make_shards(
@@ -199,13 +202,24 @@ def _refine(arguments: argparse.Namespace, networks: Sequence[Path], folder: Pat
     run = RefineRun(
         _schedule(arguments, "refine"),
         count=RefineRun.count * _batch_factor(arguments),
-        pulls=replace(refined_decoder.PULLS, **dict(arguments.pull)),
+        pulls=pulls,
     )
     finished = refine_decoder(samples, own, run, device=arguments.device, minutes=arguments.minutes)
     if finished and folder:
         vae = load_autoencoder(own, torch.device("cpu"))
         write_vae(vae.to(torch.bfloat16), folder / "vae")
     return finished
+
+
+def _pulls(arguments: argparse.Namespace, defaults: Pulls) -> Pulls:
+    """Those that ``--pull`` names, and the others by default; asked before anything is made."""
+    pulls = replace(defaults, **dict(arguments.pull))
+    if pulls.features and (missing := missing_packages()):
+        sys.exit(
+            f"features need {' and '.join(missing)}, not installed here: pip install"
+            " 'qdit4sr[train]', or leave them out with --pull features=0"
+        )
+    return pulls
 
 
 def _check_exported(models: Sequence[Path]) -> None:
@@ -234,7 +248,7 @@ def _closing(arguments: argparse.Namespace, model: Path, folder: Path | None) ->
         _schedule(arguments, "closing"),
         count=ClosingRun.count * _batch_factor(arguments),
         learning_rate=ClosingRun.learning_rate * (1 if _on_cpu(arguments) else GPU_CLOSING_RATE),
-        pulls=replace(closing.PULLS, **dict(arguments.pull)),
+        pulls=_pulls(arguments, closing.PULLS),
     )
     network = train_closing(
         _closing_source(arguments, sampler, model, vae),

