@@ -119,7 +119,8 @@ def upscale(
 
     Raises:
         ImageError: the input is no image.
-        UsageError: a setting that the model cannot run with, or ``output`` for pixels.
+        UsageError: a setting that the model cannot run with, ``output`` for pixels, or the input
+            as ``output``.
         ResourceError: memory ran out, or the output cannot be written.
     """
     from qdit4sr.pipeline import UpscalePipeline
@@ -142,6 +143,11 @@ def upscale(
             if Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
                 raise UsageError(
                     f"{output}: results are written as {', '.join(sorted(OUTPUT_SUFFIXES))}"
+                )
+            if Path(output).exists() and Path(output).samefile(image):
+                raise UsageError(
+                    f"{output} is the input and would be replaced by the result",
+                    hint="choose another output",
                 )
             upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
             return None

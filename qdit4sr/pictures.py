@@ -28,7 +28,7 @@ def as_tensors(image: Any) -> list[Tensor]:
     Raises:
         ImageError: it is none of these, or a file is no image.
     """
-    if isinstance(image, Sequence) and not isinstance(image, str):
+    if isinstance(image, Sequence) and not isinstance(image, str | bytes):
         return [tensor for one in image for tensor in as_tensors(one)]
     if isinstance(image, str | os.PathLike):
         loaded = read_image(Path(image))
@@ -38,6 +38,8 @@ def as_tensors(image: Any) -> list[Tensor]:
     if isinstance(image, Tensor):
         batch = image[None] if image.ndim == 3 else image
         return [_checked(one[None]) for one in batch.detach().cpu().float()]
+    if isinstance(image, np.ndarray) and image.ndim not in (3, 4):
+        raise ImageError(f"an array is [H, W, 3] or [B, H, W, 3], not {list(image.shape)}")
     if isinstance(image, np.ndarray):
         batch = torch.from_numpy(np.array(image[None] if image.ndim == 3 else image, order="C"))
         if image.dtype == np.uint8:

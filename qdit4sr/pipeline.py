@@ -85,7 +85,7 @@ class UpscalePipeline:
         *,
         num_inference_steps: int | None = None,
         guidance_scale: float | None = None,
-        generator: torch.Generator | None = None,
+        generator: torch.Generator | Sequence[torch.Generator] | None = None,
         seed: int = 0,
         scale: int = 4,
         tile: int | None = None,
@@ -107,7 +107,8 @@ class UpscalePipeline:
             negative_prompt: what it steers away from; None for the pack's.
             num_inference_steps: sampling steps; None for the pack's own.
             guidance_scale: classifier-free guidance; None for the pack's own.
-            generator: the seed of every image is drawn from it; None takes ``seed``.
+            generator: the seed of every image is drawn from it, or from the image's own of a list;
+                None takes ``seed``.
             seed: of the starting noise.
             scale: enlargement of the result, 4, 2 or 1; the network restores at 4.
             tile: as `qdit4sr.upscale` takes it.
@@ -138,8 +139,9 @@ class UpscalePipeline:
         prompts = [prompt] * len(pictures) if prompt is None or isinstance(prompt, str) else prompt
         if len(prompts) != len(pictures):
             raise UsageError(f"{len(prompts)} prompts for {len(pictures)} images")
+        seeds = _seeds(generator, seed, len(pictures))
         results = []
-        for rgb, text in zip(pictures, prompts, strict=True):
+        for rgb, text, own_seed in zip(pictures, prompts, seeds, strict=True):
             model = self._with_texts(PromptTexts(text, negative_prompt))
             options = SamplingOptions(
                 num_inference_steps,
@@ -147,7 +149,7 @@ class UpscalePipeline:
                 tile,
                 overlap,
                 color_fix,
-                seed if generator is None else _drawn_seed(generator),
+                own_seed,
                 fidelity,
             )
             settings = options.settings(
@@ -183,9 +185,32 @@ class UpscalePipeline:
             given = {_LATENTS: latent} if _LATENTS in names else {}
             changed = callback(self, step, timestep, given) or {}
             found: Tensor = changed.get(_LATENTS, latent)
+            if found.shape != latent.shape:
+                raise UsageError(
+                    f"callback_on_step_end: latents {list(found.shape)} for {list(latent.shape)}"
+                )
             return found
 
         return on_latent
+
+
+def _seeds(
+    generator: torch.Generator | Sequence[torch.Generator] | None, seed: int, count: int
+) -> list[int]:
+    """The seed of every image.
+
+    Raises:
+        UsageError: ``seed`` is no whole number, or there is not a generator for each image.
+    """
+    if isinstance(seed, bool) or not isinstance(seed, int):
+        raise UsageError(f"seed {seed!r}: a whole number is needed")
+    if generator is None:
+        return [seed] * count
+    if isinstance(generator, torch.Generator):
+        return [_drawn_seed(generator) for _ in range(count)]
+    if len(generator) != count:
+        raise UsageError(f"{len(generator)} generators for {count} images")
+    return [_drawn_seed(own) for own in generator]
 
 
 def _drawn_seed(generator: torch.Generator) -> int:

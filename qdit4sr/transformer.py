@@ -7,6 +7,7 @@ velocity = transformer(latents, timestep, control, prompt_embeds, pooled_prompt_
 """
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -120,11 +121,14 @@ class QuantizedTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # di
 
         Raises:
             ValueError: timesteps differ: a timestep has its own bits.
+            UsageError: a pack that has a table in place of its modulation layers is asked for
+                another timestep or pooled prompt than it has.
         """
         steps = torch.as_tensor(timestep, dtype=torch.float32, device=hidden_states.device)
         steps = steps.expand(hidden_states.shape[0])
         if bool((steps != steps[0]).any()):
             raise ValueError("one timestep for all: each has its own bits")
+        self._check_table(steps, pooled_projections)
         velocity = self.network(
             hidden_states,
             control,
@@ -134,6 +138,17 @@ class QuantizedTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # di
             self._bits_at(float(steps[0])),
         )
         return Transformer2DModelOutput(sample=velocity) if return_dict else (velocity,)
+
+    def _check_table(self, steps: Tensor, pooled: Tensor) -> None:
+        table = self.network.table_index
+        if table is None or table.complete or bool(table(steps, pooled).known.all()):
+            return
+        known = ", ".join(f"{step:.6g}" for step in table.get_buffer("timesteps").tolist())
+        raise UsageError(
+            f"the pack has modulations for timesteps {known} and for its own pooled prompts alone,"
+            f" not for {float(steps[0]):g} with these",
+            hint="build it with --modulation both for others",
+        )
 
     def to(self, *args: Any, **kwargs: Any) -> "QuantizedTransformer":
         """Load the network again on another device; returns this model.
@@ -155,6 +170,17 @@ class QuantizedTransformer(ModelMixin, ConfigMixin):  # type: ignore[misc]  # di
         other = type(self).from_pretrained(**self._arguments, device=device.type)
         self.network = other.network
         return self
+
+    def _apply(
+        self, fn: Callable[[Tensor], Tensor], recurse: bool = True
+    ) -> "QuantizedTransformer":
+        """What torch's own ways to cast and to move come to: ``half()``, ``cuda()``, ``type(...)``.
+
+        Raises:
+            UsageError: as `to`.
+        """
+        wanted = fn(torch.empty(0, dtype=self.dtype, device=self.device))
+        return self.to(wanted.device, wanted.dtype)
 
     def save_pretrained(self, *_args: Any, **_kwargs: Any) -> None:
         """Refused.

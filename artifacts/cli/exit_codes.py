@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifacts.cli.interrupts import interruptible, interruption_was_said
+from artifacts.cli.output import tell
 from schemas.error_text import describe_error, printable_lines
 
 
@@ -44,7 +45,7 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
             print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
         code, lines = describe_error(error)
         for line in lines:
-            print(line, file=sys.stderr)
+            tell(line)
         if isinstance(error, KeyboardInterrupt):
             interruption_was_said()
         raise SystemExit(code) from error

@@ -7,8 +7,9 @@ imported.
 """
 
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 from schemas.error_text import printable, printable_lines
 
@@ -22,8 +23,21 @@ def say(text: str) -> None:
 
 
 def tell(text: str) -> None:
-    """Print one line about what is going on, on stderr."""
-    print(printable(text), file=sys.stderr)
+    """Print one line about what is going on, on stderr; where nobody can be told, nothing."""
+    try:
+        print(printable(text), file=sys.stderr)
+    except OSError:
+        abandon_stderr()
+
+
+def abandon_stderr() -> None:
+    """Send everything else that is told nowhere: its disk is full, or its reader is gone.
+
+    What a command tells is not what it is for, so that the work goes on.
+    """
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, sys.stderr.fileno())
+    os.close(nowhere)
 
 
 def print_json(content: Any) -> None:
@@ -52,4 +66,9 @@ def terminal(*, piped_width: int | None = None) -> "Terminal":
     """
     from artifacts.cli.terminal import Terminal
 
-    return Terminal(width=None if sys.stdout.isatty() else piped_width, highlight=False)
+    return Terminal(width=None if is_terminal(sys.stdout) else piped_width, highlight=False)
+
+
+def is_terminal(stream: TextIO | None) -> bool:
+    """Whether somebody looks at ``stream``; Python has None for one that was closed."""
+    return stream is not None and stream.isatty()

@@ -6,6 +6,7 @@ from typing import Any
 from rich.console import Console, ConsoleOptions, RenderableType
 from rich.segment import Segment
 
+from artifacts.cli.output import abandon_stderr
 from schemas.error_text import printable_lines
 
 
@@ -18,6 +19,22 @@ class Terminal(Console):
     def __init__(self, **options: Any) -> None:
         # A name such as "[/b]" or ":smile:" is that name.
         super().__init__(markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print; on a stderr that cannot be written, nothing."""
+        try:
+            super().print(*objects, **options)
+        except OSError:
+            if not self.stderr:
+                raise
+            abandon_stderr()
+
+    def on_broken_pipe(self) -> None:
+        """What rich calls where the reader of the output is gone; it ends the process."""
+        if self.stderr:
+            abandon_stderr()
+        else:
+            super().on_broken_pipe()
 
     def render(
         self, renderable: RenderableType, options: ConsoleOptions | None = None

@@ -27,7 +27,7 @@ def hub_client(module: str = "") -> Any:
             "packs on the hub need the package huggingface_hub", hint=PIP_HINT
         ) from cause
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it tells of every retry
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():  # None where it was closed
         importlib.import_module("huggingface_hub.utils").disable_progress_bars()
     return importlib.import_module(f"huggingface_hub.{module}") if module else client
 

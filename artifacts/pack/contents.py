@@ -83,6 +83,12 @@ def check_agreement(manifest: Manifest, architecture: Architecture, grid: BitGri
                 f"layer {name}: manifest.json has a {record.out_features} x {record.in_features}"
                 f" weight, the network {linears[name].out_features} x {linears[name].in_features}"
             )
+    table = manifest.modulation
+    if table is not None and not table.weights and len(table.timesteps) != manifest.sampling.steps:
+        raise PackError(
+            f"{MANIFEST}: modulation has {len(table.timesteps)} timesteps and no weights, sampling"
+            f" {manifest.sampling.steps} steps"
+        )
     if grid.target != manifest.target:
         raise PackError(
             f"target: bit_grid.json has {grid.target.weight_bits}/{grid.target.activation_bits}"

@@ -14,7 +14,9 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
+from artifacts.cli.output import is_terminal
 from artifacts.cli.terminal import Terminal
+from schemas.error_text import printable
 
 Item = TypeVar("Item")
 
@@ -35,7 +37,7 @@ class BarProgress:
             TimeRemainingColumn(),
             TextColumn("{task.fields[note]}", markup=False),
             console=Terminal(stderr=True),
-            disable=not enabled or not sys.stderr.isatty(),
+            disable=not enabled or not is_terminal(sys.stderr),
         )
         self._task = self._progress.add_task("start", total=None, note="")
 
@@ -61,7 +63,7 @@ class BarProgress:
 
     def say(self, line: str) -> None:
         """Print ``line`` on stderr, above the bar where there is one."""
-        self._progress.console.print(line, highlight=False, soft_wrap=True)
+        self._progress.console.print(printable(line), highlight=False, soft_wrap=True)
 
     def _track(self, items: Sequence[Item], stage: str) -> Iterator[Item]:
         self._progress.reset(self._task, description=stage, total=len(items), note="")

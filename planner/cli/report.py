@@ -59,6 +59,8 @@ def report(
         check_report_extra()
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
+        if out.suffix.lower() not in {".html", ".htm"}:
+            raise UsageError(f"{out}: the page's name ends in .html")
         if out.exists() and not force:
             raise UsageError(f"{out} exists", hint="choose another output, or use --force")
         packs = [open_pack(local_pack(path)) for path in (pack, other) if path is not None]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping
 
 from runtime.images.batch import Outcome
 from runtime.remote.copies import shown
+from schemas.error_text import printable
 
 
 class Screen:
@@ -53,8 +54,8 @@ class Screen:
         logging.getLogger("runtime").removeHandler(self._log)
 
     def say(self, line: str) -> None:
-        """Show one line."""
-        self._console.print(line)
+        """Show one line, whatever the names in it hold."""
+        self._console.print(printable(line))
 
     def step(self, done: int, total: int) -> None:
         """Show how far the image at hand is."""

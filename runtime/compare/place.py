@@ -1,5 +1,6 @@
 """Where a page of comparisons may be written. Nothing heavy is imported."""
 
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -16,8 +17,8 @@ def check_page(page: Path, jobs: Sequence[Job], *, force: bool) -> None:
     """Make sure that ``page`` can be written: a new file, or an older page of this kind.
 
     Raises:
-        UsageError: it is no HTML file by its name, lies in no folder, or would replace something
-            else.
+        UsageError: it is no HTML file by its name, lies in no folder or one that cannot be written
+            to, or would replace something else.
     """
     if page.suffix.lower() not in {".html", ".htm"}:
         raise UsageError(f"--compare {page}: the page's name ends in .html")
@@ -33,6 +34,11 @@ def check_page(page: Path, jobs: Sequence[Job], *, force: bool) -> None:
         raise UsageError(f"--compare {page} is also an image of the batch")
     if page.exists() and not force and MARK not in _start(page):
         raise UsageError(f"--compare {page} exists, and is another file", hint="use --force")
+    try:
+        with tempfile.TemporaryFile(dir=page.parent):
+            pass
+    except OSError as error:
+        raise UsageError(f"--compare {page}: cannot be written ({error.strerror})") from error
 
 
 def _start(page: Path) -> str:

@@ -20,7 +20,8 @@ from runtime.images.opening import (
     OpenedImage,
     readable_errors,
 )
-from runtime.images.profiles import to_srgb
+from runtime.images.png_chunks import relies_on_profile
+from runtime.images.profiles import APPLIED, REFUSED, to_srgb
 from runtime.images.sample_kinds import SampleKind
 from runtime.images.vips_warnings import collected_warnings
 from schemas.errors import ImageError
@@ -60,12 +61,16 @@ def decode(opened: OpenedImage, *, max_pixels: int) -> LoadedImage:
         image = _to_full_scale(image)
         colors = image[: kind.channels] if kind.has_alpha else image
         srgb, how = to_srgb(colors, kind)
+        has_profile = bool(image.get_typeof("icc-profile-data"))
+        if opened.format is PNG and not has_profile and relies_on_profile(opened.path):
+            how = REFUSED
         if kind.space in {"CMYK", "CIELab"}:
             notes.append(
                 f"converted from {kind.space} to sRGB ({how or _DEFAULT_MEANING[kind.space]})"
             )
         elif how:
-            notes.append(f"converted to sRGB ({how})")
+            meaning = "converted to sRGB" if how == APPLIED else "taken to be sRGB"
+            notes.append(f"{meaning} ({how})")
         rgb = _to_tensor(srgb)
         alpha = _to_tensor(image[kind.channels]) if kind.has_alpha else None
     if alpha is not None and _is_by_the_way(opened) and bool((alpha == 1).all()):
@@ -77,7 +82,7 @@ def decode(opened: OpenedImage, *, max_pixels: int) -> LoadedImage:
         alpha=alpha,
         gray=kind.space == "gray",
         sample_bits=8 if kind.samples == "8 bits" else 16,
-        has_profile=bool(image.get_typeof("icc-profile-data")),
+        has_profile=has_profile,
         notes=tuple(notes),
         metadata=metadata,
     )

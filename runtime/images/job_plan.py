@@ -140,7 +140,8 @@ def _problem(
         )
     if key in source_keys:
         return UsageError(
-            f"{job.output} is an input and would be replaced by a result", hint="choose another -o"
+            f"{job.output} is an input and would be replaced by a result",
+            hint="name another folder or file with -o, or another --suffix",
         )
     return None
 

@@ -115,7 +115,13 @@ def state_of(
 
 
 def _difference(name: str, old: object, new: object) -> str:
-    shown = [value if isinstance(value, str) else json.dumps(value) for value in (old, new)]
+    shown = [_shown(value) for value in (old, new)]
     if max(map(len, shown)) > LONGEST_SHOWN:
         return name
     return f"{name} {shown[0]} (now {shown[1]})"
+
+
+def _shown(value: object) -> str:
+    if value is None:
+        return "unset"
+    return value if isinstance(value, str) else json.dumps(value)

@@ -42,11 +42,13 @@ def output_place(out: str) -> OutputPlace:
     file, and has to end like a format that can be written.
 
     Raises:
-        UsageError: it does not, or the file's folder does not exist.
+        UsageError: it does not, it is a device or the like, or the file's folder does not exist.
     """
     path = as_place(out)
     if out == "-":
         raise UsageError("-o -: results are files", hint="name a file or a folder")
+    if isinstance(path, Path) and path.exists() and not (path.is_dir() or path.is_file()):
+        raise UsageError(f"{out} is neither a folder nor a regular file")
     if out.endswith(("/", os.sep)) or not _EXTENSION.fullmatch(path.suffix) or path.is_dir():
         return OutputPlace(path, is_file=False)
     if path.suffix.lower() not in OUTPUT_SUFFIXES:

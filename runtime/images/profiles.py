@@ -5,7 +5,10 @@ import pyvips
 from runtime.images.sample_kinds import SampleKind
 from runtime.images.vips_warnings import collected_warnings
 
+APPLIED = "its profile applied"
 DAMAGED = "its profile is damaged and was ignored"
+REFUSED = "its profile is damaged or for another kind of image, and was ignored"
+"""What the reader of a format would not even hand over."""
 _HARMLESS = "fallback to suggested"
 """libvips took the rendering intent that the profile prefers."""
 
@@ -34,7 +37,7 @@ def to_srgb(image: pyvips.Image, kind: SampleKind) -> tuple[pyvips.Image, str]:
     if not problem:
         converted, problem = _apply(image, depth)
         if converted is not None:
-            return converted, "its profile applied"
+            return converted, APPLIED
     plain = image.copy()
     plain.remove("icc-profile-data")
     return _plain(plain, depth), problem

@@ -3,7 +3,7 @@
 from runtime.network.modulation import STEP_TOLERANCE
 from runtime.sampling.schedule import euler_schedule
 from runtime.sampling.settings import UpscaleSettings
-from schemas.errors import UsageError
+from schemas.errors import PackError, UsageError
 from schemas.manifest import Manifest, ModulationRecord
 
 
@@ -27,6 +27,7 @@ def check_table_steps(table: ModulationRecord | None, settings: UpscaleSettings)
 
     Raises:
         UsageError: it lacks one.
+        PackError: it is for as many steps, but not for these.
     """
     if table is None:
         return
@@ -34,6 +35,11 @@ def check_table_steps(table: ModulationRecord | None, settings: UpscaleSettings)
     known = table.timesteps
     for timestep in scheduler.timesteps.tolist():
         if min(abs(timestep - step) for step in known) > STEP_TOLERANCE:
+            if settings.steps == len(known):
+                raise PackError(
+                    f"the pack has modulations for other timesteps than those of its {len(known)}"
+                    " steps"
+                )
             raise UsageError(
                 f"--steps {settings.steps}: the pack has modulations for its own {len(known)} steps"
                 " alone",

@@ -91,6 +91,15 @@ def test_other_prompts_than_those_of_the_rows(pack):
     refused(pack, "modulation.prompts are not those of prompts.safetensors")
 
 
+def test_other_steps_than_those_of_sampling(packs, tmp_path):
+    for kind in ("table", "both"):
+        pack = shutil.copytree(packs / kind, tmp_path / kind)
+        edit_manifest(pack, lambda m: m["sampling"].update(steps=m["sampling"]["steps"] + 1))
+    refused(tmp_path / "table", "timesteps and no weights, sampling")
+    assert_fails(run_qplan("verify", tmp_path / "table"), 3, "timesteps")
+    verify_pack(tmp_path / "both")  # whose layers compute what the table lacks
+
+
 def test_no_prompts(pack):
     (pack / PROMPTS).unlink()
     reseal(pack)
@@ -106,7 +115,7 @@ def test_no_prompts(pack):
         (lambda m: m["modulation"].update(prompts=m["modulation"]["prompts"][::-1]), "not those"),
         (lambda m: m["modulation"].update(prompts=[]), "modulation.prompts"),
         (lambda m: m["modulation"].update(timesteps=[5.0, 6.0]), "must descend"),
-        (lambda m: m["modulation"].update(timesteps=[1000.0]), "must be"),
+        (lambda m: m["modulation"].update(timesteps=[1000.0]), "must be|modulation has 1 time"),
         (lambda m: m["modulation"].update(rows=1), "rows"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",

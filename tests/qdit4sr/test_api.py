@@ -76,6 +76,12 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
         qdit4sr.upscale(model, PIXELS, steps=0)
     with pytest.raises(UsageError, match="returned, not written"):
         qdit4sr.upscale(model, PIXELS, tmp_path / "a.png")
+    Image.fromarray(PIXELS).save(tmp_path / "in.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "in.png")
+    for output in (tmp_path / "in.png", str(tmp_path / "link.png")):
+        with pytest.raises(UsageError, match="is the input and would be replaced"):
+            qdit4sr.upscale(model, tmp_path / "in.png", output)
+    assert np.array_equal(np.asarray(Image.open(tmp_path / "in.png")), PIXELS)
     with pytest.raises(UsageError, match=r"y\.txt: results are written as"):
         qdit4sr.upscale(model, tmp_path / "a.png", tmp_path / "y.txt")
     with pytest.raises(UsageError, match="exists"):

@@ -82,6 +82,10 @@ def test_generator_and_seed(pipe):
     assert np.array_equal(run(generator=generator), first)
     assert not np.array_equal(run(generator=generator), first)  # it went on
     assert not np.array_equal(run(seed=1), run(seed=2))
+    several = [torch.Generator().manual_seed(seed) for seed in (5, 3)]
+    images = pipe([PIXELS, PIXELS], num_inference_steps=1, generator=several).images
+    assert np.array_equal(images[1], first)
+    assert not np.array_equal(images[0], first)
 
 
 def test_the_callback_sees_and_replaces_latents(pipe):
@@ -139,11 +143,16 @@ def test_to_and_pickle(pipe):
 
 
 @pytest.mark.parametrize(
-    "wrong", [3, PIXELS[..., 0], torch.zeros(4, 5, 5), torch.full((3, 2, 2), 9.0)]
+    "wrong", [3, b"abc", PIXELS[..., 0], torch.zeros(4, 5, 5), torch.full((3, 2, 2), 9.0)]
 )
 def test_what_is_no_image(pipe, wrong):
     with pytest.raises(ImageError):
         pipe(wrong)
+
+
+def test_a_shape_that_is_no_image_is_shown(pipe):
+    with pytest.raises(ImageError, match=r"not \[20, 24\]"):
+        pipe(PIXELS[..., 0])
 
 
 def test_wrong_settings(pipe):
@@ -151,6 +160,10 @@ def test_wrong_settings(pipe):
         {"output_type": "latent"},
         {"scale": 3},
         {"callback_on_step_end_tensor_inputs": ["prompt_embeds"]},
+        {"seed": "a"},
+        {"seed": True},
+        {"generator": [torch.Generator(), torch.Generator()]},
+        {"callback_on_step_end": lambda *a: {"latents": a[3]["latents"][..., 1:]}},
     ):
         with pytest.raises(UsageError):
             pipe(PIXELS, **options)

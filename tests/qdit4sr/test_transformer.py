@@ -72,6 +72,11 @@ def test_moving_loads_the_pack_again_and_casting_is_refused(model, monkeypatch):
     assert model.to(torch.float32) is model
     with pytest.raises(UsageError, match=r"not cast to torch\.float16"):
         model.to(torch.float16)
+    for cast in (model.half, model.bfloat16, model.double, lambda: model.type(torch.float16)):
+        with pytest.raises(UsageError, match="not cast to"):
+            cast()
+    assert model.float() is model.cpu() is model
+    assert model.dtype == torch.float32
     asked = []
 
     def loaded(_cls, **arguments):
@@ -92,6 +97,23 @@ def test_what_is_refused_says_why(model, tmp_path):
         model.save_pretrained(tmp_path)
     with pytest.raises(PackError):
         QuantizedTransformer.from_pretrained(tmp_path)
+
+
+@torch.inference_mode()
+def test_a_table_says_what_it_lacks(tmp_path):
+    make_pack(tmp_path / "t.qpack", modulation="table")
+    opened = open_pack(tmp_path / "t.qpack")
+    pooled = opened.prompt_header.read("positive.pooled")
+    model = QuantizedTransformer.from_pretrained(
+        tmp_path / "t.qpack", torch_dtype=torch.float32, device="cpu", backend="reference"
+    )
+    first = opened.manifest.modulation.timesteps[0]
+    given = inputs() | {"pooled_projections": pooled.float().expand(2, -1)}
+    assert bool(model(**given, timestep=first).sample.isfinite().all())
+    with pytest.raises(UsageError, match="modulations for timesteps"):
+        model(**given, timestep=first - 1)
+    with pytest.raises(UsageError, match="its own pooled prompts"):
+        model(**inputs(), timestep=first)
 
 
 def test_a_pipelines_network_moves_with_it(pack):

@@ -92,6 +92,7 @@ def test_refusals(tmp_path, packs, calibration):
     assert_fails(run_qplan("report", packs[0], "-o", page), 2, "exists", "--force")
     assert page.read_text() == "mine"
     assert_fails(run_qplan("report", packs[0], "-o", tmp_path), 2, "folder")
+    assert_fails(run_qplan("report", packs[0], "-o", tmp_path / "p.png"), 2, "ends in .html")
     assert_fails(run_qplan("report", tmp_path / "no", "-o", tmp_path / "p.html"), 3, "no such")
     other = json.loads(calibration.read_text())
     other["variant"] = "f"

@@ -248,9 +248,9 @@ def test_another_setting_on_a_finished_result_is_said(tmp_path, run, loads, suff
     assert len(loads) == 1
     for options, said in (
         (("--seed", 4), "seed 3 (now 4)"),
-        (("--seed", 3, "--steps", 9), "steps null (now 9)"),
-        (("--seed", 3, "--prompt", "a cät"), "prompt null (now a c"),
-        (("--seed", 3, "--activation-bits", 8), "activation_bits null (now 8)"),
+        (("--seed", 3, "--steps", 9), "steps unset (now 9)"),
+        (("--seed", 3, "--prompt", "a cät"), "prompt unset (now a c"),
+        (("--seed", 3, "--activation-bits", 8), "activation_bits unset (now 8)"),
     ):
         result = run(*command, *options)
         assert result.exit_code == 2

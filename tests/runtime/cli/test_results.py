@@ -44,7 +44,7 @@ def test_a_scale_is_a_setting_of_the_result(tmp_path, run):
     ok(run(source, "-o", tmp_path / "b.png"))
     result = run(source, "-o", tmp_path / "b.png", "--scale", 2)
     assert result.exit_code == 2
-    assert "scale null (now 2)" in result.stderr
+    assert "scale unset (now 2)" in result.stderr
 
 
 @pytest.mark.parametrize(
@@ -112,6 +112,25 @@ def test_refused_before_a_model_is_loaded(tmp_path, run, loads, monkeypatch, opt
     assert said in result.stderr
     assert not loads
     assert [path.name for path in tmp_path.iterdir()] == ["a.png"]
+
+
+def test_a_page_that_cannot_be_written_is_refused_before_too(tmp_path, run, loads):
+    result = run(make_image(tmp_path / "a.png"), "--compare", "/proc/page.html")
+    assert result.exit_code == 2
+    assert "/proc/page.html: cannot be written (" in result.stderr
+    assert not loads
+
+
+def test_a_device_is_no_place_for_results(tmp_path, run):
+    result = run(make_image(tmp_path / "a.png"), "-o", "/dev/null")
+    assert result.exit_code == 2
+    assert "/dev/null is neither a folder nor a regular file" in result.stderr
+
+
+def test_a_line_about_a_file_is_one_line(tmp_path, run):
+    source = make_image(tmp_path / "a\nerror: b\r.png")
+    result = ok(run(source))
+    assert "a\\nerror: b\\r_x4.png" in result.stderr
 
 
 # Several images at once

@@ -1,6 +1,7 @@
 """Images of every kind go in as sRGB tensors and come out like they were."""
 
 import struct
+import zlib
 
 import numpy as np
 import pytest
@@ -178,8 +179,37 @@ def test_damaged_icc_profile_is_ignored_and_said(tmp_path, photo, damage):
     (tmp_path / "a.jpg").write_bytes(plain[:2] + marker + segment + plain[2:])
     (tmp_path / "b.jpg").write_bytes(plain)
     image = read_image(tmp_path / "a.jpg")
-    assert image.notes == ("converted to sRGB (its profile is damaged and was ignored)",)
+    assert image.notes == ("taken to be sRGB (its profile is damaged and was ignored)",)
     assert torch.equal(image.rgb, read_image(tmp_path / "b.jpg").rgb)
+
+
+def png_with_profile(photo, profile, *more):
+    """A PNG with an iCCP chunk, and ``more`` chunks (kind, content), before its pixels."""
+    plain = vips(photo).pngsave_buffer(strip=True)
+
+    def chunk(kind, content):
+        checksum = zlib.crc32(kind + content)
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", checksum)
+
+    chunks = chunk(b"iCCP", b"a name\0\0" + zlib.compress(profile))
+    chunks += b"".join(chunk(kind, content) for kind, content in more)
+    after_header = 8 + 25
+    return plain[:after_header] + chunks + plain[after_header:]
+
+
+def test_a_profile_that_libpng_drops_is_said_to_be(tmp_path, photo):
+    vips(photo).pngsave(str(tmp_path / "tagged.png"), profile="p3")
+    profile = pyvips.Image.new_from_file(str(tmp_path / "tagged.png")).get("icc-profile-data")
+    (tmp_path / "good.png").write_bytes(png_with_profile(photo, profile))
+    assert read_image(tmp_path / "good.png").notes == ("converted to sRGB (its profile applied)",)
+    (tmp_path / "bad.png").write_bytes(png_with_profile(photo, b"no profile" * 30))
+    image = read_image(tmp_path / "bad.png")
+    assert image.notes == (
+        "taken to be sRGB (its profile is damaged or for another kind of image, and was ignored)",
+    )
+    np.testing.assert_array_equal(as_pixels(image), photo)
+    (tmp_path / "srgb.png").write_bytes(png_with_profile(photo, b"bad" * 99, (b"sRGB", b"\0")))
+    assert read_image(tmp_path / "srgb.png").notes == ()  # it says itself what it is
 
 
 def test_first_page_is_read_and_the_others_are_mentioned(tmp_path, photo):

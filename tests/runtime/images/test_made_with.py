@@ -27,7 +27,7 @@ def test_the_record_comes_back(tmp_path, picture, suffix):
     longer = {**RECORD, "prompt": "x" * 100}
     assert state_of(file, longer) == ("different", "prompt")
     more = {**RECORD, "variant": "r1"}
-    assert state_of(file, more) == ("different", "variant null (now r1)")
+    assert state_of(file, more) == ("different", "variant unset (now r1)")
 
 
 def test_other_programs_can_read_it(tmp_path, picture):
