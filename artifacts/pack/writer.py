@@ -350,8 +350,10 @@ def check_output(path: Path, *, force: bool) -> None:
             mistyped path must not delete a photo folder), or somebody's own files lie in it, or the
             directory above does not exist.
     """
-    if not path.absolute().parent.is_dir():
-        raise UsageError(f"directory {path.absolute().parent} does not exist")
+    folder = path.absolute().parent
+    if not folder.is_dir():
+        reason = "is not a folder" if os.path.lexists(folder) else "does not exist"
+        raise UsageError(f"directory {folder} {reason}")
     if not os.path.lexists(path):
         return
     if not force:

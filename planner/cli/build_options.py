@@ -312,8 +312,8 @@ class PassOptions:
     device: Annotated[
         str,
         typer.Option(
-            help="Where the calibration runs: auto, cpu or cuda. A build without images quantizes"
-            " on a GPU, too, when cuda is asked for."
+            help="Where the calibration runs: auto, cpu, cuda or mps. A build without images"
+            " quantizes on a GPU, too, when cuda is asked for."
         ),
     ] = "auto"
 

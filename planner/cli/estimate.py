@@ -46,7 +46,9 @@ def estimate(
         bool,
         typer.Option("--measure", help="Read all weights: bits follow their variances."),
     ] = False,
-    resolution: Annotated[int, typer.Option(help="Side of the result, in px.")] = 512,
+    resolution: Annotated[
+        int, typer.Option(min=1, max=65536, help="Side of the result, in px.")
+    ] = 512,
     steps: Annotated[
         int | None, typer.Option(help="Sampling steps. Default: the published network's.")
     ] = None,

@@ -72,6 +72,8 @@ def export(
         from planner.export.comfy import export_comfy, mean_decibels
 
         opened = open_pack(local_pack(pack))
+        if opened.path.resolve() in out.resolve().parents:
+            raise UsageError(f"{out} lies in the pack that it is made from", hint="name another")
         source = None if checkpoint is None else open_checkpoint(checkpoint)
         if source is not None:
             check_is_source(source, opened.manifest)

@@ -59,7 +59,9 @@ class ProbeOptions:
     seed: Annotated[
         int, typer.Option(min=0, max=2**62, help="Seed of pictures, noise and directions.")
     ] = 0
-    device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu or cuda.")] = "auto"
+    device: Annotated[str, typer.Option(help="Where the network runs: auto, cpu, cuda or mps.")] = (
+        "auto"
+    )
 
     def settings(self, folder: Path | None) -> "ProbeSettings":
         """As `planner.probe.run` takes them."""

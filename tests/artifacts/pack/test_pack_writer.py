@@ -150,10 +150,12 @@ def test_what_nobody_misses_goes_with_a_replaced_pack(tmp_path):
     assert not (path / ".DS_Store").exists()
 
 
-def test_a_missing_parent_is_a_usage_error(tmp_path):
+@pytest.mark.parametrize(("parent", "said"), [("gone", "does not exist"), ("file", "is not a fol")])
+def test_a_missing_parent_is_a_usage_error(tmp_path, parent, said):
+    (tmp_path / "file").touch()
     with (
-        pytest.raises(UsageError, match="gone does not exist"),
-        PackWriter(tmp_path / "gone" / "a.qpack"),
+        pytest.raises(UsageError, match=f"{parent} {said}"),
+        PackWriter(tmp_path / parent / "a.qpack"),
     ):
         pytest.fail("the block must not be entered")
 

@@ -145,6 +145,14 @@ def test_errors(pack, tmp_path, monkeypatch, options, said):
     assert_fails(run_qplan("export", pack, *options), 2, said)
 
 
+def test_the_pack_itself_is_no_place_for_it(pack):
+    before = sorted(pack.iterdir())
+    assert_fails(
+        run_qplan("export", pack, "-o", pack / "vae" / ".." / "a.safetensors"), 2, "lies in"
+    )
+    assert sorted(pack.iterdir()) == before
+
+
 def test_a_folder_that_takes_no_file_is_found_before_the_work(pack, monkeypatch):
     """/proc refuses even root, whom no permission bit stops."""
     monkeypatch.setattr("planner.export.comfy.quantize", None)
