@@ -88,7 +88,8 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
     """Every part alone, and the mixture without each, or with it, at one target.
 
     Their rows are paired with the paper's recipe and with the mixture, which are among
-    `rows.recipe_rows`; so is the mixture by bit operations, which is there without GPTQ.
+    `rows.recipe_rows`; so is the mixture by bit operations, which is there without GPTQ, and
+    without fitted factors.
     """
     known = parts(ranks)
     alone = [
@@ -115,16 +116,19 @@ def part_rows(target: str, ranks: Ranks) -> list[Row]:
         )
         for name, part in known.items()
     ]
-    operations = Row(
-        target,
-        f"{OPERATIONS}-no-gptq",
-        "standard without rounding by GPTQ, no more bit operations either",
-        "part missing",
-        recipe=MIXTURE,
-        overrides={**known["factors"].ours, **known["gptq"].papers, "budget": "bit-operations"},
-        against=(OPERATIONS,),
-    )
-    return [*alone, *mixed, operations, *_thorough_rows(target, known["factors"].ours)]
+    operations = [
+        Row(
+            target,
+            f"{OPERATIONS}-no-{name}",
+            f"standard without {known[name].label}, no more bit operations either",
+            "part missing",
+            recipe=MIXTURE,
+            overrides={**known["factors"].ours, **known[name].papers, "budget": "bit-operations"},
+            against=(OPERATIONS,),
+        )
+        for name in ("gptq", "fit")
+    ]
+    return [*alone, *mixed, *operations, *_thorough_rows(target, known["factors"].ours)]
 
 
 def _thorough_rows(target: str, ranks: Mapping[str, Any]) -> list[Row]:

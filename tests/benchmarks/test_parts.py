@@ -31,7 +31,7 @@ def test_all_parts_together_are_standard():
 def test_a_row_differs_by_its_part_from_the_row_it_is_paired_with():
     rows = part_rows("W4A4", RANKS)
     known = parts(RANKS)
-    assert len(rows) == len({row.name for row in rows}) == 2 * len(known) + 5
+    assert len(rows) == len({row.name for row in rows}) == 2 * len(known) + 6
     for row in rows:
         (paired,) = row.against
         base = known["factors"].papers if paired == PAPER else known["factors"].ours
