@@ -144,7 +144,9 @@ def upscale(
                 raise UsageError(
                     f"{output}: results are written as {', '.join(sorted(OUTPUT_SUFFIXES))}"
                 )
-            if Path(output).exists() and Path(output).samefile(image):
+            if all(Path(path).exists() for path in (image, output)) and Path(image).samefile(
+                output
+            ):
                 raise UsageError(
                     f"{output} is the input and would be replaced by the result",
                     hint="choose another output",

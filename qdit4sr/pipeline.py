@@ -5,6 +5,7 @@ image = pipe(Image.open("photo.png"), num_inference_steps=20).images[0]
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import index
 from typing import Any
 
 import torch
@@ -202,10 +203,11 @@ def _seeds(
     Raises:
         UsageError: ``seed`` is no whole number, or there is not a generator for each image.
     """
-    if isinstance(seed, bool) or not isinstance(seed, int):
-        raise UsageError(f"seed {seed!r}: a whole number is needed")
     if generator is None:
-        return [seed] * count
+        try:
+            return [index(seed)] * count
+        except TypeError as cause:
+            raise UsageError(f"seed {seed!r}: a whole number is needed") from cause
     if isinstance(generator, torch.Generator):
         return [_drawn_seed(generator) for _ in range(count)]
     if len(generator) != count:

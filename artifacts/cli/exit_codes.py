@@ -6,14 +6,13 @@ imported here, because ``--help`` goes through this module too.
 """
 
 import logging
-import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 from artifacts.cli.interrupts import interruptible, interruption_was_said
 from artifacts.cli.output import tell
-from schemas.error_text import describe_error, printable_lines
+from schemas.error_text import describe_error
 
 
 @contextmanager
@@ -41,10 +40,9 @@ def exit_on_error(*, debug: bool = False) -> Iterator[None]:
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        if debug:
-            print(printable_lines(traceback.format_exc()), end="", file=sys.stderr)
+        trace = traceback.format_exc().splitlines() if debug else []
         code, lines = describe_error(error)
-        for line in lines:
+        for line in [*trace, *lines]:
             tell(line)
         if isinstance(error, KeyboardInterrupt):
             interruption_was_said()

@@ -82,6 +82,8 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
         with pytest.raises(UsageError, match="is the input and would be replaced"):
             qdit4sr.upscale(model, tmp_path / "in.png", output)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "in.png")), PIXELS)
+    with pytest.raises(ImageError, match="gone"):
+        qdit4sr.upscale(model, tmp_path / "gone.png", tmp_path / "in.png")
     with pytest.raises(UsageError, match=r"y\.txt: results are written as"):
         qdit4sr.upscale(model, tmp_path / "a.png", tmp_path / "y.txt")
     with pytest.raises(UsageError, match="exists"):
