@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from planner.settings import BuildSettings
 
 
+_LARGEST_PX = 65536
 _SIMPLEST = "qplan estimate --preset dit4sr --target W4A4"
 ESTIMATE_EXAMPLE = f"""
 Examples:
@@ -46,9 +47,7 @@ def estimate(
         bool,
         typer.Option("--measure", help="Read all weights: bits follow their variances."),
     ] = False,
-    resolution: Annotated[
-        int, typer.Option(min=1, max=65536, help="Side of the result, in px.")
-    ] = 512,
+    resolution: Annotated[int, typer.Option(help="Side of the result, in px.")] = 512,
     steps: Annotated[
         int | None, typer.Option(help="Sampling steps. Default: the published network's.")
     ] = None,
@@ -79,6 +78,8 @@ def estimate(
 
         if (checkpoint is None) == (preset is None):
             raise UsageError("name either a checkpoint or --preset", hint=_SIMPLEST)
+        if not 1 <= resolution <= _LARGEST_PX:
+            raise UsageError(f"--resolution {resolution}: 1 to {_LARGEST_PX} px are needed")
         if measure and checkpoint is None:
             raise UsageError("--measure needs a checkpoint: a preset has no weights")
         recipe = asked_recipe(method.recipe, quantizer.chosen()) or RecipeChoice(DEFAULT_RECIPE)

@@ -119,6 +119,12 @@ def test_options_of_an_estimate(options):
         assert len(result.stderr.splitlines()) <= 2
 
 
+@pytest.mark.parametrize("resolution", [-5, 0, 99999999])
+def test_a_resolution_out_of_range_is_told_as_one(resolution):
+    result = run_qplan("estimate", "--preset", "dit4sr", "--resolution", resolution)
+    assert_fails(result, 2, f"--resolution {resolution}: 1 to 65536 px")
+
+
 @pytest.mark.parametrize("name", ["DiT4SR", "dit4sr", "DIT4SR"])
 def test_a_preset_in_any_case(name):
     assert run_qplan("estimate", "--preset", name).exit_code == 0
