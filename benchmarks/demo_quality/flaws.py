@@ -37,6 +37,11 @@ def patch_peaks_db(result: Picture, truth: Picture) -> dict[str, float]:
     0; mean of the horizontal and the vertical line. A line of noise has a standard deviation of
     5.6 dB, so only means over many crops say something.
 
+    The same is given beside the lines, in rows and columns of the spectrum where nothing lies that
+    repeats with the patches over the whole crop. Enlarged four times, 8 px are two pixels of the
+    input: below that frequency a method knows, above it guesses, and where both meet the error has
+    a crest, along all of the row or column. What of a line is beside it, too, is the crest's.
+
     Args:
         result: [3, H, W], whose sides are multiples of ``PATCH_PX``.
         truth: likewise.
@@ -45,11 +50,18 @@ def patch_peaks_db(result: Picture, truth: Picture) -> dict[str, float]:
     window = np.outer(np.hanning(error.shape[0]), np.hanning(error.shape[1]))
     # A periodic window would be exact; Hann's is as good within 1 %.
     power = np.abs(np.fft.fft2((error - error.mean()) * window)) ** 2 + 1e-12
-    lines = power[:, 0], power[0, :]
-    return {
-        f"peak_{period}px_db": float(np.mean([_peak_db(line, period) for line in lines]))
-        for period in (PATCH_PX, LATENT_PX)
-    }
+    found = {}
+    for period in (PATCH_PX, LATENT_PX):
+        on, beside = zip(*(_peaks_db(plane, period) for plane in (power, power.T)), strict=True)
+        found[f"peak_{period}px_db"] = float(np.mean(on))
+        found[f"beside_{period}px_db"] = float(np.mean(beside))
+    return found
+
+
+def _peaks_db(power: Plane, period: int) -> tuple[float, float]:
+    """A peak along the first row of a spectrum, and the mean of those along rows near it."""
+    rows = [sign * distance for distance in NEIGHBOURS for sign in (-1, 1)]
+    return _peak_db(power[0], period), float(np.mean([_peak_db(power[r], period) for r in rows]))
 
 
 def _peak_db(line: Plane, period: int) -> float:

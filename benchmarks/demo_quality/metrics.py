@@ -21,7 +21,7 @@ from schemas.errors import UsageError
 from training.features import feature_distances
 from training.metrics import measure, upper_octave_power
 
-FORMAT = 4
+FORMAT = 5
 """Raise when a value is computed otherwise: stored ones are then not read any more."""
 LIBRARY_METRICS = ("ssim", "gmsd", "vif", "nlpd", "piqe")
 """Of ``qrun eval``: they need no weights. NIQE is left out: it fits a Gaussian of 36 features to

@@ -85,12 +85,13 @@ def pack_table(psnrs: Mapping[str, Sequence[float]]) -> str:
 
 def flaw_table(scores: Mapping[str, MethodScores], seams: Mapping[str, Sequence[float]]) -> str:
     """Flat fields, lines at the patch's period, images on the grid, edges, seams, colours."""
-    in_db = ["peak_8px_db", "peak_4px_db", "grid_images_db", "ragged_edges_db"]
+    in_db = ["peak_8px_db", "beside_8px_db", "peak_4px_db", "grid_images_db", "ragged_edges_db"]
     headings = (
         "deviation in flat fields, of 255",
         "of the truth's",
         "fields above 1.5 times",
         "line at 8 px, dB",
+        "beside it",
         "line at 4 px, dB",
         "grid images, dB",
         "ragged edges, dB",

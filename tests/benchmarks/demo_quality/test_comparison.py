@@ -116,6 +116,7 @@ def scores_of(psnr, power):
     names = ("ssim", "fsim", "gmsd", "vif", "nlpd", "ciede2000", "features", "piqe", "brisque")
     values = dict.fromkeys([*names, "colour_drift"], 0.5) | {
         "peak_8px_db": 1.0,
+        "beside_8px_db": 0.3,
         "peak_4px_db": -1.0,
     }
     values |= {"grid_images_db": 2.0, "ragged_edges_db": 0.5}
@@ -132,7 +133,7 @@ def test_tables_show_means_differences_and_flaws():
     assert quality[3].endswith("| 0.50 (0.50) |")
     assert "**+2.00 [+2.00, +2.00]**" in report.difference_table(scores, "bicubic")
     flaws = report.flaw_table(scores, {"ours": [1.0, 1.0]})
-    assert "| ours | 1.50 | 1.50 | 0% | +1.0 [+1.0, +1.0] |" in flaws
+    assert "| ours | 1.50 | 1.50 | 0% | +1.0 [+1.0, +1.0] | +0.3 [+0.3, +0.3] |" in flaws
     assert "| +2.0 [+2.0, +2.0] | +0.5 [+0.5, +0.5] | 1.00 [1.00, 1.00] |" in flaws
     assert "| pack | 31.00 [30.00, 32.00] |" in report.pack_table({"pack": [30.0, 32.0]})
     content = report.to_json(scores, {}, {"kind": "blind"})

@@ -33,7 +33,22 @@ def test_noise_has_no_line_and_a_weave_has_one_at_its_own_period():
     woven = patch_peaks_db(TRUTH + NOISE + 0.005 * weave(PATCH_PX), TRUTH)
     assert woven["peak_8px_db"] > 15
     assert woven["peak_4px_db"] < 15
+    assert woven["beside_8px_db"] < 3
     assert patch_peaks_db(TRUTH + NOISE + 0.005 * weave(4), TRUTH)["peak_4px_db"] > 15
+
+
+def test_a_crest_along_a_frequency_is_beside_the_line_too():
+    """Error that grows up to a frequency and falls beyond it, as it does at the input's limit."""
+    frequency = np.abs(np.fft.fftfreq(SIDE)) * PATCH_PX
+    crest = np.minimum(frequency, 1 / np.maximum(frequency, 1e-3)) ** 4
+    found = []
+    for seed in range(12):
+        noise = np.fft.fft2(np.random.default_rng(seed).normal(0, 0.02, (SIDE, SIDE)))
+        shaped = np.fft.ifft2(noise * np.maximum(crest[:, None], crest[None, :])).real
+        found.append(patch_peaks_db(TRUTH + shaped, TRUTH))
+    on, beside = (np.mean([f[k] for f in found]) for k in ("peak_8px_db", "beside_8px_db"))
+    assert beside > 4
+    assert abs(on - beside) < 4
 
 
 def textured(seed, deviation=0.1):
