@@ -137,12 +137,18 @@ def validate(model: type[Model], value: Any, *, where: str, error: type[QPackErr
         problems = cause.errors(include_url=False, include_context=False, include_input=False)
         shown = [
             f"{'.'.join(str(part)[:200] for part in problem['loc']) or 'document'}: "
-            f"{problem['msg'].removeprefix('Value error, ')[:300]}"
+            f"{_in_json_terms(problem['msg'])[:300]}"
             for problem in problems[:_MAX_ERRORS_SHOWN]
         ]
         if len(problems) > _MAX_ERRORS_SHOWN:
             shown.append(f"and {len(problems) - _MAX_ERRORS_SHOWN} more")
         raise error(f"{where}: {'; '.join(shown)}") from None
+
+
+def _in_json_terms(message: str) -> str:
+    """Pydantic's words, less those that only who reads this program knows."""
+    plain = message.removeprefix("Value error, ")
+    return re.sub(r"a valid dictionary( or instance of \w+)?", "a JSON object", plain)
 
 
 def dump_json(model: BaseModel) -> bytes:

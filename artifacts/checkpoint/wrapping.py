@@ -83,6 +83,8 @@ def _hint(family: Family, shapes: dict[str, Shape]) -> str:
     if prefixes:
         shown = ", ".join(prefix[:200] for prefix in prefixes[:SHOWN_NAMES])
         return f"save the tensors under {shown} in a file of their own"
+    if 2 * len(family.lacks(shapes)) <= len(family.lacks({})):
+        return "it may be a part of one: save or download all of it again"
     return f"name the {family.title} transformer's own weights, not a whole pipeline in one file"
 
 

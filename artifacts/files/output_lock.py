@@ -13,12 +13,28 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from artifacts.files.file_lock import is_at, try_lock
-from schemas.errors import ResourceError
+from schemas.errors import ResourceError, UsageError
+
+
+def hidden_beside(output: Path, kind: str) -> Path:
+    """Where ``.output.kind`` lies, beside ``output``.
+
+    Raises:
+        UsageError: nothing can lie beside it: it is the root of the file system.
+    """
+    name = output.absolute().name
+    if not name:
+        raise UsageError(f"{output} is no place for an output", hint="name a file or folder in it")
+    return output.absolute().with_name(f".{name}.{kind}")
 
 
 def lock_file(output: Path) -> Path:
-    """The file that the lock of ``output`` is on."""
-    return output.absolute().with_name(f".{output.absolute().name}.lock")
+    """The file that the lock of ``output`` is on.
+
+    Raises:
+        UsageError: as `hidden_beside`.
+    """
+    return hidden_beside(output, "lock")
 
 
 @contextlib.contextmanager
@@ -29,6 +45,7 @@ def output_lock(output: Path) -> Iterator[None]:
 
     Raises:
         ResourceError: on entering: another process has it, or the directory cannot be written.
+        UsageError: as `hidden_beside`.
     """
     file = lock_file(output)
     try:

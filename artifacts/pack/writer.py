@@ -358,7 +358,11 @@ def check_output(path: Path, *, force: bool) -> None:
         return
     if not force:
         raise UsageError(f"{path} exists", hint="choose another output, or replace it with --force")
-    if path.is_symlink() or not (path / MANIFEST).is_file():
+    if path.is_symlink():
+        raise UsageError(
+            f"{path} is a link, so it is not replaced", hint="name what it points to, or remove it"
+        )
+    if not (path / MANIFEST).is_file():
         raise UsageError(f"{path} exists and is not a pack, so it is not replaced")
     own = [name for name in other_files(path) if not is_litter(name)]
     if (path / GIT).exists():

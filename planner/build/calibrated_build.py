@@ -205,7 +205,7 @@ def measure_inputs(
             settings,
             calibration={
                 **record.model_dump(mode="json"),
-                "drawn": [image.model_dump(mode="json") for image in images.records],
+                "crops": [image.model_dump(mode="json") for image in images.records],
                 "device": f"{run.device.type} {run.dtype}",
                 "base": base_digest(base),
             },

@@ -27,7 +27,7 @@ import torch
 from torch import Tensor
 
 from artifacts.codec.hadamard import Rotation
-from artifacts.files.output_lock import output_lock
+from artifacts.files.output_lock import hidden_beside, output_lock
 from artifacts.files.safetensors_io import Header
 from artifacts.files.whole_file import write_bytes
 from artifacts.pack.layer_file import StoredLayer, read_layer, write_layer
@@ -51,7 +51,7 @@ Plan = Mapping[str, Any]
 
 def work_folder(output: Path) -> Path:
     """Where an unfinished build of ``output`` is kept."""
-    return output.absolute().with_name(f".{output.absolute().name}.unfinished")
+    return hidden_beside(output, "unfinished")
 
 
 def make_plan(source: Source, settings: BuildSettings, **more: Any) -> Plan:
@@ -145,7 +145,7 @@ class WorkFolder:
         differing = _differences(known, plan)
         if differing:
             raise UsageError(
-                f"the unfinished build in {self.path} differs in {', '.join(differing)}",
+                f"the unfinished work in {self.path} differs in {', '.join(differing)}",
                 hint="repeat its command to go on with it, or start anew with --restart",
             )
         self.report(f"going on with an unfinished build: {self.content()} kept")

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 from artifacts.files.hashing import sha256_of
 from planner.calibrate.settings import CalibrationSettings
 from runtime.images.folder import scan_folder
-from runtime.images.image_io import read_header
+from runtime.images.image_io import read_header, read_image
 from schemas.calibration import CalibrationImage
 from schemas.errors import UsageError
 from schemas.manifest import SourceName
@@ -38,7 +38,7 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
     Raises:
         UsageError: the folder does not exist or holds no image, or one whose name cannot be
             recorded.
-        ImageError: a chosen file is no image.
+        ImageError: a chosen file is no image, or damaged.
     """
     content = scan_folder(folder)
     found = list(content.images)
@@ -52,6 +52,7 @@ def choose_images(folder: Path, settings: CalibrationSettings, crop_px: int) -> 
         _check_name(path)
     records = []
     for path in found:
+        read_image(path)  # A damaged one is refused now, not after hours spent on those before it.
         header = read_header(path)
         width, height = min(crop_px, header.width), min(crop_px, header.height)
         records.append(

@@ -67,9 +67,9 @@ class MethodOptions:
     recipe: Annotated[
         str | None,
         typer.Option(
-            help="standard (default where the network can be probed in sensible time), q-dit4sr"
-            " (elsewhere), q-dit4sr-residual, rtn, quarot, svdquant, or"
-            " q-dit4sr-no-{signs,hsvd,vasmp,vatmp}; `qplan recipes` says what each is."
+            help="standard (default of a build where the network can be probed in sensible time),"
+            " q-dit4sr (default elsewhere, and of a calibration), q-dit4sr-residual, rtn, quarot,"
+            " svdquant, or q-dit4sr-no-{signs,hsvd,vasmp,vatmp}; `qplan recipes` says what each is."
         ),
     ] = None
 

@@ -37,7 +37,8 @@ class PlanOptions:
     method: Annotated[
         str,
         typer.Option(
-            help="qartsr, qartsr-forward, qartsr-whole, q-diffusion, ptq4dit or passionsr."
+            help="qartsr, qartsr-{forward,whole,blocks,no-rounding,no-smoothing}, finetune,"
+            " q-diffusion, ptq4dit or passionsr; `qplan recipes` says what each is."
         ),
     ] = "qartsr"
     order: Annotated[str | None, typer.Option(help="Of the blocks: reversed, forward or none.")] = (

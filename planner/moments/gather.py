@@ -37,6 +37,7 @@ from planner.moments.pictures import moment_pictures, moment_settings
 from planner.moments.watch import InputMoments
 from planner.probe.run import ProbeSettings, check_size
 from planner.settings import BuildSettings
+from planner.timesteps import sampling_timesteps
 from runtime.pipeline import Pipeline
 from schemas.sensitivity import SensitivityMap
 
@@ -80,7 +81,7 @@ def gather_moments(
     settings = settings.resolved(checkpoint)
     architecture = checkpoint.architecture(settings.variant)
     owners = moment_owners(checkpoint, settings)
-    weights = _step_weights(owners, sensitivity, base.sampling.steps)
+    weights = _step_weights(owners, sensitivity, sampling_timesteps(base.sampling))
     groups = group_layers(architecture, owners)
 
     crop_px = probe.crop_px or default_crop_px(base)
@@ -156,14 +157,21 @@ def group_layers(architecture: Architecture, owners: Mapping[str, str]) -> list[
 
 
 def _step_weights(
-    owners: Mapping[str, str], sensitivity: SensitivityMap | None, steps: int
+    owners: Mapping[str, str], sensitivity: SensitivityMap | None, timesteps: Sequence[float]
 ) -> dict[str, list[float]]:
-    """Owner -> what each step counts, on average 1: its layers' output sensitivities, added up."""
+    """Owner -> what each step counts, on average 1: its layers' output sensitivities, added up.
+
+    A sensitivity of other timesteps is read at the nearest of its own, as a pack's bit grid is.
+    """
+    steps = len(timesteps)
     found: dict[str, list[float]] = {owner: [0.0] * steps for owner in owners.values()}
-    for layer, owner in owners.items():
-        if sensitivity is not None:
-            added = sensitivity.layers[layer].output
-            found[owner] = [a + b for a, b in zip(found[owner], added, strict=True)]
+    if sensitivity is not None:
+        known = sensitivity.timesteps
+        nearest = [min(range(len(known)), key=lambda i: abs(known[i] - t)) for t in timesteps]
+        for layer, owner in owners.items():
+            output = sensitivity.layers[layer].output
+            for step, read in enumerate(nearest):
+                found[owner][step] += output[read]
     for owner, weights in found.items():
         total = sum(weights)
         found[owner] = [w * steps / total for w in weights] if total else [1.0] * steps

@@ -7,9 +7,10 @@ import torch
 
 from artifacts.checkpoint.reader import Checkpoint
 from planner.build.base_model import BaseModel
+from planner.build.inventory import take_inventory
 from planner.build.progress import Progress
 from planner.probe.run import ProbeSettings, probe_checkpoint
-from planner.probe.sensitivity_file import read_sensitivity
+from planner.probe.sensitivity_file import check_sensitivity, read_sensitivity
 from planner.settings import BuildSettings
 from schemas.sensitivity import SensitivityMap
 
@@ -45,14 +46,20 @@ def find_sensitivity(
         None where bits do not depend on it, or there is nothing to run the network with.
 
     Raises:
-        UsageError: the file is damaged, or there are no images.
+        UsageError: the file is damaged, or of another network, or there are no images.
         ImageError: an image is damaged.
         ResourceError: the disk is full.
     """
     if not settings.uses_sensitivity:
         return None
     if file is not None:
-        return read_sensitivity(file)
+        known = read_sensitivity(file)
+        # Before hours of second moments are measured by it, not after.
+        resolved = settings.resolved(checkpoint)
+        check_sensitivity(
+            known, checkpoint, take_inventory(checkpoint, resolved).quantized, resolved
+        )
+        return known
     if not base.can_run:
         return None
     return probe_checkpoint(

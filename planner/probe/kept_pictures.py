@@ -8,6 +8,7 @@ import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
+from artifacts.files.output_lock import hidden_beside
 from artifacts.files.sealed_tensors import read_sealed, write_sealed
 from planner.build.work_folder import told_of_disk_errors
 from planner.probe.image_probe import Sensitivities
@@ -16,7 +17,7 @@ from schemas.errors import PackError
 
 def kept_folder(output: Path) -> Path:
     """Where an unfinished probe for ``output`` keeps its pictures."""
-    return output.absolute().with_name(f".{output.absolute().name}.probe")
+    return hidden_beside(output, "probe")
 
 
 @dataclass(frozen=True)

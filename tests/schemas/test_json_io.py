@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from schemas.bit_grid import BitGrid
 from schemas.errors import CheckpointError, PackError
 from schemas.json_io import (
     MAX_JSON_DEPTH,
@@ -46,6 +47,12 @@ def test_refused_with_file_and_reason(data, reason):
     with pytest.raises(PackError, match=reason) as caught:
         read(data)
     assert str(caught.value).startswith("x.json: ")
+
+
+def test_messages_speak_of_json_and_not_of_classes():
+    with pytest.raises(PackError) as caught:
+        validate(BitGrid, [], where="g.json", error=PackError)
+    assert str(caught.value) == "g.json: document: Input should be a JSON object"
 
 
 def test_floats_and_texts_with_a_minus_and_a_zero_are_read():

@@ -8,6 +8,7 @@ import torch
 
 from artifacts.checkpoint.reader import open_checkpoint
 from artifacts.dit4sr.layout import POSITION_TABLE
+from artifacts.family import families
 from schemas.errors import CheckpointError
 from tests.artifacts.make_checkpoint import (
     WEIGHTS,
@@ -210,6 +211,15 @@ def test_the_base_model_is_told_where_it_goes(tmp_path, names):
     with pytest.raises(CheckpointError, match="not a DiT4SR transformer") as caught:
         open_checkpoint(file)
     assert caught.value.hint.startswith("this is the base model: give it as --base")
+
+
+@pytest.mark.parametrize("gone", ["context_embedder.weight", "proj_out.weight"])
+def test_a_network_that_lacks_a_tensor_may_be_a_part(tmp_path, gone):
+    names = [*families()[0].lacks({}), "transformer_blocks.0.attn.to_q.weight"]
+    tensors = {name: torch.zeros(2, 2) for name in names if name != gone}
+    with pytest.raises(CheckpointError, match=f"it lacks {gone} and") as caught:
+        open_checkpoint(write_file(tmp_path / "cut.safetensors", tensors))
+    assert caught.value.hint.startswith("it may be a part")
 
 
 def test_another_network_with_joint_attention_is_not_taken_for_the_base(tmp_path):

@@ -1,6 +1,7 @@
 """``qplan build --calib``, ``qplan calibrate``: the commands."""
 
 import json
+import shutil
 
 import pytest
 
@@ -8,6 +9,8 @@ from artifacts.pack.reader import open_pack
 from planner.build.work_folder import work_folder
 from planner.calibrate.calibration_file import read_calibration
 from planner.cli.build_options import MethodOptions
+from planner.cli.learn import PlanOptions
+from planner.learned.recipes import LEARNED_RECIPES
 from planner.recipes import RECIPES
 from tests.planner.build.test_build import files
 from tests.planner.calibration_setup import make_setup
@@ -176,6 +179,33 @@ def test_an_existing_calibration_is_not_replaced_unasked(setup, tmp_path):
         2,
         "cannot be written",
     )
+
+
+def test_a_damaged_image_is_refused_before_anything_is_kept(setup, tmp_path):
+    images, file = tmp_path / "images", tmp_path / "c.json"
+    shutil.copytree(setup.images, images)
+    cut = images / "zz.png"
+    whole = next(images.glob("*.png")).read_bytes()
+    cut.write_bytes(whole[: len(whole) // 2])
+    command = arguments(setup, "calibrate", "--calib", images, "-o", file)
+    assert_fails(run_qplan(*command), 4, "zz.png", "damaged")
+    assert not work_folder(file).exists()
+    cut.unlink()
+    assert run_qplan(*command).exit_code == 0
+
+
+@pytest.mark.parametrize("command", ["build", "calibrate", "probe"])
+def test_the_root_is_no_output(setup, command):
+    images = ("--calib", setup.images) if command == "calibrate" else ()
+    done = run_qplan(command, setup.checkpoint, "--base", setup.base, *images, "-o", "/")
+    assert_fails(done, 2, "/ is no place for an output")
+
+
+def test_the_help_of_learning_names_every_method_that_a_pack_holds():
+    said = PlanOptions.__annotations__["method"].__metadata__[0].help
+    for name, recipe in LEARNED_RECIPES.items():
+        if recipe.learning().simulated is None:
+            assert name in said or name.removeprefix("qartsr-") in said
 
 
 def test_the_help_names_every_recipe():

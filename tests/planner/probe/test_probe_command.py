@@ -125,6 +125,18 @@ def test_bits_follow_the_sensitivities(shared, tmp_path):
     )
 
 
+def test_sensitivities_of_other_steps_serve(shared, tmp_path):
+    """Like a bit grid, they are read at the nearest of their own timesteps."""
+    setup, _ = shared
+    file = tmp_path / "two.json"
+    done = run_qplan("probe", setup.checkpoint, "--base", setup.base, "--steps", 2, "-o", file)
+    assert done.exit_code == 0, done.stderr
+    moments = ("--recipe", "standard", "--weight-rounding", "gptq")
+    pack = build(setup, tmp_path / "a.qpack", *moments, "--steps", 5, "--sensitivity", file)
+    assert pack.manifest.sampling.steps == 5
+    assert len(pack.bit_grid.timesteps) == 2
+
+
 def test_unquantized_activations_stay_so(shared, tmp_path):
     setup, file = shared
     pack = build(
@@ -152,6 +164,11 @@ def test_what_cannot_be_done(shared, tmp_path):
     other.write_text(json.dumps(content))
     done = run_qplan("build", bare, "--recipe", "standard", "--sensitivity", other, "-o", out)
     assert_fails(done, 2, "of another checkpoint")
+    done = run_qplan(
+        *("build", setup.checkpoint, "--base", setup.base, "--sensitivity", other, "-o", out)
+    )
+    assert_fails(done, 2, "of another checkpoint")  # and not after second moments were measured
+    assert leftovers(tmp_path) == []
     assert_fails(run_qplan("probe", setup.checkpoint, "-o", file), 2, "exists")
     assert_fails(
         run_qplan("probe", bare, "-o", tmp_path / "s.json"), 2, "needs VAE and prompts", "--base"
