@@ -120,9 +120,10 @@ def upscale(
     Raises:
         ImageError: the input is no image.
         UsageError: a setting that the model cannot run with, ``output`` for pixels, or the input
-            as ``output``.
+            as ``output``, or one in no folder.
         ResourceError: memory ran out, or the output cannot be written.
     """
+    from qdit4sr.argument_names import in_python_terms
     from qdit4sr.pipeline import UpscalePipeline
     from runtime.images.folder import OUTPUT_SUFFIXES
     from runtime.images.pixels import from_pixels, to_pixels
@@ -135,9 +136,10 @@ def upscale(
         model = load(model)
     pipeline = model.model if isinstance(model, UpscalePipeline) else model
     options = SamplingOptions(steps, guidance, tile, overlap, color_fix, seed, fidelity)
-    settings = options.settings(
-        pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile
-    )
+    with in_python_terms():
+        settings = options.settings(
+            pipeline.sampling, patch_size=pipeline.patch_size, largest_tile=pipeline.largest_tile
+        )
     if isinstance(image, str | os.PathLike):
         if output is not None:
             if Path(output).suffix.lower() not in OUTPUT_SUFFIXES:
@@ -151,7 +153,12 @@ def upscale(
                     f"{output} is the input and would be replaced by the result",
                     hint="choose another output",
                 )
-            upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
+            if not Path(output).absolute().parent.is_dir():
+                raise UsageError(
+                    f"{output}: there is no folder {Path(output).parent}", hint="make it first"
+                )
+            with in_python_terms():
+                upscale_file(pipeline, Path(image), Path(output), settings, progress=on_step)
             return None
         from runtime.images.alpha import on_white
         from runtime.images.image_io import read_image
@@ -162,7 +169,8 @@ def upscale(
         raise UsageError("pixels are returned, not written", hint="leave `output` out")
     else:
         rgb = from_pixels(image)
-    return to_pixels(upscale_tensor(pipeline, rgb, settings, progress=on_step))
+    with in_python_terms():
+        return to_pixels(upscale_tensor(pipeline, rgb, settings, progress=on_step))
 
 
 def build(

@@ -12,6 +12,7 @@ import torch
 from diffusers import ImagePipelineOutput
 from torch import Tensor
 
+from qdit4sr.argument_names import in_python_terms
 from qdit4sr.pictures import as_tensors, check_output_type, from_tensors
 from qdit4sr.transformer import QuantizedTransformer
 from runtime.base.files import BaseFiles
@@ -153,13 +154,14 @@ class UpscalePipeline:
                 own_seed,
                 fidelity,
             )
-            settings = options.settings(
-                model.sampling, patch_size=model.patch_size, largest_tile=model.largest_tile
-            )
             watch = None
             if callback_on_step_end is not None:
                 watch = self._watch(callback_on_step_end, callback_on_step_end_tensor_inputs)
-            results.append(upscale(model, rgb, settings, scale=scale, on_latent=watch))
+            with in_python_terms(steps="num_inference_steps", guidance="guidance_scale"):
+                settings = options.settings(
+                    model.sampling, patch_size=model.patch_size, largest_tile=model.largest_tile
+                )
+                results.append(upscale(model, rgb, settings, scale=scale, on_latent=watch))
         images = from_tensors(results, output_type)
         return ImagePipelineOutput(images=images) if return_dict else (images,)
 

@@ -53,6 +53,7 @@ qrun bench --pack model.qpack --backend cpu --backend reference
 BUNDLED_PHOTO = Path(str(files("artifacts").joinpath("demo/photo.png")))
 CPU_ROUNDS, CUDA_ROUNDS = 5, 20
 CPU_BATCH, CUDA_BATCH = 1, 2
+BITS, RANKS = "W4A4", "32+8"
 
 
 def bench(
@@ -80,8 +81,13 @@ def bench(
             min=1, max=64, help="Passes at once; 2 with guidance (default: 2 on CUDA, 1 on CPUs)."
         ),
     ] = None,
-    bits: Annotated[str, typer.Option(help="Of weights and activations, in every layer.")] = "W4A4",
-    ranks: Annotated[str, typer.Option(help="Of the global and the local factors.")] = "32+8",
+    bits: Annotated[
+        str | None,
+        typer.Option(help=f"Of weights and activations, in every layer (default: {BITS})."),
+    ] = None,
+    ranks: Annotated[
+        str | None, typer.Option(help=f"Of the global and the local factors (default: {RANKS}).")
+    ] = None,
     device: Device = "auto",
     backend: Annotated[
         list[str] | None,
@@ -89,7 +95,11 @@ def bench(
     ] = None,
     rounds: Annotated[
         int | None,
-        typer.Option(min=1, help="Times per candidate (default: 20 on CUDA, 5 on CPUs)."),
+        typer.Option(
+            min=1,
+            help=f"Times per candidate (default: {CUDA_ROUNDS} on CUDA, {CPU_ROUNDS} on CPUs and"
+            " with --pack).",
+        ),
     ] = None,
     compiling: Annotated[
         bool | None,
@@ -99,11 +109,15 @@ def bench(
         ),
     ] = None,
     peers: Annotated[
-        bool, typer.Option("--peers/--no-peers", help="Compare SDNQ and torchao, if installed.")
-    ] = True,
+        bool | None,
+        typer.Option(
+            "--peers/--no-peers", help="Compare SDNQ and torchao, if installed (default: do)."
+        ),
+    ] = None,
     layers: Annotated[
-        bool, typer.Option("--layers/--no-layers", help="Time single layers, too.")
-    ] = True,
+        bool | None,
+        typer.Option("--layers/--no-layers", help="Time single layers, too (default: do)."),
+    ] = None,
     threads: Annotated[int | None, typer.Option(min=1, help="Of torch, on CPUs.")] = None,
     processor_time: Annotated[
         bool,
@@ -127,7 +141,7 @@ def bench(
     """
     with exit_on_error(debug=debug):
         sizes = parse_sizes(size or SIZES_PX[:1])
-        parsed = (parse_bits(bits), parse_ranks(ranks))
+        parsed = (parse_bits(bits or BITS), parse_ranks(ranks or RANKS))
         check_names(device)
         if processor_time and threads is not None and threads > 1:
             raise UsageError("--processor-time: it is the time of one thread, not of several")
@@ -137,8 +151,19 @@ def bench(
             check_writable(out.parent)
         if pack is None and picture is not None:
             raise UsageError("--picture: it is upscaled with a pack", hint="add --pack")
+        if picture is not None and not picture.is_file():
+            missing = "is no file" if picture.exists() else "no such file or folder"
+            raise UsageError(f"{picture}: {missing}")
         if pack is not None:
-            others = {"--size": size, "--batch": batch, "--compile": compiling}
+            others = {
+                "--size": size,
+                "--batch": batch,
+                "--bits": bits,
+                "--ranks": ranks,
+                "--compile": compiling,
+                "--peers": peers,
+                "--layers": layers,
+            }
             for option, value in others.items():
                 if value is not None:
                     raise UsageError(f"{option}: it is for blocks, and --pack times an upscale")
@@ -175,8 +200,8 @@ def bench(
             backends=None if not backend else tuple(backend),
             rounds=rounds if rounds is not None else CUDA_ROUNDS if on_cuda else CPU_ROUNDS,
             compiling=on_cuda if compiling is None else compiling,
-            peers=peers,
-            layers=layers,
+            peers=peers is not False,
+            layers=layers is not False,
             processor_time=processor_time,
         )
         with _torch_threads(1 if processor_time else threads):

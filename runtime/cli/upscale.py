@@ -139,9 +139,10 @@ def upscale(
             screen.summarize(peak)
         failed = sum(outcome.status == "failed" for outcome in outcomes)
         if failed:
+            rest = "" if failed == len(planned) else "the others are finished; "
             raise BatchError(
                 f"{failed} of {len(planned)} images failed",
-                hint="the others are finished; the same command tries the failed ones again",
+                hint=f"{rest}the same command tries the failed ones again",
             )
 
 

@@ -53,7 +53,7 @@ def _notes(summary: Summary, one: SetSummary) -> list[str]:
         more = f" and {len(one.left_out) - _SHOWN} more" if len(one.left_out) > _SHOWN else ""
         notes.append(
             f"{len(one.left_out)} of {total} images left out of every mean, because a method"
-            f" failed on them: {names}{more}"
+            f" failed on them or their truth cannot be read: {names}{more}"
         )
     for metric in summary.metrics.metrics:
         found = [means[metric.name] for means in one.means.values() if metric.name in means]

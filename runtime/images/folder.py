@@ -86,15 +86,26 @@ def no_images(folder: Place, note: str) -> UsageError:
 
 
 def _files(folder: Path, *, recursive: bool) -> Iterator[Path]:
-    """Files that are not hidden; the listing itself says what is one, without a look at each."""
+    """Files that are not hidden; the listing itself says what is one, without a look at each.
+
+    A link to nothing is one, too: whoever reads it fails, where leaving it out would tell nobody
+    that a picture is missing.
+    """
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.name.startswith("."):
                 continue
-            if entry.is_file():
+            if _is_file(entry):
                 yield folder / entry.name
             elif recursive and entry.is_dir(follow_symlinks=False):
                 yield from _files(folder / entry.name, recursive=True)
+
+
+def _is_file(entry: "os.DirEntry[str]") -> bool:
+    try:
+        return entry.is_file() or (entry.is_symlink() and not Path(entry).exists())
+    except OSError:  # a link that leads back to itself
+        return True
 
 
 def images_in(folder: Path) -> list[Path]:

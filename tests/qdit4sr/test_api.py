@@ -72,8 +72,10 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
         qdit4sr.load(tmp_path / "nothing.qpack")
     with pytest.raises(UsageError, match="no model"):
         qdit4sr.load()
-    with pytest.raises(UsageError, match="steps"):
+    with pytest.raises(UsageError, match=r"^steps 0: "):
         qdit4sr.upscale(model, PIXELS, steps=0)
+    with pytest.raises(UsageError, match=r"^color_fix x: "):
+        qdit4sr.upscale(model, PIXELS, color_fix="x")
     with pytest.raises(UsageError, match="returned, not written"):
         qdit4sr.upscale(model, PIXELS, tmp_path / "a.png")
     Image.fromarray(PIXELS).save(tmp_path / "in.png")
@@ -82,6 +84,8 @@ def test_wrong_inputs_are_typed_errors(model, pack, setup, tmp_path):
         with pytest.raises(UsageError, match="is the input and would be replaced"):
             qdit4sr.upscale(model, tmp_path / "in.png", output)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "in.png")), PIXELS)
+    with pytest.raises(UsageError, match=f"there is no folder {tmp_path / 'none'}"):
+        qdit4sr.upscale(model, tmp_path / "in.png", tmp_path / "none" / "out.png")
     with pytest.raises(ImageError, match="gone"):
         qdit4sr.upscale(model, tmp_path / "gone.png", tmp_path / "in.png")
     with pytest.raises(UsageError, match=r"y\.txt: results are written as"):

@@ -156,6 +156,22 @@ def test_a_shape_that_is_no_image_is_shown(pipe):
         pipe(PIXELS[..., 0])
 
 
+@pytest.mark.parametrize(
+    ("options", "named"),
+    [
+        ({"num_inference_steps": 0}, "num_inference_steps 0: "),
+        ({"guidance_scale": -1.0}, "guidance_scale -1"),
+        ({"fidelity": 2.0}, "fidelity 2: "),
+        ({"color_fix": "x"}, "color_fix x: "),
+    ],
+)
+def test_errors_name_arguments_and_not_the_commands_options(pipe, options, named):
+    with pytest.raises(UsageError) as caught:
+        pipe(PIXELS, **options)
+    assert str(caught.value).startswith(named)
+    assert "--" not in str(caught.value) + caught.value.hint
+
+
 def test_wrong_settings(pipe):
     for options in (
         {"output_type": "latent"},

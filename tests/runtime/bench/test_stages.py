@@ -89,6 +89,12 @@ def test_the_bundled_photo_is_there(loaded):
         ["--pack=m", "--size=512"],
         ["--pack=m", "--batch=2"],
         ["--pack=m", "--compile"],
+        ["--pack=m", "--bits=W3A3"],
+        ["--pack=m", "--ranks=8+2"],
+        ["--pack=m", "--no-peers"],
+        ["--pack=m", "--no-layers"],
+        ["--pack=m", "--picture=nowhere.png"],
+        ["--pack=m", "--picture=."],
         ["--pack=m", "--backend=magic"],
     ],
 )

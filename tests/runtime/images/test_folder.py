@@ -47,6 +47,18 @@ def test_what_is_skipped_is_counted_with_its_extensions(tmp_path):
     assert scan_folder(only).note == "1 file skipped (.txt)"
 
 
+def test_links_to_nothing_are_images_that_will_fail(tmp_path):
+    (tmp_path / "gone.png").symlink_to("nowhere")
+    (tmp_path / "loop.png").symlink_to("loop.png")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder.png").symlink_to("folder")
+    assert [path.name for path in images_in(tmp_path)] == ["gone.png", "loop.png"]
+    assert [p.name for p in scan_folder(tmp_path, recursive=True).images] == [
+        "gone.png",
+        "loop.png",
+    ]
+
+
 def test_a_folder_without_images_is_refused(tmp_path):
     touch(tmp_path, "notes.txt", "._a.png")
     for path, said in [
