@@ -10,6 +10,10 @@ import shutil
 import pytest
 import torch
 
+# As `make test` has it, where processes of tests share the cores: a build takes as many layers at a
+# time as torch has threads, and tests that count or interrupt them would see them in any order.
+torch.set_num_threads(1)
+
 
 def pytest_runtest_setup(item):
     """Skip what is marked ``gpu`` or ``browser`` where there is none."""

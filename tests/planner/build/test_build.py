@@ -23,7 +23,6 @@ from planner.build.base_model import BaseModel
 from planner.build.build import build
 from planner.build.layers import weight_statistics
 from planner.build.network_probe import check_network, find_active_tensors
-from planner.build.workers import one_thread
 from planner.settings import BuildSettings
 from planner.target import parse_target
 from planner.timesteps import sampling_timesteps
@@ -275,8 +274,7 @@ def test_memory_holds_one_weight_at_a_time(tmp_path, checkpoint, monkeypatch):
         return tensor
 
     monkeypatch.setattr(Checkpoint, "tensor", counted)
-    with one_thread():  # beyond, there is one for every worker
-        build(checkpoint, tmp_path / "a.qpack", settings(), BASE)
+    build(checkpoint, tmp_path / "a.qpack", settings(), BASE)
     assert most == 1
     # Twice each: once for its variance and once to be quantized.
     names = open_pack(tmp_path / "a.qpack").layer_names
