@@ -4,6 +4,7 @@ So that methods are compared in one harness, each is a short declaration of what
 Q-DiT4SR's settings; ranks and every other number stay the user's to choose.
 """
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -92,8 +93,12 @@ def recipe_settings(name: str, target: Target, **overrides: Any) -> BuildSetting
         overrides: fields of `BuildSettings`, which go before the recipe's own choices.
 
     Raises:
-        UsageError: there is no such recipe, or a value is out of range.
+        UsageError: there is no such recipe or setting, or a value is out of range.
     """
     if name not in RECIPES:
         raise UsageError(f"there is no recipe {name!r}", hint="one of: " + ", ".join(RECIPES))
+    known = [field.name for field in dataclasses.fields(BuildSettings)]
+    for setting in overrides:
+        if setting not in known:
+            raise UsageError(f"there is no setting {setting!r}", hint="one of: " + ", ".join(known))
     return BuildSettings(target, recipe=name, **{**RECIPES[name].choices, **overrides})

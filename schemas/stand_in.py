@@ -18,4 +18,6 @@ def recognise(start: bytes) -> tuple[str, str] | None:
         return "a Git-LFS pointer", "fetch the real file with `git lfs pull`"
     if text.startswith((b"<!doctype", b"<html", b"<?xml")):
         return "a web page", "the download failed; fetch the file itself"
+    if start.startswith((b"\x89PNG", b"\xff\xd8\xff")):
+        return "a picture", "name another file"
     return None

@@ -348,12 +348,16 @@ def check_output(path: Path, *, force: bool) -> None:
     Raises:
         UsageError: something is there already and ``force`` is not set, or it is no pack (a
             mistyped path must not delete a photo folder), or somebody's own files lie in it, or the
-            directory above does not exist.
+            directory above does not exist or is a pack itself.
     """
     folder = path.absolute().parent
     if not folder.is_dir():
         reason = "is not a folder" if os.path.lexists(folder) else "does not exist"
         raise UsageError(f"directory {folder} {reason}")
+    if all((folder / name).is_file() for name in (MANIFEST, BIT_GRID)):
+        raise UsageError(
+            f"{path} would lie inside of the pack {folder}", hint="choose an output beside it"
+        )
     if not os.path.lexists(path):
         return
     if not force:

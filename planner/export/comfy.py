@@ -79,8 +79,15 @@ def export_comfy(
         CheckpointError: a tensor of the source is damaged.
         PackError: a file changed since the pack was opened.
         ResourceError: the file cannot be written; where its folder allows none, before the work.
-        UsageError: the pack has a table in place of layers, and there is no source.
+        UsageError: the pack has a table in place of layers, and there is no source; or there will
+            be no layer that ``activation_bits`` is for.
     """
+    if bits == "8" and activation_bits != "auto":
+        raise UsageError(
+            f"activation bits {activation_bits}: they are of layers with 4-bit weights, and all"
+            " get 8",
+            hint="choose either; inputs of 8-bit weights have 8 bits",
+        )
     tabled = tabled_tensors(pack.manifest, pack.architecture)
     if tabled and source is None:
         raise UsageError(

@@ -40,7 +40,7 @@ def select_from_both(first: Pack, second: Pack, pattern: str) -> list[str]:
 def compare(first: Pack, second: Pack) -> dict[str, Any]:
     """The differences of two packs, JSON-able; pairs are {"before": ..., "after": ...}.
 
-    ``equal`` says that every file is the same, byte for byte.
+    ``equal`` says that the manifests are, and with them the hash of every file.
     """
     old, new = first.manifest, second.manifest
     shared = [name for name in old.layers if name in new.layers]
@@ -87,7 +87,10 @@ def render_diff(
     """What `compare` found, and the layers of `layer_changes` where they were asked for."""
     lines = [f"{first.path} -> {second.path}"]
     if found["equal"]:
-        lines.append("the packs are equal, byte for byte")
+        lines.append(
+            "the packs are equal, byte for byte, by the hashes in their manifests (`qplan verify`"
+            " compares those with the files)"
+        )
     lines += [f"{name}: {_arrow(pair)}" for name, pair in found["settings"].items()]
     for name in ("target", "reached"):
         before, after = found[name]["before"], found[name]["after"]

@@ -118,3 +118,9 @@ def test_an_unknown_recipe_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'gptq'") as error:
         recipe_settings("gptq", W4A4)
     assert all(name in error.value.hint for name in RECIPES)
+
+
+def test_a_setting_that_there_is_not_is_named():
+    with pytest.raises(UsageError, match="no setting 'global_rnk'") as caught:
+        recipe_settings("standard", W4A4, global_rnk=4)
+    assert "global_rank" in caught.value.hint

@@ -49,6 +49,13 @@ def test_refused_with_file_and_reason(data, reason):
     assert str(caught.value).startswith("x.json: ")
 
 
+def test_a_picture_is_told_from_broken_json(tmp_path):
+    file = tmp_path / "grid.json"
+    file.write_bytes(b"\x89PNG\r\n\x1a\n" + bytes(100))
+    with pytest.raises(PackError, match="a picture, not JSON"):
+        read_json_file(file, where="grid.json", error=PackError)
+
+
 def test_messages_speak_of_json_and_not_of_classes():
     with pytest.raises(PackError) as caught:
         validate(BitGrid, [], where="g.json", error=PackError)

@@ -106,6 +106,16 @@ def test_force_replaces_the_whole_pack(tmp_path):
     assert names_beside(path) == ["a.qpack", "fresh.qpack"]
 
 
+def test_a_pack_is_no_place_for_another(tmp_path):
+    make_pack(tmp_path / "a.qpack")
+    with (
+        pytest.raises(UsageError, match=r"inside of the pack .*a\.qpack"),
+        PackWriter(tmp_path / "a.qpack" / "b.qpack", force=True),
+    ):
+        pytest.fail("the block must not be entered")
+    assert names_beside(tmp_path / "a.qpack") == ["a.qpack"]
+
+
 @pytest.mark.parametrize("kind", ["photos", "file", "link"])
 def test_force_never_removes_what_is_not_a_pack(tmp_path, kind):
     path = tmp_path / "a.qpack"

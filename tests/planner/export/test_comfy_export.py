@@ -136,6 +136,7 @@ def test_words_and_a_table_of_layers(pack, tmp_path):
         (("-o", "a.safetensors", "--format", "gguf"), "--format gguf"),
         (("-o", "a.safetensors", "--bits", "3"), "--bits 3"),
         (("-o", "a.safetensors", "--activation-bits", "6"), "--activation-bits 6"),
+        (("-o", "a.safetensors", "--bits", "8", "--activation-bits", "4"), "activation bits 4"),
         (("-o", "old.safetensors"), "exists"),
     ],
 )

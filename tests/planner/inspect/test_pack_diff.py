@@ -46,7 +46,7 @@ def test_equal_packs(packs, tmp_path):
     assert found["activation_bits"]["layers"] == found["error_db"]["changed"] == 0
     result = run_qplan("diff", packs["w4a4"], tmp_path / "copy", "--layer", ".")
     assert result.exit_code == 0
-    assert "equal, byte for byte" in result.stdout
+    assert "equal, byte for byte, by the hashes" in result.stdout
     assert "none of these layers differs" in result.stdout
 
 
