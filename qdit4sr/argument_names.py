@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from schemas.errors import QPackError
 
-_OPTION = re.compile(r"--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+_OPTION = re.compile(r"(?<![^\s(`])--([a-z][a-z0-9]*(?:-[a-z0-9]+)*)")
+"""At the beginning of a word: names of files may have dashes inside."""
 
 
 @contextlib.contextmanager

@@ -141,7 +141,10 @@ def bench(
     """
     with exit_on_error(debug=debug):
         sizes = parse_sizes(size or SIZES_PX[:1])
-        parsed = (parse_bits(bits or BITS), parse_ranks(ranks or RANKS))
+        parsed = (
+            parse_bits(BITS if bits is None else bits),
+            parse_ranks(RANKS if ranks is None else ranks),
+        )
         check_names(device)
         if processor_time and threads is not None and threads > 1:
             raise UsageError("--processor-time: it is the time of one thread, not of several")
