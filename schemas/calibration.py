@@ -106,6 +106,10 @@ class Calibration(StrictModel):
                     f"layer {name} has {len(values)} mean squares for {len(self.timesteps)}"
                     " timesteps"
                 )
+        if self.sampling.steps != len(self.timesteps):
+            raise ValueError(
+                f"{len(self.timesteps)} timesteps for {self.sampling.steps} sampling steps"
+            )
         if self.sampling.images != len(self.images):
             raise ValueError(f"{len(self.images)} images are listed, not {self.sampling.images}")
         return self

@@ -5,6 +5,7 @@
     layers/          quantized layers, one file each
     weights.qpack    all of them, where a calibration follows
     image-00000 ...  what single calibration images gave
+    learning.pt      of a pack that learns: the stages that it has learned
 
 A command that is interrupted, or killed, goes on from here when it is repeated. Every file is
 written beside its place and then renamed, and carries a hash; what is damaged is made anew. A
@@ -42,6 +43,7 @@ PLAN = "plan.json"
 VARIANCES = "variances.json"
 LAYERS = "layers"
 WEIGHTS = "weights.qpack"
+LEARNED = "learning.pt"
 LONGEST_SHOWN = 40
 """Of two values that differ, in characters; longer ones are only named."""
 
@@ -171,6 +173,8 @@ class WorkFolder:
         layers = len([*self.path.glob(f"{LAYERS}/*.safetensors")])
         images = len([*self.path.glob("image-*.safetensors")])
         found = "all" if (self.path / WEIGHTS).is_dir() else str(layers)
+        if (self.path / LEARNED).is_file():
+            return "what was learned"
         shown = f"{found} quantized layers"
         return f"{shown} and {images} calibration images" if images else shown
 

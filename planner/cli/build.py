@@ -103,12 +103,9 @@ def build(
                 settings = quantizer.settings(recipe.name, method.target, **steps)
             show_notes(recipe.notes)  # before anything that takes long
             settings, fallen_back = quantizer.settled(settings, opened, model, calibration_pass)
-            if data.images and not (settings.uses_calibration or settings.uses_sensitivity):
-                warn(
-                    f"at {settings.target} recipe {settings.recipe} does not use a calibration;"
-                    " --vatmp does"
-                )
-                data = DataOptions()
+            data, unused = data.used_by(settings)
+            for warning in unused:
+                warn(warning)
             result = _build(
                 opened,
                 output,

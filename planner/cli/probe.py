@@ -116,6 +116,7 @@ def probe(
                 raise UsageError(f"{out} exists", hint="choose another output, or use --force")
         if out.is_dir() or not out.absolute().parent.is_dir():
             raise UsageError(f"{out} cannot be written: it is a folder, or in none")
+        base.check()
         opened = open_checkpoint(checkpoint)
         show_notes(opened.notes(variant))
         device, dtype = choose_device(options.device)

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from planner.build.work_folder import LEARNED
 from planner.learned.adaround import beta_at
 from planner.learned.block_samples import (
     BlockSample,
@@ -34,7 +35,7 @@ from planner.learned.trajectories import Evaluations, Loops, Trajectories, guide
 from runtime.network.family import LatentNetwork
 from runtime.pipeline import Prompts
 
-STATE_FILE = "learning.pt"
+STATE_FILE = LEARNED
 SAVE_EVERY = 25
 LARGEST_GRADIENT = 1.0
 RATE_OF_PART: dict[LearnedPart, float] = {

@@ -66,9 +66,10 @@ def web(
         places = [local_pack(path) for path in pack]
         check_model(packs=places, full_precision=None, base=base)
         packs = dict(zip(shown_names(pack), places, strict=True))
-        from runtime.web.page import gradio, make_page, serve
+        from runtime.web.page import check_port, gradio, make_page, serve
 
         gradio()
+        check_port(host, port)
         from runtime.web.studio import Studio
 
         def load(place: Path, texts: "PromptTexts") -> "Pipeline":

@@ -1,6 +1,7 @@
 """The page itself, by gradio: it asks nothing of any other server, fonts included."""
 
 import queue
+import socket
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -102,6 +103,21 @@ def make_page(studio: Studio) -> Any:
             concurrency_id="device",
         )
     return page.queue(max_size=WAITING)
+
+
+def check_port(host: str, port: int) -> None:
+    """Find out whether the page can be served there, before anything is said or loaded.
+
+    Raises:
+        UsageError: it cannot.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    try:
+        with socket.create_server((host, port), family=family):
+            pass
+    except OSError as cause:
+        why = (cause.strerror or str(cause)).lower()
+        raise UsageError(f"{host}:{port}: {why}", hint="choose another --port") from cause
 
 
 def serve(page: Any, studio: Studio, *, host: str, port: int, upload_bytes: int) -> None:

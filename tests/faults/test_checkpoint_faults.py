@@ -105,7 +105,7 @@ def test_a_torch_archive_under_another_name_is_recognised(tmp_path):
 
 def test_a_picture_is_no_safetensors_file(tmp_path):
     (tmp_path / "photo.png").write_bytes(b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes(100))
-    refused(tmp_path, tmp_path / "photo.png", "photo.png: not a safetensors file")
+    refused(tmp_path, tmp_path / "photo.png", "photo.png: a picture, not safetensors")
 
 
 def test_a_folder_of_pickles_says_how_to_convert(tmp_path):

@@ -86,7 +86,9 @@ def test_an_interrupted_run_goes_on_to_the_same_bytes(setup, packs, tmp_path, mo
         return real(found, wanted)
 
     monkeypatch.setattr(learn_module, "relative_error", stops)
-    assert learn(setup, pack, stopped, *STEPS).exit_code == 130
+    interrupted = learn(setup, pack, stopped, *STEPS)
+    assert interrupted.exit_code == 130
+    assert "what was learned kept; the same command goes on" in interrupted.stderr
     assert (work_folder(stopped) / learn_module.STATE_FILE).is_file()
     result = learn(setup, pack, stopped, *STEPS)
     assert result.exit_code == 0, result.output

@@ -125,6 +125,16 @@ def test_bits_follow_the_sensitivities(shared, tmp_path):
     )
 
 
+def test_what_a_recipe_does_not_go_by_is_told(shared, tmp_path):
+    setup, file = shared
+    bare = setup.checkpoint / "transformer" / "diffusion_pytorch_model.safetensors"
+    done = run_qplan(
+        *("build", bare, "--recipe", "rtn", "--sensitivity", file, "-o", tmp_path / "a.qpack")
+    )
+    assert done.exit_code == 0, done.stderr
+    assert "warning: at W4A4 recipe rtn does not use a sensitivity" in done.stderr.splitlines()
+
+
 def test_sensitivities_of_other_steps_serve(shared, tmp_path):
     """Like a bit grid, they are read at the nearest of their own timesteps."""
     setup, _ = shared
@@ -169,7 +179,11 @@ def test_what_cannot_be_done(shared, tmp_path):
     )
     assert_fails(done, 2, "of another checkpoint")  # and not after second moments were measured
     assert leftovers(tmp_path) == []
+    gone = ("--recipe", "rtn", "--sensitivity", tmp_path / "gone.json", "-o", out)
+    assert_fails(run_qplan("build", bare, *gone), 2, "gone.json: cannot be read")
     assert_fails(run_qplan("probe", setup.checkpoint, "-o", file), 2, "exists")
+    guided = ("probe", setup.checkpoint, "--base", setup.base, "--guidance", "nan")
+    assert_fails(run_qplan(*guided, "-o", tmp_path / "s.json"), 2, "--guidance nan")
     assert_fails(
         run_qplan("probe", bare, "-o", tmp_path / "s.json"), 2, "needs VAE and prompts", "--base"
     )

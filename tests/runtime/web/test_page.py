@@ -13,6 +13,8 @@ import pytest
 import pyvips
 
 from runtime.cli.web import shown_names
+from runtime.web.page import check_port
+from schemas.errors import UsageError
 from tests.artifacts.make_pack import make_pack
 
 ROOT = Path(__file__).parents[3]
@@ -29,6 +31,16 @@ def test_the_command_refuses_what_it_cannot_serve(qrun, tmp_path, monkeypatch):
     found = qrun("web", "--pack", "m.qpack")
     assert found.exit_code == 2
     assert "qdit4sr[web]" in found.stderr
+
+
+def test_a_port_in_use_is_told_before_an_address_is():
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        port = other.getsockname()[1]
+        with pytest.raises(UsageError, match=f"127.0.0.1:{port}: address already in use"):
+            check_port("127.0.0.1", port)
+    check_port("127.0.0.1", port)
+    with pytest.raises(UsageError, match=r"nowhere\.invalid:80: "):
+        check_port("nowhere.invalid", 80)
 
 
 def test_visitors_see_no_paths_of_this_machine_where_names_suffice(tmp_path):
