@@ -13,12 +13,12 @@ from artifacts.cli.option_groups import grouped_options
 from artifacts.cli.output import print_json, say
 from planner.cli.build_options import (
     BaseOptions,
-    DataOptions,
     MethodOptions,
     PassOptions,
     QuantizerOptions,
     UnfinishedOptions,
 )
+from planner.cli.data_options import DataOptions
 from planner.cli.options import (
     CheckpointArgument,
     Debug,

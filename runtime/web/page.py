@@ -113,8 +113,9 @@ def check_port(host: str, port: int) -> None:
     """
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     try:
-        with socket.create_server((host, port), family=family):
-            pass
+        with socket.socket(family) as tried:
+            tried.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as servers set it
+            tried.bind((host, port))
     except OSError as cause:
         why = (cause.strerror or str(cause)).lower()
         raise UsageError(f"{host}:{port}: {why}", hint="choose another --port") from cause
